@@ -1,0 +1,1 @@
+"""RLCF's ground floor: CLIP backbones, rewards, objectives and episodes. Knows no task."""
