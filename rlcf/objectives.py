@@ -1,0 +1,105 @@
+"""Losses of test-time adaptation, and the choice of confident views: pure functions of logits."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rlcf.errors import UserError
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy of each row's softmax.
+
+    logits: (V, C). Returns (V,), nats.
+    """
+    log_probs = logits.log_softmax(dim=-1)
+    return -(log_probs.exp() * log_probs).sum(dim=-1)
+
+
+def select_confident(logits: Tensor, fraction: float) -> Tensor:
+    """Indices of the views with the lowest entropy, most confident first (TPT, NeurIPS 2022, section 3.2).
+
+    logits: (V, C). Returns (int(V * fraction),) long.
+    Raises UserError when no view would be kept.
+    """
+    keep = int(len(logits) * fraction)
+    if keep < 1:
+        raise UserError(
+            f"selecting the fraction {fraction:g} of {len(logits)} views keeps none; raise --selection or --views"
+        )
+    return torch.argsort(entropy(logits))[:keep]
+
+
+def reinforce(logits: Tensor, answers: Tensor, advantages: Tensor) -> Tensor:
+    """REINFORCE over the sampled answers: mean of advantage * negative log-likelihood (RLCF, ICLR 2024, eq. 3).
+
+    logits: (V, C); answers: (V, K) class indices; advantages: (V, K), constants. Returns a scalar.
+
+    >>> logits = torch.tensor([[0.0, 0.0]])
+    >>> reinforce(logits, torch.tensor([[0, 1]]), torch.tensor([[0.5, -0.5]])).item()  # log 2 * (0.5 - 0.5) / 2
+    0.0
+    """
+    negative_log_likelihood = -logits.log_softmax(dim=-1).gather(-1, answers)
+    return (advantages * negative_log_likelihood).mean()
+
+
+def marginal_entropy(logits: Tensor) -> Tensor:
+    """Entropy of the mean prediction over views (MEMO; TPT eq. 2 and 3).
+
+    logits: (V, C). Returns a scalar, nats.
+    """
+    log_probs = logits.log_softmax(dim=-1)
+    mean_log_probs = log_probs.logsumexp(dim=0) - torch.tensor(float(len(logits))).log()
+    mean_log_probs = mean_log_probs.clamp(min=torch.finfo(mean_log_probs.dtype).min)
+    return -(mean_log_probs.exp() * mean_log_probs).sum()
+
+
+def kd(student: Tensor, teacher: Tensor) -> Tensor:
+    """Knowledge distillation (Hinton et al. 2015) at temperature 1: cross-entropy with the teacher's softmax.
+
+    student, teacher: (V, C) logits, each with its own model's scale. Returns a scalar.
+    """
+    return -(teacher.softmax(dim=-1) * student.log_softmax(dim=-1)).sum(dim=-1).mean()
+
+
+def dkd(student: Tensor, teacher: Tensor, alpha: float = 1.0, beta: float = 0.5) -> Tensor:
+    """Decoupled knowledge distillation (Zhao et al., CVPR 2022, eq. 7); the target is the teacher's top class.
+
+    student, teacher: (V, C) logits, C >= 2. Returns alpha * TCKD + beta * NCKD, temperature 1.
+    """
+    target = F.one_hot(teacher.argmax(dim=-1), teacher.shape[-1]).bool()
+
+    def target_or_not(logits: Tensor) -> Tensor:  # (V, 2) log-probabilities: the target, all the rest
+        log_probs = logits.log_softmax(dim=-1)
+        rest = log_probs.masked_fill(target, -torch.inf).logsumexp(dim=-1)
+        return torch.stack([log_probs[target], rest], dim=-1)
+
+    def among_the_rest(logits: Tensor) -> Tensor:  # (V, C - 1)
+        return logits[~target].view(len(logits), -1).log_softmax(dim=-1)
+
+    def divergence(log_q: Tensor, log_p: Tensor) -> Tensor:
+        return F.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
+
+    tckd = divergence(target_or_not(student), target_or_not(teacher))
+    nckd = divergence(among_the_rest(student), among_the_rest(teacher))
+    return alpha * tckd + beta * nckd
+
+
+def atkd(student: Tensor, teacher: Tensor, multiplier: float = 2.0, eps: float = 1e-5) -> Tensor:
+    """Adaptive-temperature distillation (Guo et al., Spherical KD): both logits standardised per row, then KL.
+
+    student, teacher: (V, C) logits. The student's statistics are constants; its variance scales the divergence.
+    """
+
+    def statistics(logits: Tensor) -> tuple[Tensor, Tensor]:
+        std, mean = torch.std_mean(logits.detach(), dim=-1, correction=0, keepdim=True)
+        return std, mean
+
+    def standardise(logits: Tensor) -> Tensor:
+        std, mean = statistics(logits)
+        return (logits - mean) / (std + eps) * multiplier
+
+    log_q = standardise(student).log_softmax(dim=-1)
+    log_p = standardise(teacher).log_softmax(dim=-1)
+    divergence = F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(dim=-1, keepdim=True)
+    return (divergence * statistics(student)[0] ** 2).mean()
