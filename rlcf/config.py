@@ -93,7 +93,11 @@ def parse_config(kind: type[AnyConfig], argv: list[str] | None, description: str
     Raises UserError naming the flag, or the preset and its key, that is unknown or has a value of the wrong kind.
     """
     parser = _Parser(
-        description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        usage="%(prog)s [--config FILE] [flags]",
+        description=description,
+        epilog=epilog,
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=30, width=118),
+        allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="FILE", help="YAML preset; its keys are the flags below with _ for -")
     parser.add_argument("--gpu", metavar="N", help="short for --device cuda:N; 'cpu' for --device cpu")

@@ -50,6 +50,8 @@ class Episodes:
     precision: str = "fp32"
     non_finite: int = 0
     """Episodes that were given up because a loss or an answer was not finite."""
+    updates: int = 0
+    """Episodes that have flowed into the momentum buffer."""
 
     def __post_init__(self) -> None:
         self._state: dict[str, Tensor] = {**self.tuned, **self.buffers}
@@ -119,6 +121,7 @@ class Episodes:
     def _update_momentum(self) -> None:
         if self.momentum is None:
             return
+        self.updates += 1
         for name, tensor in self._state.items():
             self._buffer[name] = _mix(self._buffer[name], tensor, self.momentum.decay)
         self._since_update += 1
@@ -132,7 +135,8 @@ class Episodes:
         """The momentum buffer and the starting weights: what a run that continues needs. Empty without momentum."""
         if self.momentum is None:
             return {}
-        counters = {"since_update": torch.tensor(self._since_update), "at_original": torch.tensor(self.at_original)}
+        counts = {"updates": self.updates, "since_update": self._since_update, "at_original": int(self.at_original)}
+        counters = {name: torch.tensor(count) for name, count in counts.items()}
         buffer = {f"buffer.{name}": tensor for name, tensor in self._buffer.items()}
         return counters | buffer | {f"start.{name}": tensor for name, tensor in self._start.items()}
 
@@ -140,7 +144,8 @@ class Episodes:
         """Continue from `state_dict()` of an earlier run over the same model."""
         if self.momentum is None or not state:
             return
-        self._since_update, self.at_original = int(state["since_update"]), bool(state["at_original"])
+        self.updates, self._since_update = int(state["updates"]), int(state["since_update"])
+        self.at_original = bool(state["at_original"])
         for name, tensor in self._state.items():
             self._buffer[name] = state[f"buffer.{name}"].to(tensor)
             self._start[name] = state[f"start.{name}"].to(tensor)

@@ -1,0 +1,63 @@
+"""Class names of the ImageNet family and of the user's own folders."""
+
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from open_clip import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES
+
+from rlcf.errors import UserError
+from rlcf.prompted_text import prompt_text
+
+
+@cache
+def imagenet_wnids() -> tuple[str, ...]:
+    """The 1000 WordNet ids in the order of ImageNet's class indices (they are sorted)."""
+    return _synsets("imagenet_synsets.txt")
+
+
+@cache
+def subset_wnids(subset: str) -> tuple[str, ...]:
+    """The 200 WordNet ids of ImageNet-"a" or -"r", sorted: class i of the subset is the i-th."""
+    return tuple(sorted(_synsets(f"imagenet_{subset}_synsets.txt")))
+
+
+def names_of(wnids: Sequence[str]) -> list[str]:
+    """English names as CLIP's authors curated them."""
+    index = {wnid: i for i, wnid in enumerate(imagenet_wnids())}
+    return [IMAGENET_CLASSNAMES[index[wnid]] for wnid in wnids]
+
+
+def read_classnames(file: Path, folders: Sequence[str]) -> list[str]:
+    """One name a line, in the sorted order of the class folders. Raises UserError for a wrong count."""
+    if not file.is_file():
+        raise UserError(f"no class-name file {file}")
+    try:
+        names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is no text file in UTF-8; write one class name a line") from error
+    if len(names) != len(folders):
+        raise UserError(
+            f"{file} holds {len(names)} class names but there are {len(folders)} class folders; write one name a line, "
+            "in the sorted order of the folders"
+        )
+    return names
+
+
+def class_texts(classname: str, prompt: str, position: str = "end", templates: str = "single") -> list[str]:
+    """The texts whose mean feature stands for a class.
+
+    position: where in the prompt the name stands; templates: "single" - the prompt; "imagenet80" - the 80 templates of
+    CLIP's authors instead.
+
+    >>> class_texts("tench", "a photo of a")
+    ['a photo of a tench.']
+    """
+    if templates == "imagenet80":
+        return [template(classname) for template in OPENAI_IMAGENET_TEMPLATES]
+    return [prompt_text(prompt, classname, position)]
+
+
+def _synsets(file: str) -> tuple[str, ...]:
+    return tuple(resources.files("timm.data._info").joinpath(file).read_text().split())

@@ -1,0 +1,206 @@
+"""The student: what is tuned, and how an image's logits over the classes come about."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from classification.classnames import class_texts
+from rlcf.backbone import Backbone, read_weights
+from rlcf.errors import UserError
+from rlcf.prompted_text import prompt_classes, word_tokens
+
+
+class PromptPolicy:
+    """Tunes the context vectors of the class prompts; image features are frozen (TPT, NeurIPS 2022; CoOp, IJCV 2022).
+
+    context: (n_ctx, width) starting vectors.
+    """
+
+    views_interact = False
+
+    def __init__(self, clip: Backbone, classnames: Sequence[str], context: Tensor, position: str = "end") -> None:
+        tower = clip.text_tower
+        if tower is None:
+            raise UserError(f"the text tower of {clip.name} cannot be driven by embeddings; use --tune image-encoder")
+        self.clip, self.n_classes = clip, len(classnames)
+        self.context = nn.Parameter(context.detach().clone().to(clip.device))
+        clip.tokenize(classnames)  # refuses a word that an embedded model lacks
+        self.prompts = prompt_classes(tower, clip.tokenizer, classnames, len(context), position, clip.device)
+        self.tuned: dict[str, nn.Parameter] = {"context": self.context}
+        self.buffers: dict[str, Tensor] = {}
+        self._known: tuple[Tensor, Tensor] | None = None
+
+    @torch.no_grad()
+    def encode(self, views: Tensor) -> Tensor:
+        """What stays frozen of a sample. views: (V, 3, H, W) as made. Returns (V, D) image features."""
+        return self.clip.encode_image(self.clip.prepare(views))
+
+    def logits(self, features: Tensor) -> Tensor:
+        """features: (V, D) from `encode`. Returns (V, C), scaled."""
+        return self.clip.logit_scale * features @ self._class_features().T
+
+    def answer(self, features: Tensor) -> Tensor:
+        """The logits that are reported. features: (V, D). Returns (V, C)."""
+        return self.logits(features)
+
+    def _class_features(self) -> Tensor:
+        """(C, D), unit length. Without a graph, those of the same context are computed once."""
+        if torch.is_grad_enabled():
+            return self._encode_classes()
+        if self._known is None or not torch.equal(self._known[0], self.context):
+            self._known = (self.context.detach().clone(), self._encode_classes())
+        return self._known[1]
+
+    def _encode_classes(self) -> Tensor:
+        with self.clip.autocast():
+            features = self.prompts(self.context)
+        return F.normalize(features.float(), dim=-1)
+
+
+class EncoderPolicy:
+    """Tunes the image tower, or only its normalisation layers; class features are frozen.
+
+    tune: "image-encoder" or "norm". batchnorm: statistics of a ResNet's BatchNorm layers - "batch": of the views while
+    tuning, the stored ones (which tuning moved) for the answer, as published; "frozen": the stored ones throughout;
+    "published-norm": as the published norm tuning, the stored ones nowhere and the layers of the downsample branches
+    not tuned. bn_prior: N > 0 mixes the stored statistics with those of the views, N / (N + 1) to 1 / (N + 1)
+    (Schneider et al., NeurIPS 2020, eq. 3).
+    """
+
+    def __init__(
+        self,
+        clip: Backbone,
+        class_features: Tensor,
+        tune: str = "image-encoder",
+        batchnorm: str = "batch",
+        bn_prior: float = 0.0,
+    ) -> None:
+        self.clip, self.class_features, self.n_classes = clip, class_features, len(class_features)
+        self.visual: nn.Module = clip.model.visual
+        norms = dict(_normalisation_layers(self.visual))
+        batch_norms = [layer for layer in norms.values() if isinstance(layer, nn.BatchNorm2d)]
+        if bn_prior > 0:
+            if not batch_norms:
+                raise UserError(f"--bn-prior is for ResNets; the image tower of {clip.name} has no BatchNorm")
+            for layer in batch_norms:
+                _mix_statistics(layer, bn_prior)
+        if tune == "norm":
+            names = {name for name in norms if batchnorm != "published-norm" or "downsample" not in name}
+            if not names:
+                raise UserError(f"the image tower of {clip.name} has no normalisation layers to tune")
+            chosen = [p for name in names for p in norms[name].parameters()]
+        else:
+            chosen = list(self.visual.parameters())
+        self.visual.requires_grad_(False)
+        for parameter in chosen:
+            parameter.requires_grad_(True)
+        self.tuned = dict(self.visual.named_parameters())
+        self.buffers = dict(self.visual.named_buffers())
+        uses_views = bool(batch_norms) and batchnorm != "frozen" and bn_prior == 0
+        self._train_layers = batch_norms if uses_views else []
+        self._answer_from_batch = uses_views and batchnorm == "published-norm"
+        self.views_interact = uses_views or bn_prior > 0
+        """Whether a view's logits depend on the other views."""
+
+    def encode(self, views: Tensor) -> Tensor:
+        """What stays frozen of a sample. views: (V, 3, H, W) as made. Returns (V, 3, *size) pixels."""
+        return self.clip.prepare(views)
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Logits that are learnt from. pixels: (V, 3, *size) from `encode`. Returns (V, C), scaled."""
+        return self._forward(pixels, bool(self._train_layers))
+
+    def answer(self, pixels: Tensor) -> Tensor:
+        """The logits that are reported. pixels: (V, 3, *size). Returns (V, C)."""
+        return self._forward(pixels, self._answer_from_batch)
+
+    def _forward(self, pixels: Tensor, batch_statistics: bool) -> Tensor:
+        for layer in self._train_layers:
+            layer.train(batch_statistics)
+        return self.clip.logit_scale * self.clip.encode_image(pixels) @ self.class_features.T
+
+
+Policy = PromptPolicy | EncoderPolicy
+
+
+def _normalisation_layers(module: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+    kinds = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
+    return ((name, layer) for name, layer in module.named_modules() if isinstance(layer, kinds))
+
+
+class _PriorBatchNorm(nn.BatchNorm2d):
+    """BatchNorm whose statistics are the stored ones and the batch's, mixed."""
+
+    prior: float
+
+    def forward(self, input: Tensor) -> Tensor:
+        assert self.running_mean is not None and self.running_var is not None
+        var, mean = torch.var_mean(input.float(), dim=(0, 2, 3), correction=0)
+        share = self.prior / (self.prior + 1.0)
+        mean = share * self.running_mean + (1.0 - share) * mean
+        var = share * self.running_var + (1.0 - share) * var
+        return F.batch_norm(input, mean, var, self.weight, self.bias, False, 0.0, self.eps)
+
+
+def _mix_statistics(layer: nn.BatchNorm2d, prior: float) -> None:
+    layer.__class__ = _PriorBatchNorm
+    layer.prior = prior
+
+
+@torch.no_grad()
+def class_features(
+    clip: Backbone, classnames: Sequence[str], prompt: str, position: str = "end", templates: str = "single"
+) -> Tensor:
+    """(C, D), unit length; with several templates the mean of their unit-length features, again unit length."""
+    texts = [class_texts(name, prompt, position, templates) for name in classnames]
+    features = clip.encode_text([text for group in texts for text in group])
+    return F.normalize(features.view(len(classnames), -1, features.shape[-1]).mean(dim=1), dim=-1)
+
+
+def initial_context(clip: Backbone, context: str, n_ctx: int, prompt: str, seed: int) -> Tensor:
+    """Starting vectors of prompt tuning, (n_ctx, width).
+
+    context: "words" - the embedding of `prompt`; "random" - n_ctx vectors N(0, 0.02), as CoOp; else the path of a CoOp
+    checkpoint. Raises UserError for a file that is none, or of another width.
+    """
+    tower = clip.text_tower
+    if tower is None:
+        raise UserError(f"the text tower of {clip.name} cannot be driven by embeddings; use --tune image-encoder")
+    if context == "random":
+        generator = torch.Generator().manual_seed(seed)
+        return (0.02 * torch.randn(n_ctx, tower.width, generator=generator)).to(clip.device)
+    if context != "words":
+        return read_coop(Path(context).expanduser(), tower.width).to(clip.device)
+    clip.tokenize([prompt])
+    ids = word_tokens(clip.tokenizer, prompt.replace("_", " "))
+    if not ids:
+        raise UserError("--prompt has no words to start the context from; use --context random")
+    with torch.no_grad():
+        return tower.embed(torch.tensor(ids, device=clip.device)).detach().clone()
+
+
+COOP_FILES = ("prompt_learner/model.pth.tar-50", "prompt_learner/model-best.pth.tar", "model-best.pth.tar")
+
+
+def read_coop(path: Path, width: int) -> Tensor:
+    """The context of a CoOp checkpoint, a file or its folder: (n_ctx, width). Raises UserError for anything else."""
+    if path.is_dir():
+        found = [path / name for name in COOP_FILES if (path / name).is_file()]
+        if not found:
+            raise UserError(f"{path} is no CoOp checkpoint folder; it needs {' or '.join(COOP_FILES[:2])}")
+        path = found[0]
+    checkpoint: Any = read_weights(path)
+    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else {}
+    context = state.get("ctx") if isinstance(state, dict) else None
+    if not isinstance(context, Tensor) or context.dim() != 2:
+        raise UserError(f"{path} is no CoOp checkpoint: it needs state_dict['ctx'] of shape (n_ctx, width)")
+    if context.shape[1] != width:
+        raise UserError(
+            f"the CoOp context of {path} is {context.shape[1]} wide, the student's text tower {width}; use the "
+            "checkpoint that was trained with this student"
+        )
+    return context.float()

@@ -1,0 +1,215 @@
+"""Datasets of labelled images: the ImageNet family, ten fine-grained sets, and any folder of class folders."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+
+from classification.classnames import imagenet_wnids, names_of, read_classnames, subset_wnids
+from rlcf.errors import UserError
+
+IMAGENET_FAMILY = {
+    "I": ("ImageNet/val", "imagenet/images/val"),
+    "A": ("imagenet-a", "imagenet-adversarial/imagenet-a"),
+    "V": (
+        "imagenetv2-matched-frequency-format-val",
+        "imagenetv2/imagenetv2-matched-frequency-format-val",
+        "imagenetv2",
+    ),
+    "R": ("imagenet-r", "imagenet-rendition/imagenet-r"),
+    "K": ("ImageNet-Sketch", "imagenet-sketch/images"),
+    "C": ("imagenet-c", "ImageNet-C"),
+}
+"""Name -> folders to look for: the method's own layout first, then CoOp's."""
+
+
+@dataclass(frozen=True)
+class FineGrained:
+    """Where a fine-grained set of CoOp's keeps its files; images: the folder that the split's paths start from."""
+
+    folder: str
+    images: str
+    split: str
+
+
+FINE_GRAINED = {
+    "flower102": FineGrained("oxford_flowers", "jpg", "split_zhou_OxfordFlowers.json"),
+    "dtd": FineGrained("dtd", "images", "split_zhou_DescribableTextures.json"),
+    "pets": FineGrained("oxford_pets", "images", "split_zhou_OxfordPets.json"),
+    "cars": FineGrained("stanford_cars", "", "split_zhou_StanfordCars.json"),
+    "ucf101": FineGrained("ucf101", "UCF-101-midframes", "split_zhou_UCF101.json"),
+    "caltech101": FineGrained("caltech-101", "101_ObjectCategories", "split_zhou_Caltech101.json"),
+    "food101": FineGrained("food-101", "images", "split_zhou_Food101.json"),
+    "sun397": FineGrained("sun397", "SUN397", "split_zhou_SUN397.json"),
+    "aircraft": FineGrained("fgvc_aircraft", "images", "variants.txt"),
+    "eurosat": FineGrained("eurosat", "2750", "split_zhou_EuroSAT.json"),
+}
+
+NAMES = (*IMAGENET_FAMILY, *FINE_GRAINED, "folder")
+ROOTS = ("", "dataset/tta_data", "dataset/finegrained-dataset", "tta_data", "finegrained-dataset")
+"""Where below --data a dataset may lie."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """samples: (image file, class index) pairs; classnames: by class index; root: what sample ids are relative to."""
+
+    name: str
+    root: Path
+    samples: list[tuple[Path, int]]
+    classnames: list[str]
+
+    def sample_id(self, index: int) -> str:
+        return self.samples[index][0].relative_to(self.root).as_posix()
+
+
+def load_dataset(
+    name: str, data: str, corruption: str = "gaussian_noise", severity: int = 5, classnames: str | None = None
+) -> Dataset:
+    """Find a dataset's test images.
+
+    name: I, A, V, R, K, C, one of the ten fine-grained sets, "folder" (DATA itself holds one folder a class) or
+    "folder:SUB" (DATA/SUB does). classnames: for folders, a text file with a name a line instead of the folders' names.
+    Raises UserError naming what is missing and where it was looked for.
+    """
+    if not Path(data).is_dir():
+        raise UserError(f"no data folder '{data}'; give --data the folder that holds the datasets")
+    kind, _, sub = name.partition(":")
+    if kind == "folder":
+        return _folder(name, Path(data) / sub, classnames)
+    if classnames is not None:
+        raise UserError(f"--classnames is for 'folder' datasets; the names of {name} are known")
+    if name in IMAGENET_FAMILY:
+        return _imagenet(name, Path(data), corruption, severity)
+    if name == "aircraft":
+        return _aircraft(Path(data))
+    if name in FINE_GRAINED:
+        return _fine_grained(name, Path(data))
+    raise UserError(f"unknown dataset '{name}'; there are {', '.join(NAMES)} and folder:SUBFOLDER")
+
+
+def _find(name: str, data: Path, folders: Sequence[str], sign: Callable[[Path], bool]) -> Path:
+    """The first place that exists and has the sign of this dataset."""
+    tried = list(dict.fromkeys(data / root / folder for root in ROOTS for folder in folders))
+    for path in tried:
+        if path.is_dir() and sign(path):
+            return path
+    raise UserError(f"dataset {name} was not found; tried {', '.join(map(str, tried))}")
+
+
+def _class_folders(root: Path) -> list[str]:
+    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _scan(root: Path, index_of: dict[str, int]) -> list[tuple[Path, int]]:
+    """Every image below root/<class folder>, sorted. Raises UserError for a class folder without images."""
+    try:
+        found = make_dataset(str(root), index_of, extensions=IMG_EXTENSIONS)
+    except FileNotFoundError as error:
+        empty = [f for f in index_of if not any(p.suffix.lower() in IMG_EXTENSIONS for p in (root / f).rglob("*"))]
+        raise UserError(f"class folder {root / empty[0]} holds no image; fill it or delete it") from error
+    return [(Path(file), label) for file, label in found]
+
+
+def _folder(name: str, root: Path, classnames: str | None) -> Dataset:
+    if not root.is_dir():
+        raise UserError(f"no folder {root} for dataset {name}")
+    folders = _class_folders(root)
+    if not folders:
+        raise UserError(f"{root} holds no class folders; put each class's images into a folder of its own")
+    names = read_classnames(Path(classnames), folders) if classnames else [f.replace("_", " ") for f in folders]
+    return Dataset(name, root, _scan(root, {folder: i for i, folder in enumerate(folders)}), names)
+
+
+def _imagenet(name: str, data: Path, corruption: str, severity: int) -> Dataset:
+    folders = IMAGENET_FAMILY[name]
+    if name == "C":
+        folders = tuple(f"{folder}/{corruption}/{severity}" for folder in folders)
+    if name == "V":
+        known = {str(i): i for i in range(1000)}
+        names = names_of(imagenet_wnids())
+    else:
+        wnids = subset_wnids(name.lower()) if name in ("A", "R") else imagenet_wnids()
+        known = {wnid: i for i, wnid in enumerate(wnids)}
+        names = names_of(wnids)
+    root = _find(name, data, folders, lambda path: any(folder in known for folder in _class_folders(path)))
+    present = _class_folders(root)
+    strange = [folder for folder in present if folder not in known]
+    if strange:
+        raise UserError(f"{root / strange[0]} is no class of dataset {name}; take the folder out")
+    return Dataset(name, root, _scan(root, {folder: known[folder] for folder in present}), names)
+
+
+def _fine_grained(name: str, data: Path) -> Dataset:
+    described = FINE_GRAINED[name]
+    root = _find(name, data, [described.folder], lambda path: (path / described.split).is_file())
+    file = root / described.split
+    try:
+        split = json.loads(file.read_text())
+        entries = [(str(path), int(label), str(classname)) for path, label, classname in split["test"]]
+        classes = {int(label): str(c).replace("_", " ") for part in split.values() for _, label, c in part}
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f'{file} is no split file: it needs {{"test": [[path, label, class name], ...]}}') from error
+    if not entries or sorted(classes) != list(range(len(classes))):
+        raise UserError(f"{file} has no test images or its labels do not run from 0 without a gap")
+    samples = [(root / described.images / path, label) for path, label, _ in entries]
+    return _existing(Dataset(name, root, samples, [classes[label] for label in range(len(classes))]))
+
+
+def _aircraft(data: Path) -> Dataset:
+    described = FINE_GRAINED["aircraft"]
+    root = _find("aircraft", data, [described.folder], lambda path: (path / described.split).is_file())
+    variants = [line.strip() for line in (root / described.split).read_text().splitlines() if line.strip()]
+    file = root / "images_variant_test.txt"
+    if not file.is_file():
+        raise UserError(f"dataset aircraft lacks {file}")
+    samples = []
+    for number, line in enumerate(file.read_text().splitlines(), start=1):
+        image, _, variant = line.strip().partition(" ")
+        if variant not in variants:
+            raise UserError(f"{file} line {number}: '{variant}' is no variant of {root / described.split}")
+        samples.append((root / described.images / f"{image}.jpg", variants.index(variant)))
+    return _existing(Dataset("aircraft", root, samples, variants))
+
+
+def _existing(dataset: Dataset) -> Dataset:
+    missing = next((file for file, _ in dataset.samples if not file.is_file()), None)
+    if missing is not None:
+        raise UserError(f"dataset {dataset.name} lists an image that is not there: {missing}")
+    return dataset
+
+
+@dataclass(frozen=True)
+class ViewLoader(torch.utils.data.Dataset[tuple[int, Any]]):
+    """Reads images and makes their views, in the loader's worker processes.
+
+    Position i gives (sample index, views of that image), or (sample index, what is wrong with the file).
+    """
+
+    dataset: Dataset
+    order: list[int]
+    make_views: Callable[[Image.Image, int], Tensor]
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, position: int) -> tuple[int, Tensor | str]:
+        index = self.order[position]
+        try:
+            with Image.open(self.dataset.samples[index][0]) as file:
+                image = file.convert("RGB")
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            return index, str(error) or type(error).__name__
+        return index, self.make_views(image, index)
+
+
+def iterate(views: ViewLoader, workers: int, pin_memory: bool) -> DataLoader[tuple[int, Any]]:
+    """(sample index, views or reason), one sample at a time, in order."""
+    return DataLoader(views, batch_size=None, num_workers=min(workers, len(views)), pin_memory=pin_memory)

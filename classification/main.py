@@ -1,0 +1,331 @@
+"""Image classification, adapting CLIP to one image at a time.
+
+Each image's views are ranked by the entropy of their zero-shot logits; the most confident ones are learnt from for a
+few steps, the image is answered, and the weights are put back.
+"""
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+if not __package__:  # run as a script: imports start from the project, not from this folder
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from classification.clip_model import EncoderPolicy, Policy, PromptPolicy, class_features, initial_context
+from classification.datasets import NAMES, Dataset, ViewLoader, iterate, load_dataset
+from classification.reward import Rewards, Seen
+from rlcf.backbone import Backbone, load_clip
+from rlcf.config import Config, option, parse_config, resolve_device, resolve_precision
+from rlcf.episode import AdamW, Episodes, Momentum
+from rlcf.errors import UserError, run_main
+from rlcf.metrics import calibration_error, paired_bootstrap, top_k_accuracy
+from rlcf.objectives import atkd, dkd, kd, marginal_entropy, reinforce, select_confident
+from rlcf.reward import advantages, ensemble_weights
+from rlcf.runs import Record, Run, Shard, logger, peak_memory_mb, shuffled, unfinished, write_atomically
+from rlcf.views import AUGMENTATIONS, Views
+
+DISTILLATION = {"kd": kd, "dkd": dkd, "atkd": atkd}
+EPILOG = """examples:
+  python classification/main.py --config classification/configs/rlcf-prompt.yaml --data ROOT --datasets A V R K
+  python classification/main.py --method zeroshot --student ViT-B-32:laion2b_s34b_b79k --data IMAGES --datasets folder
+  torchrun --nproc-per-node 4 classification/main.py --config classification/configs/rlcf-tune.yaml --data ROOT
+
+The run folder gets config.yaml, log.txt, results.json and <dataset>/records.jsonl. The same command again goes on with
+a run that was stopped. Presets: classification/configs/.
+"""
+METHODS = ("zeroshot", "tpt", "rlcf", *DISTILLATION)
+
+
+@dataclass
+class ClassificationConfig(Config):
+    """Settings of a classification run."""
+
+    datasets: list[str] = option(["I"], f"one or more of {' '.join(NAMES)} folder:SUBFOLDER", group="data")
+    corruption: str = option("gaussian_noise", "of dataset C", group="data")
+    severity: int = option(5, "of dataset C, 1 to 5", at_least=1, at_most=5, group="data")
+    classnames: str | None = option(
+        None, "text file of class names for folder datasets, a name a line in the folders' sorted order", group="data"
+    )
+    save_logits: bool = option(False, "keep the logits before and after in logits.safetensors", group="run")
+
+    method: str = option("rlcf", "zeroshot, or what adapts", choices=METHODS, group="method")
+    tune: str = option(
+        "image-encoder",
+        "the context of the class prompts, the image tower, or its normalisation layers only",
+        choices=("prompt", "image-encoder", "norm"),
+        group="method",
+    )
+    views: int = option(64, "views of an image: its centre crop and random ones", at_least=1, group="method")
+    selection: float = option(
+        0.1, "share of the views, the most confident ones, that is learnt from", above=0, at_most=1, group="method"
+    )
+    augment: str = option("crop", "how views are made", choices=AUGMENTATIONS, group="method")
+    entropy_weight: float = option(
+        0.0, "weight of TPT's entropy beside the method's own objective", at_least=0, group="method"
+    )
+    atkd_scale: str = option(
+        "std",
+        "what ATKD divides logits by: their standard deviation, or their mean, as in the published runs",
+        choices=("std", "mean"),
+        group="method",
+    )
+    batchnorm: str = option(
+        "batch",
+        "statistics of a tuned ResNet's BatchNorm: the views' while tuning and the stored ones for the answer, the "
+        "stored ones throughout, or as the published norm tuning",
+        choices=("batch", "frozen", "published-norm"),
+        group="method",
+    )
+    bn_prior: float = option(
+        0.0, "N > 0: mix a ResNet's stored statistics with the views', N to 1", at_least=0, group="method"
+    )
+
+    prompt: str = option("a photo of a", "words of the class prompts", group="prompt")
+    class_position: str = option(
+        "end", "where the class name stands in the prompt", choices=("end", "middle", "front"), group="prompt"
+    )
+    context: str = option(
+        "words", "what prompt tuning starts from: words, random, or a CoOp checkpoint (file or folder)", group="prompt"
+    )
+    n_ctx: int = option(4, "number of random context tokens", at_least=1, group="prompt")
+    templates: str = option(
+        "single", "zero-shot and image-tower prompts: one, or 80", choices=("single", "imagenet80"), group="prompt"
+    )
+
+    def check(self) -> None:
+        """Raises UserError for settings that contradict each other."""
+        tunes_prompt = self.tune == "prompt" and self.method != "zeroshot"
+        if self.templates != "single" and tunes_prompt:
+            raise UserError("--templates imagenet80 has no prompt to tune; use --tune image-encoder or norm")
+        if self.context != "words" and self.tune != "prompt":
+            raise UserError(f"--context {self.context} is for --tune prompt")
+        if self.method == "zeroshot" and self.context != "words" and self.templates != "single":
+            raise UserError(f"--context {self.context} and --templates {self.templates} exclude each other")
+        if self.bn_prior > 0 and self.tune == "prompt":
+            raise UserError("--bn-prior is for --tune image-encoder or norm")
+        if self.batchnorm == "published-norm" and self.tune != "norm":
+            raise UserError("--batchnorm published-norm is for --tune norm")
+        if self.method != "zeroshot" and int(self.views * self.selection) < 1:
+            raise UserError(f"--selection {self.selection:g} of --views {self.views} keeps no view; raise one of them")
+        if self.reward_weights is not None and len(self.reward_weights) != len(self.reward):
+            raise UserError(
+                f"--reward-weights has {len(self.reward_weights)} numbers for {len(self.reward)} reward models"
+            )
+        if self.reward_weights is not None and (min(self.reward_weights) < 0 or sum(self.reward_weights) <= 0):
+            raise UserError("--reward-weights must not be negative, nor all 0")
+
+    @property
+    def reward_names(self) -> list[str]:
+        """The reward models that the method asks."""
+        return [] if self.method in ("zeroshot", "tpt") else self.reward
+
+    @property
+    def n_views(self) -> int:
+        return 1 if self.method == "zeroshot" else self.views
+
+
+def objective(config: ClassificationConfig, logits: Tensor, seen: Seen | None) -> Tensor:
+    """What a step minimises.
+
+    logits: (V, C) of the views that are learnt from; seen: the same views as the reward models see them (None: TPT).
+    """
+    if seen is None:
+        return marginal_entropy(logits)
+    if config.method == "rlcf":
+        answers = logits.topk(config.sample_k, dim=-1).indices
+        value = reinforce(logits, answers, advantages(seen.scores(answers), config.baseline, config.divide_by_std))
+    else:
+        further = {"scale": config.atkd_scale} if config.method == "atkd" else {}
+        value = DISTILLATION[config.method](logits, seen.teacher_logits(), **further)
+    return value + config.entropy_weight * marginal_entropy(logits) if config.entropy_weight else value
+
+
+def adapt(
+    config: ClassificationConfig, policy: Policy, rewards: Rewards | None, episodes: Episodes, views: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """An image's logits before and after its episode.
+
+    views: (V, 3, H, W) as made, the centre crop first. Returns (C,), and (C,) or None for an episode that was given up.
+    """
+    encoded = policy.encode(views)
+    with torch.no_grad(), episodes.original_weights():
+        before = policy.answer(encoded[:1])[0]
+    if config.method == "zeroshot":
+        return before, before
+    kept, seen = torch.arange(len(views)), None
+
+    def loss(step: int) -> Tensor:
+        nonlocal kept, seen
+        if (
+            step == 0
+        ):  # the choice of views needs no graph, unless they interact: then it is this pass that is learnt from
+            with torch.set_grad_enabled(policy.views_interact):
+                logits = policy.logits(encoded)
+            kept = select_confident(logits.detach(), config.selection)
+            seen = rewards.see(views[kept.to(views.device)]) if rewards else None
+            if policy.views_interact:
+                return objective(config, logits[kept], seen)
+        return objective(config, policy.logits(encoded[kept]), seen)
+
+    return before, episodes.run(loss, lambda: policy.answer(encoded[:1])[0])
+
+
+def make_policy(config: ClassificationConfig, student: Backbone, classnames: list[str]) -> Policy:
+    if config.tune == "prompt" and config.templates == "single":
+        context = initial_context(student, config.context, config.n_ctx, config.prompt, config.seed)
+        return PromptPolicy(student, classnames, context, config.class_position)
+    features = class_features(student, classnames, config.prompt, config.class_position, config.templates)
+    return EncoderPolicy(student, features, config.tune, config.batchnorm, config.bn_prior)
+
+
+def make_episodes(config: ClassificationConfig, policy: Policy, precision: str) -> Episodes:
+    momentum = Momentum(config.momentum_decay, config.momentum_every, config.momentum_weight)
+    return Episodes(
+        policy.tuned,
+        AdamW(config.lr, config.weight_decay, config.eps),
+        config.steps,
+        policy.buffers,
+        momentum if config.momentum else None,
+        precision,
+    )
+
+
+def make_rewards(config: ClassificationConfig, clips: list[Backbone], classnames: list[str]) -> Rewards | None:
+    if not clips:
+        return None
+    weights = ensemble_weights(config.reward_weights or [1.0] * len(clips), config.round_reward_weights)
+    return Rewards(clips, classnames, "a photo of a", weights, config.clipscore_weight)
+
+
+def run_dataset(
+    config: ClassificationConfig,
+    dataset: Dataset,
+    student: Backbone,
+    reward_clips: list[Backbone],
+    run: Run,
+) -> None:
+    """Adapt to every image of a dataset, record it, and report."""
+    policy = make_policy(config, student, dataset.classnames)
+    rewards = make_rewards(config, reward_clips, dataset.classnames)
+    episodes = make_episodes(config, policy, student.precision)
+    matrices = dict.fromkeys(("zero_shot", "adapted"), len(dataset.classnames))
+    records = run.records(dataset.name, matrices if config.save_logits else None)
+    if run.shard.first:
+        write_atomically(records.folder / "classnames.txt", "".join(f"{name}\n" for name in dataset.classnames))
+    if config.momentum:
+        episodes.load_state_dict(records.load_state())
+    todo = unfinished(shuffled(len(dataset.samples), config.seed, config.limit), run.shard, records.done)
+    views = Views(student.centre_view, student.size, config.n_views, config.augment, config.seed)
+    loader = iterate(ViewLoader(dataset, todo, views), config.workers, student.device.type == "cuda")
+    progress = tqdm(loader, desc=dataset.name, initial=len(records.done), total=len(records.done) + len(todo))
+    try:
+        for index, sample in progress:
+            record: Record = {"index": index, "id": dataset.sample_id(index), "label": dataset.samples[index][1]}
+            if isinstance(sample, str):
+                refuse_or_skip(dataset.samples[index][0], sample, config.skip_bad_images)
+                records.add(record | {"status": "unreadable"})
+                continue
+            started = time.perf_counter()
+            before, after = adapt(config, policy, rewards, episodes, sample)
+            answer = before if after is None else after
+            record |= {"status": "ok" if after is not None else "non-finite"}
+            record |= describe("zero_shot", before) | describe("adapted", answer)
+            records.add(record | {"seconds": time.perf_counter() - started}, {"zero_shot": before, "adapted": answer})
+            progress.set_postfix_str(running_accuracy(records.written), refresh=False)
+            if config.momentum and len(records.written) % config.momentum_every == 0:
+                records.save_state(episodes)
+    finally:
+        if config.momentum:
+            records.save_state(episodes)
+    summary = summarise(records.finish())
+    if run.shard.first:
+        summary["peak_memory_mb"] = peak_memory_mb(student.device)
+        run.report(dataset.name, summary)
+        print(as_line(dataset.name, config.method, summary), flush=True)
+
+
+def refuse_or_skip(file: Path, reason: str, skip: bool) -> None:
+    if not skip:
+        raise UserError(f"{file} cannot be read as an image ({reason}); mend it or pass --skip-bad-images")
+    logger.info("skipped %s (%s)", file, reason)
+
+
+def describe(name: str, logits: Tensor) -> Record:
+    """What a record tells of an answer. logits: (C,)."""
+    confidence, classes = logits.softmax(dim=-1).topk(min(5, len(logits)))
+    return {name: int(classes[0]), f"{name}_top5": classes.tolist(), f"{name}_confidence": float(confidence[0])}
+
+
+def running_accuracy(records: list[Record]) -> str:
+    answered = [r for r in records if r["status"] != "unreadable"]
+    before, after = (100 * sum(r[k] == r["label"] for r in answered) / len(answered) for k in ("zero_shot", "adapted"))
+    return f"top-1 {before:.1f} -> {after:.1f}"
+
+
+def summarise(records: list[Record]) -> dict[str, Any]:
+    """Metrics in percent; the gain with its 95% interval. Raises UserError when no image could be read."""
+    answered = [r for r in records if r["status"] != "unreadable"]
+    if not answered:
+        raise UserError("none of the images could be read")
+    labels = [r["label"] for r in answered]
+    summary: dict[str, Any] = {"n": len(answered), "unreadable": len(records) - len(answered)}
+    correct = {}
+    for name in ("zero_shot", "adapted"):
+        correct[name] = [r[name] == r["label"] for r in answered]
+        ranked = [r[f"{name}_top5"] for r in answered]
+        summary[name] = {
+            "top1": top_k_accuracy(labels, ranked, 1),
+            "top5": top_k_accuracy(labels, ranked, 5),
+            "ece": calibration_error([r[f"{name}_confidence"] for r in answered], correct[name]),
+        }
+    gain, low, high = (100 * value for value in paired_bootstrap(correct["zero_shot"], correct["adapted"]))
+    summary["top1_gain"] = {"mean": gain, "low": low, "high": high}
+    summary["non_finite"] = sum(r["status"] == "non-finite" for r in answered)
+    summary["seconds_per_sample"] = sum(r["seconds"] for r in answered) / len(answered)
+    return summary
+
+
+def as_line(dataset: str, method: str, summary: dict[str, Any]) -> str:
+    line = f"{dataset}: n {summary['n']}, zero-shot top-1 {summary['zero_shot']['top1']:.2f}"
+    if method != "zeroshot":
+        gain = summary["top1_gain"]
+        line += f", {method} {summary['adapted']['top1']:.2f}"
+        line += f" (gain {gain['mean']:+.2f}, 95% interval {gain['low']:+.2f} to {gain['high']:+.2f})"
+    line += f", {summary['seconds_per_sample']:.3f} s an image"
+    for count, what in ((summary["non_finite"], "kept zero-shot (not finite)"), (summary["unreadable"], "unreadable")):
+        line += f", {count} {what}" if count else ""
+    return line
+
+
+def main(argv: list[str] | None = None) -> None:
+    config = parse_config(ClassificationConfig, argv, __doc__ or "", EPILOG)
+    config.check()
+    shard = Shard.from_environment()
+    if config.momentum and shard.count > 1:
+        raise UserError("--momentum carries weights from sample to sample and cannot be sharded; start one process")
+    device = resolve_device(config, shard.local_rank)
+    precision = resolve_precision(config, device)
+    datasets = [
+        load_dataset(name, config.data, config.corruption, config.severity, config.classnames)
+        for name in config.datasets
+    ]
+    for dataset in datasets:
+        if config.method == "rlcf" and config.sample_k > len(dataset.classnames):
+            raise UserError(
+                f"--sample-k {config.sample_k} exceeds the {len(dataset.classnames)} classes of {dataset.name}"
+            )
+    run = Run(config, shard)
+    student = load_clip(config.student, device, precision, config.clip_root)
+    reward_clips = [load_clip(name, device, precision, config.clip_root) for name in config.reward_names]
+    for dataset in datasets:
+        run_dataset(config, dataset, student, reward_clips, run)
+
+
+if __name__ == "__main__":
+    run_main(main)

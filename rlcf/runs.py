@@ -1,0 +1,277 @@
+"""Run folders: one config, records that survive an interruption, results written in one piece.
+
+output/<run>/config.yaml, log.txt, results.json and per dataset <dataset>/records.jsonl. While a dataset runs, each
+process appends to its own <dataset>/records.part<rank>.jsonl, and starting again skips what any part holds; at the end
+the parts become records.jsonl.
+"""
+
+import json
+import logging
+import os
+import platform
+import re
+import resource
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rlcf.config import Config, command_line, read_preset, to_yaml
+from rlcf.episode import Episodes
+from rlcf.errors import UserError
+
+Record = dict[str, Any]
+
+logger = logging.getLogger("rlcf")
+
+MAY_CHANGE = ("output", "workers", "datasets")
+"""Settings that do not change a sample's record: a run may go on with other values of these."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """This process's part of the samples under torchrun; the whole without it."""
+
+    rank: int = 0
+    count: int = 1
+
+    @staticmethod
+    def from_environment() -> "Shard":
+        """Joins torchrun's processes (gloo: they only wait for each other)."""
+        count = int(os.environ.get("WORLD_SIZE", "1"))
+        if count > 1 and not dist.is_initialized():
+            dist.init_process_group("gloo")
+        return Shard(int(os.environ.get("RANK", "0")), count)
+
+    @property
+    def local_rank(self) -> int:
+        return int(os.environ.get("LOCAL_RANK", "0"))
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.count > 1:
+            dist.barrier()
+
+
+class Run:
+    """One run folder.
+
+    Raises UserError when it cannot be written, or holds a run with another config.
+    """
+
+    def __init__(self, config: Config, shard: Shard) -> None:
+        self.folder, self.config, self.shard = Path(config.output), config, shard
+        if shard.first:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._write_config()
+            except OSError as error:
+                raise UserError(f"cannot write to the run folder {self.folder}: {error.strerror}") from error
+            self._open_log()
+        shard.wait()
+
+    def _write_config(self) -> None:
+        file, text = self.folder / "config.yaml", to_yaml(self.config)
+        if file.exists() and any(self.folder.glob("*/records*")):
+            before, now = read_preset(type(self.config), str(file)), vars(self.config)
+            changed = sorted(k for k, v in now.items() if k not in MAY_CHANGE and before.get(k) != v)
+            if changed:
+                changes = ", ".join(f"{key} ({before.get(key)} -> {now[key]})" for key in changed)
+                raise UserError(f"{self.folder} holds a run with another config: {changes}; choose another --output")
+        write_atomically(file, text)
+
+    def _open_log(self) -> None:
+        handler = logging.FileHandler(self.folder / "log.txt")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        for old in logger.handlers[:]:
+            logger.removeHandler(old)
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.info("command: %s", command_line())
+
+    def records(self, dataset: str, arrays: dict[str, int] | None = None) -> "Records":
+        """The dataset's records. arrays: name -> width of float rows that are kept beside each record."""
+        return Records(self.folder / re.sub(r"[^\w.-]+", "-", dataset), self.shard, arrays or {})
+
+    def report(self, dataset: str, metrics: dict[str, Any]) -> None:
+        """Put one dataset's metrics into results.json and the log."""
+        file = self.folder / "results.json"
+        results = json.loads(file.read_text()) if file.exists() else {"datasets": {}}
+        results["datasets"][dataset] = metrics
+        results |= {"command": command_line(), "seed": self.config.seed, "versions": versions()}
+        write_atomically(file, json.dumps(results, indent=2) + "\n")
+        logger.info("%s: %s", dataset, json.dumps(metrics))
+
+
+class Records:
+    """One dataset's records, appended sample by sample.
+
+    done: indices of the samples that need no more work; complete: whether every process had finished.
+    """
+
+    def __init__(self, folder: Path, shard: Shard, arrays: dict[str, int]) -> None:
+        self.folder, self.shard, self.arrays = folder, shard, arrays
+        self.file = folder / "records.jsonl"
+        self.part = folder / f"records.part{shard.rank}.jsonl"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.complete = self.file.exists()
+        if shard.first and not self.complete:
+            for part in self._parts():
+                self._drop_torn_end(part)
+        shard.wait()
+        self.written = self._read_all()
+        self.done = {record["index"] for record in self.written}
+        shard.wait()
+
+    def add(self, record: Record, arrays: dict[str, Tensor] | None = None) -> None:
+        """Append one record; its arrays first, so that a record never lacks them."""
+        if self.arrays:
+            rows = [(arrays or {}).get(name) for name in self.arrays]
+            widths = self.arrays.values()
+            flat = [
+                np.full(w, np.nan) if row is None else row.cpu().numpy() for row, w in zip(rows, widths, strict=True)
+            ]
+            with self._array_file(self.part).open("ab") as stream:
+                stream.write(np.concatenate(flat).astype("<f4").tobytes())
+        with self.part.open("a") as stream:
+            stream.write(json.dumps(record) + "\n")
+        self.written.append(record)
+
+    def save_state(self, episodes: Episodes) -> None:
+        """Keep a momentum buffer beside the records; in the middle of an episode the state kept last still holds."""
+        if episodes.updates == sum(record["status"] == "ok" for record in self.written):
+            count = {"count": torch.tensor(len(self.written))}
+            save_atomically(self.folder / "momentum.safetensors", episodes.state_dict() | count)
+
+    def load_state(self) -> dict[str, Tensor]:
+        """The state that was kept; records that came after it are forgotten, so their samples are done again."""
+        file = self.folder / "momentum.safetensors"
+        state = load_file(file) if file.exists() else {}
+        count = int(state.pop("count", torch.tensor(0)))
+        if len(self.written) > count and not self.complete:
+            write_atomically(self.part, "".join(self.part.read_text().splitlines(keepends=True)[:count]))
+            self._drop_torn_end(self.part)
+            self.written = self._read_all()
+            self.done = {record["index"] for record in self.written}
+        return state
+
+    def finish(self) -> list[Record]:
+        """Wait for every process; the first one merges the parts. Returns all records, by index."""
+        self.shard.wait()
+        if self.shard.first and not self.complete:
+            self._merge()
+        self.shard.wait()
+        self.complete = True
+        return _read_lines(self.file)
+
+    def saved_arrays(self) -> dict[str, Tensor]:
+        """After `finish`: name -> (N, width), rows as in records.jsonl."""
+        return load_file(self.folder / "logits.safetensors")
+
+    def _merge(self) -> None:
+        rows: list[tuple[Record, np.ndarray]] = []
+        width = sum(self.arrays.values())
+        for part in self._parts():
+            records = _read_lines(part)
+            stored = np.fromfile(self._array_file(part), "<f4") if width else np.zeros((len(records), 0), "<f4")
+            rows += zip(records, stored.reshape(len(records), width), strict=True)
+        rows.sort(key=lambda row: row[0]["index"])
+        if self.arrays and rows:
+            matrix = torch.from_numpy(np.stack([row for _, row in rows]))
+            parts = matrix.split(list(self.arrays.values()), dim=1)
+            tensors = {name: part.contiguous() for name, part in zip(self.arrays, parts, strict=True)}
+            self._save_arrays(tensors)
+        write_atomically(self.file, "".join(json.dumps(record) + "\n" for record, _ in rows))
+        for part in self._parts():
+            part.unlink()
+            self._array_file(part).unlink(missing_ok=True)
+        (self.folder / "momentum.safetensors").unlink(missing_ok=True)
+
+    def _save_arrays(self, tensors: dict[str, Tensor]) -> None:
+        names = self.folder / "classnames.txt"
+        described = {"classnames": json.dumps(names.read_text().splitlines())} if names.exists() else {}
+        save_atomically(self.folder / "logits.safetensors", tensors, described)
+
+    def _read_all(self) -> list[Record]:
+        return _read_lines(self.file) if self.complete else [r for part in self._parts() for r in _read_lines(part)]
+
+    def _parts(self) -> list[Path]:
+        return sorted(self.folder.glob("records.part*.jsonl"))
+
+    def _array_file(self, part: Path) -> Path:
+        return part.with_suffix(".f32")
+
+    def _drop_torn_end(self, part: Path) -> None:
+        """A process that was killed may have left half a line, or arrays without their record."""
+        text = part.read_text()
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text:
+            write_atomically(part, whole)
+        if self.arrays:
+            size = whole.count("\n") * 4 * sum(self.arrays.values())
+            with self._array_file(part).open("ab") as stream:
+                stream.truncate(size)
+
+
+def _read_lines(file: Path) -> list[Record]:
+    try:
+        return [json.loads(line) for line in file.read_text().splitlines()]
+    except json.JSONDecodeError as error:
+        raise UserError(f"{file} is damaged in line {error.lineno}; delete its folder to start it afresh") from error
+
+
+def shuffled(size: int, seed: int, limit: int | None) -> list[int]:
+    """The order in which samples are visited: a permutation that the seed decides, cut to `limit`."""
+    return np.random.default_rng(seed).permutation(size)[:limit].tolist()
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """The whole new content or the old one, whatever happens in between."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(file)
+
+
+def save_atomically(file: Path, tensors: dict[str, Tensor], described: dict[str, str] | None = None) -> None:
+    """`write_atomically` for a safetensors file. described: its metadata."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    save_file(tensors, temporary, metadata=described)
+    temporary.replace(file)
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Most memory used so far, MB: of the GPU, or of this process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def versions(
+    packages: Iterable[str] = ("rlcf", "torch", "torchvision", "open_clip_torch", "transformers"),
+) -> dict[str, str]:
+    """Python's and the packages' versions; "source" for a package that is used without being installed."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "source"
+    return found
+
+
+def unfinished(order: Sequence[int], shard: Shard, done: set[int]) -> list[int]:
+    """This process's samples that have no record yet, in their order."""
+    return [index for index in order[shard.rank :: shard.count] if index not in done]

@@ -1,0 +1,174 @@
+"""Classification against the authors' numbers, through the project's own functions (README.md tells the tolerances)."""
+
+import numpy as np
+import pytest
+import torch
+from classification import main
+from classification.clip_model import EncoderPolicy, PromptPolicy, class_features, initial_context
+from classification.main import ClassificationConfig, adapt, make_episodes
+from classification.reward import Rewards, Seen
+
+from rlcf.reward import ensemble_weights
+
+from .conftest import twice
+
+UNDERSCORES = "a_photo_of_a"  # how the published image-encoder runs write their prompts
+ENSEMBLE = ["rewardB", "rewardRN", "rewardA"]  # ViT-L/14@336px, RN50x64, ViT-L/14
+
+LOOSER = {
+    "c_tpt_prompt": 3.5e-4,
+    "f_single_k1": 3.5e-4,
+    "d_rlcf_encoder_minent_lr0.001": 3.5e-4,
+    "e_tpt_encoder_lr0.001": 6e-4,
+    "d_rlcf_encoder_RN_lr0.001": 4e-2,
+}
+
+
+def encoder(method="rlcf", lr=1e-3, **settings):
+    return {"method": method, "lr": lr, **settings}
+
+
+RUNS = {
+    "b_rlcf_prompt": {"method": "rlcf", "tune": "prompt", "lr": 7e-3},
+    "c_tpt_prompt": {"method": "tpt", "tune": "prompt", "lr": 7e-3, "weight_decay": 1e-2},
+    "c_tpt_prompt_1step_lr5e-3": {"method": "tpt", "tune": "prompt", "lr": 5e-3, "weight_decay": 1e-2, "steps": 1},
+    "d_rlcf_encoder_lr0.001": encoder(),
+    "d_rlcf_encoder_lr1e-05": encoder(lr=1e-5),
+    "d_rlcf_encoder_minent_lr0.001": encoder(entropy_weight=0.1),
+    "d_rlcf_encoder_norm_lr0.001": encoder(tune="norm"),
+    "d_rlcf_encoder_RN_lr0.001": encoder(),
+    "d_rlcf_encoder_RN_norm_lr0.001": encoder(tune="norm", batchnorm="published-norm"),
+    **{f"e_{m}_encoder_lr{lr}": encoder(m, float(lr)) for m in ("tpt", "kd", "dkd") for lr in ("0.001", "1e-05")},
+    **{f"e_atkd_encoder_lr{lr}": encoder("atkd", float(lr), atkd_scale="mean") for lr in ("0.001", "1e-05")},
+    "f_single_k1": encoder(sample_k=1),
+    "f_single_noprocess": encoder(baseline="none"),
+    **{
+        f"f_{models}_pb{pb}_amp{amp}": encoder(baseline=["answers", "all"][pb], divide_by_std=bool(amp))
+        for models in ("single", "ensemble_w0", "ensemble_w1")
+        for pb in (0, 1)
+        for amp in (0, 1)
+    },
+    **{
+        f"g_momentum_w{w}": encoder(momentum=True, momentum_decay=0.9, momentum_every=4, momentum_weight=float(w))
+        for w in ("0.5", "1")
+    },
+}
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """What happens on the way: chosen views, sampled answers, their scores, advantages and losses."""
+    seen = {"selected": [], "answers": [], "scores": [], "advantages": [], "losses": []}
+
+    def record(owner, name, key, pick=lambda arguments, result: result):
+        function = getattr(owner, name)
+
+        def wrapped(*arguments):
+            result = function(*arguments)
+            seen[key].append(pick(arguments, result).detach().clone())
+            return result
+
+        monkeypatch.setattr(owner, name, wrapped)
+
+    record(main, "select_confident", "selected")
+    record(main, "advantages", "advantages")
+    record(main, "objective", "losses")
+    record(Seen, "scores", "scores")
+    record(Seen, "scores", "answers", lambda arguments, result: arguments[1])
+    return seen
+
+
+def make_run(name, clip, classnames):
+    config = ClassificationConfig(**RUNS[name])
+    prompt = "a photo of a" if config.tune == "prompt" else UNDERSCORES
+    student = clip("studentRN" if "_RN_" in name else "student")
+    if config.tune == "prompt":
+        policy = PromptPolicy(student, classnames, initial_context(student, "words", 4, prompt, seed=0))
+    else:
+        policy = EncoderPolicy(student, class_features(student, classnames, prompt), config.tune, config.batchnorm)
+    models = ENSEMBLE if "ensemble" in name else ["rewardA"]
+    weights = [10.0, 3.0, 5.0] if "_w1_" in name else [1.0] * len(models)
+    weights = ensemble_weights(weights, rounded="_w1_" in name)
+    rewards = Rewards([clip(model) for model in models], classnames, prompt, weights)
+    return config, policy, None if config.method == "tpt" else rewards
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_adaptation_equals_the_authors(name, golden, clip, views, classnames, recorded):
+    expected = golden(name)
+    config, policy, rewards = make_run(name, clip, classnames)
+    episodes = make_episodes(config, policy, "fp32")
+    for sample, logits in enumerate(expected["final_logits"][:, 0]):
+        inputs = twice(views[sample]) if "_RN_" in name else views[sample]
+        _, after = adapt(config, policy, rewards, episodes, inputs)
+        np.testing.assert_allclose(after, logits, atol=LOOSER.get(name, 1e-4), rtol=0)
+
+    assert np.array_equal(torch.stack(recorded["selected"]), expected["selected_idx"])
+    np.testing.assert_allclose(torch.stack(recorded["losses"]), expected["loss"].ravel(), atol=5e-5, rtol=1e-5)
+    if config.method == "rlcf":
+        for key, ours in (("class_index", "answers"), ("clip_score", "scores"), ("rewards", "advantages")):
+            stacked = torch.stack(recorded[ours]).flatten(1)
+            if key == "class_index":
+                assert np.array_equal(stacked, expected[key])
+            else:
+                np.testing.assert_allclose(stacked, expected[key], atol=1e-4 if config.divide_by_std else 1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", [name for name in RUNS if name[0] in "de" and "_RN_" not in name])
+def test_tuned_image_tower_equals_the_authors(name, golden, clip, views, classnames):
+    expected = {key[7:]: value for key, value in golden(name).items() if key.startswith("tuned0/")}
+    config, policy, rewards = make_run(name, clip, classnames)
+    snapshots = []
+    answer = policy.answer
+
+    def snapshot(pixels):
+        snapshots.append({key: value.clone() for key, value in policy.visual.state_dict().items()})
+        return answer(pixels)
+
+    policy.answer = snapshot
+    adapt(config, policy, rewards, make_episodes(config, policy, "fp32"), views[0])
+    before, after = snapshots
+    for key, value in expected.items():
+        # Adam moves a weight by up to lr a step, whatever the size of its gradient: rounding shows where that is near 0.
+        np.testing.assert_allclose(after[key], value, atol=3 * config.lr, rtol=0)
+        assert np.median(np.abs(after[key].numpy() - value)) < 1e-6
+        assert torch.equal(before[key], policy.visual.state_dict()[key])
+
+
+def test_zero_shot_equals_the_authors(golden, clip, classnames):
+    expected = golden("a_zero_shot")
+    student, images = clip("student"), torch.from_numpy(expected["images"])
+    for prompt, key in (("a photo of a", "space"), (UNDERSCORES, "underscore")):
+        features = class_features(student, classnames, prompt)
+        np.testing.assert_allclose(features, expected[f"encoder_{key}_class_features"], atol=1e-6)
+        with torch.no_grad():
+            logits = EncoderPolicy(clip("student"), features).answer(images)
+        np.testing.assert_allclose(logits, expected[f"encoder_{key}_logits"], atol=1e-4, rtol=0)
+
+
+def test_prompted_zero_shot_equals_the_authors(golden, clip, classnames):
+    expected = golden("a_zero_shot")
+    student = clip("student")
+    context = initial_context(student, "words", 4, "a photo of a", seed=0)
+    np.testing.assert_array_equal(context, expected["prompt_ctx"])
+    policy = PromptPolicy(student, classnames, context)
+    with torch.no_grad():
+        logits = policy.answer(policy.encode(torch.from_numpy(expected["images"])))
+    np.testing.assert_allclose(logits, expected["prompt_logits"], atol=1e-4, rtol=0)
+
+
+def test_ranking_logits_equal_the_authors(golden, clip, views, classnames):
+    expected = golden("b_rlcf_prompt")
+    _, policy, _ = make_run("b_rlcf_prompt", clip, classnames)
+    with torch.no_grad():
+        logits = policy.logits(policy.encode(views[0]))
+    np.testing.assert_allclose(logits, expected["view_logits"][0], atol=1e-4, rtol=0)
+
+
+def test_mean_logits_of_several_models_equal_the_authors(golden, clip):
+    expected = golden("a_zero_shot")
+    with_underscores = [str(name) for name in expected["classnames"]]
+    models = [clip("student"), clip("rewardB"), clip("rewardRN")]
+    ensemble = Rewards(models, with_underscores, "a photo of a", [1 / 3] * 3)
+    logits = ensemble.see(torch.from_numpy(expected["images"])).teacher_logits()
+    np.testing.assert_allclose(logits, expected["multiple_logits"], atol=1e-4, rtol=0)
