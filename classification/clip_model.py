@@ -1,6 +1,6 @@
 """The student: what is tuned, and how an image's logits over the classes come about."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classification.classnames import class_texts
-from rlcf.backbone import Backbone, read_weights
+from rlcf.backbone import Backbone, normalisation_layers, read_weights
 from rlcf.errors import UserError
 from rlcf.prompted_text import prompt_classes, word_tokens
 
@@ -81,7 +81,7 @@ class EncoderPolicy:
     ) -> None:
         self.clip, self.class_features, self.n_classes = clip, class_features, len(class_features)
         self.visual: nn.Module = clip.model.visual
-        norms = dict(_normalisation_layers(self.visual))
+        norms = dict(normalisation_layers(self.visual))
         batch_norms = [layer for layer in norms.values() if isinstance(layer, nn.BatchNorm2d)]
         if bn_prior > 0:
             if not batch_norms:
@@ -125,11 +125,6 @@ class EncoderPolicy:
 
 
 Policy = PromptPolicy | EncoderPolicy
-
-
-def _normalisation_layers(module: nn.Module) -> Iterable[tuple[str, nn.Module]]:
-    kinds = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
-    return ((name, layer) for name, layer in module.named_modules() if isinstance(layer, kinds))
 
 
 class _PriorBatchNorm(nn.BatchNorm2d):

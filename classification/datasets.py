@@ -4,12 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-from PIL import Image
-from torch import Tensor
-from torch.utils.data import DataLoader
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
 from classification.classnames import imagenet_wnids, names_of, read_classnames, subset_wnids
@@ -65,6 +60,10 @@ class Dataset:
     root: Path
     samples: list[tuple[Path, int]]
     classnames: list[str]
+
+    @property
+    def files(self) -> list[Path]:
+        return [file for file, _ in self.samples]
 
     def sample_id(self, index: int) -> str:
         return self.samples[index][0].relative_to(self.root).as_posix()
@@ -184,32 +183,3 @@ def _existing(dataset: Dataset) -> Dataset:
     if missing is not None:
         raise UserError(f"dataset {dataset.name} lists an image that is not there: {missing}")
     return dataset
-
-
-@dataclass(frozen=True)
-class ViewLoader(torch.utils.data.Dataset[tuple[int, Any]]):
-    """Reads images and makes their views, in the loader's worker processes.
-
-    Position i gives (sample index, views of that image), or (sample index, what is wrong with the file).
-    """
-
-    dataset: Dataset
-    order: list[int]
-    make_views: Callable[[Image.Image, int], Tensor]
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, position: int) -> tuple[int, Tensor | str]:
-        index = self.order[position]
-        try:
-            with Image.open(self.dataset.samples[index][0]) as file:
-                image = file.convert("RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            return index, str(error) or type(error).__name__
-        return index, self.make_views(image, index)
-
-
-def iterate(views: ViewLoader, workers: int, pin_memory: bool) -> DataLoader[tuple[int, Any]]:
-    """(sample index, views or reason), one sample at a time, in order."""
-    return DataLoader(views, batch_size=None, num_workers=min(workers, len(views)), pin_memory=pin_memory)

@@ -18,16 +18,17 @@ if not __package__:  # run as a script: imports start from the project, not from
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from classification.clip_model import EncoderPolicy, Policy, PromptPolicy, class_features, initial_context
-from classification.datasets import NAMES, Dataset, ViewLoader, iterate, load_dataset
+from classification.datasets import NAMES, Dataset, load_dataset
 from classification.reward import Rewards, Seen
 from rlcf.backbone import Backbone, load_clip
 from rlcf.config import Config, option, parse_config, resolve_device, resolve_precision
-from rlcf.episode import AdamW, Episodes, Momentum
+from rlcf.episode import Episodes
 from rlcf.errors import UserError, run_main
+from rlcf.images import ImageLoader, refuse_or_skip
 from rlcf.metrics import calibration_error, paired_bootstrap, top_k_accuracy
 from rlcf.objectives import atkd, dkd, kd, marginal_entropy, reinforce, select_confident
 from rlcf.reward import advantages, ensemble_weights
-from rlcf.runs import Record, Run, Shard, logger, peak_memory_mb, shuffled, unfinished, write_atomically
+from rlcf.runs import Record, Run, Shard, peak_memory_mb, shuffled, unfinished, write_atomically
 from rlcf.views import AUGMENTATIONS, Views
 
 DISTILLATION = {"kd": kd, "dkd": dkd, "atkd": atkd}
@@ -100,6 +101,7 @@ class ClassificationConfig(Config):
 
     def check(self) -> None:
         """Raises UserError for settings that contradict each other."""
+        super().check()
         tunes_prompt = self.tune == "prompt" and self.method != "zeroshot"
         if self.templates != "single" and tunes_prompt:
             raise UserError("--templates imagenet80 has no prompt to tune; use --tune image-encoder or norm")
@@ -113,12 +115,6 @@ class ClassificationConfig(Config):
             raise UserError("--batchnorm published-norm is for --tune norm")
         if self.method != "zeroshot" and int(self.views * self.selection) < 1:
             raise UserError(f"--selection {self.selection:g} of --views {self.views} keeps no view; raise one of them")
-        if self.reward_weights is not None and len(self.reward_weights) != len(self.reward):
-            raise UserError(
-                f"--reward-weights has {len(self.reward_weights)} numbers for {len(self.reward)} reward models"
-            )
-        if self.reward_weights is not None and (min(self.reward_weights) < 0 or sum(self.reward_weights) <= 0):
-            raise UserError("--reward-weights must not be negative, nor all 0")
 
     @property
     def reward_names(self) -> list[str]:
@@ -184,18 +180,6 @@ def make_policy(config: ClassificationConfig, student: Backbone, classnames: lis
     return EncoderPolicy(student, features, config.tune, config.batchnorm, config.bn_prior)
 
 
-def make_episodes(config: ClassificationConfig, policy: Policy, precision: str) -> Episodes:
-    momentum = Momentum(config.momentum_decay, config.momentum_every, config.momentum_weight)
-    return Episodes(
-        policy.tuned,
-        AdamW(config.lr, config.weight_decay, config.eps),
-        config.steps,
-        policy.buffers,
-        momentum if config.momentum else None,
-        precision,
-    )
-
-
 def make_rewards(config: ClassificationConfig, clips: list[Backbone], classnames: list[str]) -> Rewards | None:
     if not clips:
         return None
@@ -213,22 +197,20 @@ def run_dataset(
     """Adapt to every image of a dataset, record it, and report."""
     policy = make_policy(config, student, dataset.classnames)
     rewards = make_rewards(config, reward_clips, dataset.classnames)
-    episodes = make_episodes(config, policy, student.precision)
+    episodes = Episodes.from_config(config, policy.tuned, policy.buffers, student.precision)
     matrices = dict.fromkeys(("zero_shot", "adapted"), len(dataset.classnames))
-    records = run.records(dataset.name, matrices if config.save_logits else None)
+    records = run.records(dataset.name, episodes, matrices if config.save_logits else None)
     if run.shard.first:
         write_atomically(records.folder / "classnames.txt", "".join(f"{name}\n" for name in dataset.classnames))
-    if config.momentum:
-        episodes.load_state_dict(records.load_state())
     todo = unfinished(shuffled(len(dataset.samples), config.seed, config.limit), run.shard, records.done)
     views = Views(student.centre_view, student.size, config.n_views, config.augment, config.seed)
-    loader = iterate(ViewLoader(dataset, todo, views), config.workers, student.device.type == "cuda")
+    loader = ImageLoader(dataset.files, todo, views).one_by_one(config.workers, student.device.type == "cuda")
     progress = tqdm(loader, desc=dataset.name, initial=len(records.done), total=len(records.done) + len(todo))
-    try:
+    with records:
         for index, sample in progress:
             record: Record = {"index": index, "id": dataset.sample_id(index), "label": dataset.samples[index][1]}
             if isinstance(sample, str):
-                refuse_or_skip(dataset.samples[index][0], sample, config.skip_bad_images)
+                refuse_or_skip(sample, config.skip_bad_images)
                 records.add(record | {"status": "unreadable"})
                 continue
             started = time.perf_counter()
@@ -238,22 +220,11 @@ def run_dataset(
             record |= describe("zero_shot", before) | describe("adapted", answer)
             records.add(record | {"seconds": time.perf_counter() - started}, {"zero_shot": before, "adapted": answer})
             progress.set_postfix_str(running_accuracy(records.written), refresh=False)
-            if config.momentum and len(records.written) % config.momentum_every == 0:
-                records.save_state(episodes)
-    finally:
-        if config.momentum:
-            records.save_state(episodes)
     summary = summarise(records.finish())
     if run.shard.first:
         summary["peak_memory_mb"] = peak_memory_mb(student.device)
         run.report(dataset.name, summary)
         print(as_line(dataset.name, config.method, summary), flush=True)
-
-
-def refuse_or_skip(file: Path, reason: str, skip: bool) -> None:
-    if not skip:
-        raise UserError(f"{file} cannot be read as an image ({reason}); mend it or pass --skip-bad-images")
-    logger.info("skipped %s (%s)", file, reason)
 
 
 def describe(name: str, logits: Tensor) -> Record:
@@ -305,7 +276,6 @@ def as_line(dataset: str, method: str, summary: dict[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     config = parse_config(ClassificationConfig, argv, __doc__ or "", EPILOG)
-    config.check()
     shard = Shard.from_environment()
     if config.momentum and shard.count > 1:
         raise UserError("--momentum carries weights from sample to sample and cannot be sharded; start one process")

@@ -6,7 +6,7 @@ import json
 import logging
 import pickle
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from rlcf.errors import UserError
 from rlcf.prompted_text import TextTower
@@ -117,15 +118,23 @@ class Backbone:
         return tokens.to(self.device)
 
     @torch.no_grad()
-    def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Features of texts, (N, D), unit length, without a graph."""
+    def encode_text(self, texts: Sequence[str], desc: str | None = None) -> Tensor:
+        """Features of texts, (N, D), unit length, without a graph. desc: what a progress bar calls them."""
         tokens, tower = self.tokenize(texts), self.text_tower
         features = []
-        for batch in tokens.split(TEXT_BATCH):
+        for batch in tqdm(
+            tokens.split(TEXT_BATCH), desc=desc, disable=desc is None, unit_scale=TEXT_BATCH, unit="text"
+        ):
             with self.autocast():
                 feature = self.model.encode_text(batch) if tower is None else tower(tower.embed(batch), batch)
             features.append(F.normalize(feature.float(), dim=-1))
         return torch.cat(features)
+
+
+def normalisation_layers(module: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+    """Every normalisation layer of a tower with its name."""
+    kinds = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
+    return ((name, layer) for name, layer in module.named_modules() if isinstance(layer, kinds))
 
 
 def load_clip(

@@ -78,6 +78,14 @@ class Config:
         1.0, "share of the buffer in the new starting weights", at_least=0, at_most=1, group="adaptation"
     )
 
+    def check(self) -> None:
+        """Raises UserError for settings that contradict each other."""
+        weights = self.reward_weights
+        if weights is not None and len(weights) != len(self.reward):
+            raise UserError(f"--reward-weights has {len(weights)} numbers for {len(self.reward)} reward models")
+        if weights is not None and (min(weights) < 0 or sum(weights) <= 0):
+            raise UserError("--reward-weights must not be negative, nor all 0")
+
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
@@ -90,7 +98,8 @@ class _Parser(argparse.ArgumentParser):
 def parse_config(kind: type[AnyConfig], argv: list[str] | None, description: str, epilog: str) -> AnyConfig:
     """The resolved config of a command line.
 
-    Raises UserError naming the flag, or the preset and its key, that is unknown or has a value of the wrong kind.
+    Raises UserError naming the flag, or the preset and its key, that is unknown or has a value of the wrong kind, and
+    for settings that contradict each other.
     """
     parser = _Parser(
         usage="%(prog)s [--config FILE] [flags]",
@@ -118,7 +127,9 @@ def parse_config(kind: type[AnyConfig], argv: list[str] | None, description: str
         if spec.name in settings:
             source = f"--{_dashed(spec.name)}" if spec.name in flags else f"{preset}: {spec.name}"
             values[spec.name] = _convert(settings[spec.name], types_of[spec.name], spec.metadata, source)
-    return kind(**values)
+    config = kind(**values)
+    config.check()
+    return config
 
 
 def read_preset(kind: type[Config], path: str) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from rlcf.config import Config
+
 Answer = TypeVar("Answer")
 
 
@@ -52,6 +54,14 @@ class Episodes:
     """Episodes that were given up because a loss or an answer was not finite."""
     updates: int = 0
     """Episodes that have flowed into the momentum buffer."""
+
+    @classmethod
+    def from_config(
+        cls, config: Config, tuned: dict[str, nn.Parameter], buffers: dict[str, Tensor], precision: str
+    ) -> "Episodes":
+        momentum = Momentum(config.momentum_decay, config.momentum_every, config.momentum_weight)
+        optimiser = AdamW(config.lr, config.weight_decay, config.eps)
+        return cls(tuned, optimiser, config.steps, buffers, momentum if config.momentum else None, precision)
 
     def __post_init__(self) -> None:
         self._state: dict[str, Tensor] = {**self.tuned, **self.buffers}

@@ -90,8 +90,9 @@ def dkd(student: Tensor, teacher: Tensor, alpha: float = 1.0, beta: float = 0.5)
 def atkd(student: Tensor, teacher: Tensor, scale: str = "std", multiplier: float = 2.0, eps: float = 1e-5) -> Tensor:
     """Adaptive-temperature distillation (Guo et al., Reducing the Teacher-Student Gap via Spherical KD, 2020).
 
-    student, teacher: (V, C) logits. Each row is divided by its scale, a constant; the student's scale squared multiplies
-    the divergence. scale: "std", as the method is meant; "mean", as in the published runs, where the two are swapped.
+    student, teacher: (V, C) logits. Each row is divided by its scale, a constant; the student's scale squared
+    multiplies the divergence. scale: "std", as the method is meant; "mean", as in the published runs, where the two
+    are swapped.
     """
 
     def scale_of(logits: Tensor) -> Tensor:

@@ -101,9 +101,9 @@ class Run:
         logger.setLevel(logging.INFO)
         logger.info("command: %s", command_line())
 
-    def records(self, dataset: str, arrays: dict[str, int] | None = None) -> "Records":
+    def records(self, dataset: str, episodes: Episodes, arrays: dict[str, int] | None = None) -> "Records":
         """The dataset's records. arrays: name -> width of float rows that are kept beside each record."""
-        return Records(self.folder / re.sub(r"[^\w.-]+", "-", dataset), self.shard, arrays or {})
+        return Records(self.folder / re.sub(r"[^\w.-]+", "-", dataset), self.shard, episodes, arrays or {})
 
     def report(self, dataset: str, metrics: dict[str, Any]) -> None:
         """Put one dataset's metrics into results.json and the log."""
@@ -116,13 +116,14 @@ class Run:
 
 
 class Records:
-    """One dataset's records, appended sample by sample.
+    """One dataset's records, appended sample by sample; with a momentum buffer, its state beside them.
 
+    `with records:` around the loop over samples keeps the state also when the loop is left early.
     done: indices of the samples that need no more work; complete: whether every process had finished.
     """
 
-    def __init__(self, folder: Path, shard: Shard, arrays: dict[str, int]) -> None:
-        self.folder, self.shard, self.arrays = folder, shard, arrays
+    def __init__(self, folder: Path, shard: Shard, episodes: Episodes, arrays: dict[str, int]) -> None:
+        self.folder, self.shard, self.episodes, self.arrays = folder, shard, episodes, arrays
         self.file = folder / "records.jsonl"
         self.part = folder / f"records.part{shard.rank}.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
@@ -133,7 +134,16 @@ class Records:
         shard.wait()
         self.written = self._read_all()
         self.done = {record["index"] for record in self.written}
+        if episodes.momentum is not None:
+            self._load_state()
         shard.wait()
+
+    def __enter__(self) -> "Records":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.episodes.momentum is not None:
+            self._save_state()
 
     def add(self, record: Record, arrays: dict[str, Tensor] | None = None) -> None:
         """Append one record; its arrays first, so that a record never lacks them."""
@@ -148,15 +158,18 @@ class Records:
         with self.part.open("a") as stream:
             stream.write(json.dumps(record) + "\n")
         self.written.append(record)
+        momentum = self.episodes.momentum
+        if momentum is not None and len(self.written) % momentum.every == 0:
+            self._save_state()
 
-    def save_state(self, episodes: Episodes) -> None:
-        """Keep a momentum buffer beside the records; in the middle of an episode the state kept last still holds."""
-        if episodes.updates == sum(record["status"] == "ok" for record in self.written):
+    def _save_state(self) -> None:
+        """Keep the momentum buffer beside the records; in the middle of an episode the state kept last still holds."""
+        if self.episodes.updates == sum(record["status"] == "ok" for record in self.written):
             count = {"count": torch.tensor(len(self.written))}
-            save_atomically(self.folder / "momentum.safetensors", episodes.state_dict() | count)
+            save_atomically(self.folder / "momentum.safetensors", self.episodes.state_dict() | count)
 
-    def load_state(self) -> dict[str, Tensor]:
-        """The state that was kept; records that came after it are forgotten, so their samples are done again."""
+    def _load_state(self) -> None:
+        """Continue from the state that was kept; records that came after it are forgotten: their samples come again."""
         file = self.folder / "momentum.safetensors"
         state = load_file(file) if file.exists() else {}
         count = int(state.pop("count", torch.tensor(0)))
@@ -165,7 +178,7 @@ class Records:
             self._drop_torn_end(self.part)
             self.written = self._read_all()
             self.done = {record["index"] for record in self.written}
-        return state
+        self.episodes.load_state_dict(state)
 
     def finish(self) -> list[Record]:
         """Wait for every process; the first one merges the parts. Returns all records, by index."""

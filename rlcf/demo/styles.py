@@ -92,7 +92,7 @@ def augment_lightly(images: Tensor, rng: Generator) -> Tensor:
 
 def augment_heavily(images: Tensor, rng: Generator) -> Tensor:
     """Seven in ten pictures get some of the heavy augmentations, the rest are as they are."""
-    rare = {outline: 0.12, grey: 0.15}
+    rare: dict[Style, float] = {outline: 0.12, grey: 0.15}
     chances = np.array([[rare.get(style, 0.35)] for style in HEAVY])
     return _apply(images, HEAVY, chances * (rng.random(len(images)) < 0.7), rng)
 

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+
 from classification import main
 from classification.clip_model import EncoderPolicy, PromptPolicy, class_features, initial_context
-from classification.main import ClassificationConfig, adapt, make_episodes
+from classification.main import ClassificationConfig, adapt
 from classification.reward import Rewards, Seen
-
+from rlcf.episode import Episodes
 from rlcf.reward import ensemble_weights
 
 from .conftest import twice
@@ -97,7 +98,7 @@ def make_run(name, clip, classnames):
 def test_adaptation_equals_the_authors(name, golden, clip, views, classnames, recorded):
     expected = golden(name)
     config, policy, rewards = make_run(name, clip, classnames)
-    episodes = make_episodes(config, policy, "fp32")
+    episodes = Episodes.from_config(config, policy.tuned, policy.buffers, "fp32")
     for sample, logits in enumerate(expected["final_logits"][:, 0]):
         inputs = twice(views[sample]) if "_RN_" in name else views[sample]
         _, after = adapt(config, policy, rewards, episodes, inputs)
@@ -126,10 +127,10 @@ def test_tuned_image_tower_equals_the_authors(name, golden, clip, views, classna
         return answer(pixels)
 
     policy.answer = snapshot
-    adapt(config, policy, rewards, make_episodes(config, policy, "fp32"), views[0])
+    adapt(config, policy, rewards, Episodes.from_config(config, policy.tuned, policy.buffers, "fp32"), views[0])
     before, after = snapshots
     for key, value in expected.items():
-        # Adam moves a weight by up to lr a step, whatever the size of its gradient: rounding shows where that is near 0.
+        # Adam moves a weight by up to lr a step, however small its gradient: rounding shows where that is near 0.
         np.testing.assert_allclose(after[key], value, atol=3 * config.lr, rtol=0)
         assert np.median(np.abs(after[key].numpy() - value)) < 1e-6
         assert torch.equal(before[key], policy.visual.state_dict()[key])

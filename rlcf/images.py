@@ -1,0 +1,86 @@
+"""Image files: read in worker processes, one by one for adaptation or in batches for features that stay as they are."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from rlcf.backbone import Backbone
+from rlcf.errors import UserError
+from rlcf.runs import logger
+from rlcf.views import Views
+
+
+def read_image(file: Path) -> Image.Image:
+    """The picture in RGB. Raises UserError for a file that is missing or damaged."""
+    try:
+        with Image.open(file) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = str(error).replace(f" '{file}'", "") or type(error).__name__
+        raise UserError(f"{file} cannot be read as an image ({reason})") from error
+
+
+@dataclass(frozen=True)
+class ImageLoader(Dataset[tuple[int, Tensor | str]]):
+    """Position i of `order` gives (index into files, the transformed image), or (index, what is wrong with the file).
+
+    transform: from (image, its index) to a tensor.
+    """
+
+    files: Sequence[Path]
+    order: Sequence[int]
+    transform: Callable[[Image.Image, int], Tensor]
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, position: int) -> tuple[int, Tensor | str]:
+        index = self.order[position]
+        try:
+            image = read_image(self.files[index])
+        except UserError as error:
+            return index, str(error)
+        return index, self.transform(image, index)
+
+    def one_by_one(self, workers: int, pin_memory: bool = False) -> Iterator[tuple[int, Tensor | str]]:
+        """In order, whatever the number of worker processes."""
+        workers = min(workers, len(self))
+        return iter(DataLoader(self, batch_size=None, num_workers=workers, pin_memory=pin_memory))
+
+
+def refuse_or_skip(reason: str, skip: bool) -> None:
+    """A file that cannot be read stops the run, unless the user said otherwise; the log names it."""
+    if not skip:
+        raise UserError(f"{reason}; mend it or pass --skip-bad-images")
+    logger.info("skipped: %s", reason)
+
+
+@torch.no_grad()
+def encode_images(
+    clips: Sequence[Backbone], files: Sequence[Path], workers: int = 2, batch_size: int = 64, desc: str = "images"
+) -> list[Tensor]:
+    """Features of many image files, read once for all models.
+
+    The first model's evaluation view is what all of them see, each at its own resolution, as published.
+    Returns (len(files), D) a model, unit length. Raises UserError naming a file that cannot be read.
+    """
+    centre = Views(clips[0].centre_view, clips[0].size, count=1)
+    loader = ImageLoader(files, range(len(files)), centre).one_by_one(workers)
+    features: list[list[Tensor]] = [[] for _ in clips]
+    batch: list[Tensor] = []
+    for index, pixels in tqdm(loader, desc=desc, total=len(files), unit="image"):
+        if isinstance(pixels, str):
+            raise UserError(f"{pixels}; mend it or take it out of the list")
+        batch.append(pixels)
+        if len(batch) == batch_size or index == len(files) - 1:
+            views = torch.cat(batch)
+            for clip, rows in zip(clips, features, strict=True):
+                rows.append(clip.encode_image(clip.prepare(views)))
+            batch = []
+    return [torch.cat(rows) for rows in features]

@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlcf.metrics import calibration_error, paired_bootstrap, top_k_accuracy
+
+BINARY = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=2, max_size=60)
+
+
+def test_top_k_accuracy_counts_labels_among_the_first_k():
+    labels, ranked = [0, 1, 2, 3], [[0, 1, 2], [0, 1, 2], [0, 1, 2], [0, 1, 2]]
+    assert [top_k_accuracy(labels, ranked, k) for k in (1, 2, 3)] == [25.0, 50.0, 75.0]
+
+
+def test_top_5_of_three_answers_takes_all_three():
+    assert top_k_accuracy([2, 0], [[0, 1, 2], [1, 2, 3]], 5) == 50.0
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.permutations(range(6))), min_size=1))
+def test_top_k_accuracy_grows_with_k_up_to_100(samples):
+    labels, ranked = zip(*samples, strict=True)
+    values = [top_k_accuracy(labels, ranked, k) for k in range(1, 7)]
+    assert values == sorted(values) and values[-1] == 100.0
+
+
+def test_calibration_error_by_hand():
+    assert calibration_error([0.9, 0.9, 0.6, 0.6], [1, 0, 1, 1], bins=10) == pytest.approx(40.0)
+
+
+def test_calibration_error_weighs_bins_by_their_samples():
+    assert calibration_error([0.9, 0.9, 0.9, 0.3], [1, 1, 1, 1], bins=10) == pytest.approx((3 * 10 + 70) / 4)
+
+
+def test_over_and_underconfidence_cancel_within_a_bin_only():
+    assert calibration_error([0.5, 0.5], [1, 0]) == pytest.approx(0)
+    assert calibration_error([0.2, 0.8], [1, 0]) == pytest.approx(80)
+
+
+def test_a_confidence_on_an_edge_belongs_to_the_bin_below():
+    assert calibration_error([0.5, 0.6], [1, 0], bins=2) == pytest.approx(55)
+
+
+def test_confidences_zero_and_one_have_a_bin():
+    assert calibration_error([0.0, 1.0], [0, 1]) == 0.0
+    assert calibration_error([0.0, 1.0], [1, 0]) == 100.0
+
+
+@given(st.lists(st.integers(1, 15), min_size=1, max_size=8))
+def test_calibration_error_of_a_calibrated_model_is_zero(hits):
+    confidence = [k / 15 for k in hits for _ in range(15)]
+    correct = [i < k for k in hits for i in range(15)]
+    assert calibration_error(confidence, correct) == pytest.approx(0, abs=1e-9)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1))
+def test_calibration_error_lies_between_the_total_gap_and_100_in_any_order(samples):
+    confidence, correct = zip(*samples, strict=True)
+    value = calibration_error(confidence, correct)
+    assert 100 * abs(np.mean(confidence) - np.mean(correct)) - 1e-6 <= value <= 100 + 1e-6
+    assert calibration_error(confidence[::-1], correct[::-1]) == pytest.approx(value)
+
+
+def test_the_bootstraps_mean_is_after_minus_before():
+    assert paired_bootstrap([0, 100, 0, 0], [100, 100, 0, 100])[0] == 50.0
+
+
+@given(BINARY)
+def test_the_bootstrap_interval_contains_the_mean(pairs):
+    before, after = np.array(pairs).T
+    mean, low, high = paired_bootstrap(before, after, resamples=500)
+    assert low - 1e-9 <= mean <= high + 1e-9
+
+
+@given(BINARY, st.integers(-5, 5))
+def test_the_bootstrap_sees_the_paired_difference_alone(pairs, shift):
+    before, after = np.array(pairs).T
+    shifts = shift * np.arange(len(pairs))
+    result = paired_bootstrap(before + shifts, after + shifts, resamples=50)
+    assert result == paired_bootstrap(before, after, resamples=50)
+
+
+def test_the_bootstrap_is_seeded():
+    before, after = np.zeros(40), np.arange(40.0)
+    first, again, other = (paired_bootstrap(before, after, 200, seed) for seed in (1, 1, 2))
+    assert first == again and first[1:] != other[1:]
+
+
+def test_a_constant_gain_has_an_interval_of_no_width():
+    assert paired_bootstrap([1, 2, 3, 4], [3, 4, 5, 6]) == (2.0, 2.0, 2.0)
+
+
+def test_the_bootstrap_interval_is_the_normal_one_for_many_samples():
+    difference = np.random.default_rng(0).choice([-1.0, 0.0, 1.0], p=[0.1, 0.6, 0.3], size=2000)
+    mean, low, high = paired_bootstrap(np.zeros(2000), difference)
+    half = 1.96 * difference.std() / np.sqrt(2000)
+    assert (low, high) == pytest.approx((mean - half, mean + half), abs=0.1 * half)
