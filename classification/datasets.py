@@ -65,8 +65,9 @@ class Dataset:
     def files(self) -> list[Path]:
         return [file for file, _ in self.samples]
 
-    def sample_id(self, index: int) -> str:
-        return self.samples[index][0].relative_to(self.root).as_posix()
+    @property
+    def ids(self) -> list[str]:
+        return [file.relative_to(self.root).as_posix() for file in self.files]
 
 
 def load_dataset(
@@ -78,7 +79,7 @@ def load_dataset(
     "folder:SUB" (DATA/SUB does). classnames: for folders, a text file with a name a line instead of the folders' names.
     Raises UserError naming what is missing and where it was looked for.
     """
-    if not Path(data).is_dir():
+    if not data or not Path(data).is_dir():
         raise UserError(f"no data folder '{data}'; give --data the folder that holds the datasets")
     kind, _, sub = name.partition(":")
     if kind == "folder":
@@ -109,11 +110,11 @@ def _class_folders(root: Path) -> list[str]:
 
 def _scan(root: Path, index_of: dict[str, int]) -> list[tuple[Path, int]]:
     """Every image below root/<class folder>, sorted. Raises UserError for a class folder without images."""
-    try:
-        found = make_dataset(str(root), index_of, extensions=IMG_EXTENSIONS)
-    except FileNotFoundError as error:
-        empty = [f for f in index_of if not any(p.suffix.lower() in IMG_EXTENSIONS for p in (root / f).rglob("*"))]
-        raise UserError(f"class folder {root / empty[0]} holds no image; fill it or delete it") from error
+    found = make_dataset(str(root), index_of, extensions=IMG_EXTENSIONS, allow_empty=True)
+    filled = {label for _, label in found}
+    for folder, label in index_of.items():
+        if label not in filled:
+            raise UserError(f"class folder {root / folder} holds no image; fill it or delete it")
     return [(Path(file), label) for file, label in found]
 
 
@@ -123,6 +124,8 @@ def _folder(name: str, root: Path, classnames: str | None) -> Dataset:
     folders = _class_folders(root)
     if not folders:
         raise UserError(f"{root} holds no class folders; put each class's images into a folder of its own")
+    if len(folders) == 1:
+        raise UserError(f"{root} holds one class folder, {folders[0]}; give the folder that holds two or more")
     names = read_classnames(Path(classnames), folders) if classnames else [f.replace("_", " ") for f in folders]
     return Dataset(name, root, _scan(root, {folder: i for i, folder in enumerate(folders)}), names)
 

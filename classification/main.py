@@ -6,7 +6,8 @@ few steps, the image is answered, and the weights are put back.
 
 import sys
 import time
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from rlcf.images import ImageLoader, refuse_or_skip
 from rlcf.metrics import calibration_error, paired_bootstrap, top_k_accuracy
 from rlcf.objectives import atkd, dkd, kd, marginal_entropy, reinforce, select_confident
 from rlcf.reward import advantages, ensemble_weights
-from rlcf.runs import Record, Run, Shard, peak_memory_mb, shuffled, unfinished, write_atomically
+from rlcf.runs import Record, Run, Shard, peak_memory_mb, shuffled, write_atomically
 from rlcf.views import AUGMENTATIONS, Views
 
 DISTILLATION = {"kd": kd, "dkd": dkd, "atkd": atkd}
@@ -158,9 +159,8 @@ def adapt(
 
     def loss(step: int) -> Tensor:
         nonlocal kept, seen
-        if (
-            step == 0
-        ):  # the choice of views needs no graph, unless they interact: then it is this pass that is learnt from
+        if step == 0:
+            # The choice needs no graph, unless views interact: then it is this pass that is learnt from.
             with torch.set_grad_enabled(policy.views_interact):
                 logits = policy.logits(encoded)
             kept = select_confident(logits.detach(), config.selection)
@@ -198,28 +198,36 @@ def run_dataset(
     policy = make_policy(config, student, dataset.classnames)
     rewards = make_rewards(config, reward_clips, dataset.classnames)
     episodes = Episodes.from_config(config, policy.tuned, policy.buffers, student.precision)
+    loaded = episodes.state_dict()
     matrices = dict.fromkeys(("zero_shot", "adapted"), len(dataset.classnames))
     records = run.records(dataset.name, episodes, matrices if config.save_logits else None)
     if run.shard.first:
         write_atomically(records.folder / "classnames.txt", "".join(f"{name}\n" for name in dataset.classnames))
-    todo = unfinished(shuffled(len(dataset.samples), config.seed, config.limit), run.shard, records.done)
+    ids = dataset.ids
+    todo = records.todo(shuffled(len(ids), config.seed, config.limit), ids)
     views = Views(student.centre_view, student.size, config.n_views, config.augment, config.seed)
     loader = ImageLoader(dataset.files, todo, views).one_by_one(config.workers, student.device.type == "cuda")
     progress = tqdm(loader, desc=dataset.name, initial=len(records.done), total=len(records.done) + len(todo))
+    tally: Counter[str] = Counter()
+    for record in records.written:
+        count(tally, record)
     with records:
         for index, sample in progress:
-            record: Record = {"index": index, "id": dataset.sample_id(index), "label": dataset.samples[index][1]}
+            record = {"index": index, "id": ids[index], "label": dataset.samples[index][1]}
             if isinstance(sample, str):
                 refuse_or_skip(sample, config.skip_bad_images)
-                records.add(record | {"status": "unreadable"})
+                records.add(record | {"status": "unreadable", "reason": sample})
                 continue
             started = time.perf_counter()
             before, after = adapt(config, policy, rewards, episodes, sample)
+            if not before.isfinite().all():
+                raise UserError(f"the student's logits of {ids[index]} are not finite; use --precision fp32")
             answer = before if after is None else after
             record |= {"status": "ok" if after is not None else "non-finite"}
             record |= describe("zero_shot", before) | describe("adapted", answer)
             records.add(record | {"seconds": time.perf_counter() - started}, {"zero_shot": before, "adapted": answer})
-            progress.set_postfix_str(running_accuracy(records.written), refresh=False)
+            progress.set_postfix_str(count(tally, record), refresh=False)
+    episodes.load_state_dict(loaded)  # a momentum buffer ends with its dataset
     summary = summarise(records.finish())
     if run.shard.first:
         summary["peak_memory_mb"] = peak_memory_mb(student.device)
@@ -233,9 +241,11 @@ def describe(name: str, logits: Tensor) -> Record:
     return {name: int(classes[0]), f"{name}_top5": classes.tolist(), f"{name}_confidence": float(confidence[0])}
 
 
-def running_accuracy(records: list[Record]) -> str:
-    answered = [r for r in records if r["status"] != "unreadable"]
-    before, after = (100 * sum(r[k] == r["label"] for r in answered) / len(answered) for k in ("zero_shot", "adapted"))
+def count(tally: Counter[str], record: Record) -> str:
+    """Add a record to the running accuracy. Returns what the progress bar tells."""
+    if record["status"] != "unreadable":
+        tally.update(n=1, before=record["zero_shot"] == record["label"], after=record["adapted"] == record["label"])
+    before, after = (100 * tally[name] / max(tally["n"], 1) for name in ("before", "after"))
     return f"top-1 {before:.1f} -> {after:.1f}"
 
 
@@ -243,7 +253,7 @@ def summarise(records: list[Record]) -> dict[str, Any]:
     """Metrics in percent; the gain with its 95% interval. Raises UserError when no image could be read."""
     answered = [r for r in records if r["status"] != "unreadable"]
     if not answered:
-        raise UserError("none of the images could be read")
+        raise UserError("none of the images could be read; records.jsonl tells why")
     labels = [r["label"] for r in answered]
     summary: dict[str, Any] = {"n": len(answered), "unreadable": len(records) - len(answered)}
     correct = {}
@@ -290,7 +300,7 @@ def main(argv: list[str] | None = None) -> None:
             raise UserError(
                 f"--sample-k {config.sample_k} exceeds the {len(dataset.classnames)} classes of {dataset.name}"
             )
-    run = Run(config, shard)
+    run = Run(replace(config, device=device.type, precision=precision), shard)
     student = load_clip(config.student, device, precision, config.clip_root)
     reward_clips = [load_clip(name, device, precision, config.clip_root) for name in config.reward_names]
     for dataset in datasets:

@@ -22,7 +22,7 @@ def read_image(file: Path) -> Image.Image:
         with Image.open(file) as image:
             return image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = str(error).replace(f" '{file}'", "") or type(error).__name__
+        reason = getattr(error, "strerror", None) or str(error).replace(f" '{file}'", "") or type(error).__name__
         raise UserError(f"{file} cannot be read as an image ({reason})") from error
 
 
@@ -63,7 +63,11 @@ def refuse_or_skip(reason: str, skip: bool) -> None:
 
 @torch.no_grad()
 def encode_images(
-    clips: Sequence[Backbone], files: Sequence[Path], workers: int = 2, batch_size: int = 64, desc: str = "images"
+    clips: Sequence[Backbone],
+    files: Sequence[Path],
+    workers: int = 2,
+    batch_size: int = 64,
+    desc: str | None = "images",
 ) -> list[Tensor]:
     """Features of many image files, read once for all models.
 
@@ -74,7 +78,7 @@ def encode_images(
     loader = ImageLoader(files, range(len(files)), centre).one_by_one(workers)
     features: list[list[Tensor]] = [[] for _ in clips]
     batch: list[Tensor] = []
-    for index, pixels in tqdm(loader, desc=desc, total=len(files), unit="image"):
+    for index, pixels in tqdm(loader, desc=desc, total=len(files), unit="image", disable=desc is None):
         if isinstance(pixels, str):
             raise UserError(f"{pixels}; mend it or take it out of the list")
         batch.append(pixels)

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Set everything up and run the linters and the tests. Further arguments go to pytest: bash scripts/test.sh -k golden
+source "$(dirname "$0")/env.sh"
+
+export OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
+cd "$PROJECT"
+"$PYTHON" -m ruff check .
+"$PYTHON" -m ruff format --check .
+"$PYTHON" -m mypy
+"$PYTHON" -m pytest "$@"

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# TPT, prompt tuning, on ImageNet and its variants.
+#   bash scripts/tpt-prompt.sh GPU [flags]
+source "$(dirname "$0")/env.sh"
+
+experiment classification tpt-prompt --datasets I A V R K
