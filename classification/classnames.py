@@ -31,18 +31,23 @@ def names_of(wnids: Sequence[str]) -> list[str]:
 
 def read_classnames(file: Path, folders: Sequence[str]) -> list[str]:
     """One name a line, in the sorted order of the class folders. Raises UserError for a wrong count."""
-    if not file.is_file():
-        raise UserError(f"no class-name file {file}")
-    try:
-        names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is no text file in UTF-8; write one class name a line") from error
+    names = read_lines(file)
     if len(names) != len(folders):
         raise UserError(
             f"{file} holds {len(names)} class names but there are {len(folders)} class folders; write one name a line, "
             "in the sorted order of the folders"
         )
     return names
+
+
+def read_lines(file: Path) -> list[str]:
+    """The lines of a text file, without the blank ones. Raises UserError for a file that is missing or no text."""
+    if not file.is_file():
+        raise UserError(f"there is no {file}; it should hold one entry a line")
+    try:
+        return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is no text file in UTF-8") from error
 
 
 def class_texts(classname: str, prompt: str, position: str = "end", templates: str = "single") -> list[str]:

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classification.classnames import class_texts
-from rlcf.backbone import Backbone, normalisation_layers, read_weights
+from rlcf.backbone import Backbone, read_weights
 from rlcf.errors import UserError
 from rlcf.prompted_text import prompt_classes, word_tokens
+from rlcf.tuning import tune_image_tower
 
 
 class PromptPolicy:
@@ -43,9 +44,7 @@ class PromptPolicy:
         """features: (V, D) from `encode`. Returns (V, C), scaled."""
         return self.clip.logit_scale * features @ self._class_features().T
 
-    def answer(self, features: Tensor) -> Tensor:
-        """The logits that are reported. features: (V, D). Returns (V, C)."""
-        return self.logits(features)
+    zero_shot = answer = logits
 
     def _class_features(self) -> Tensor:
         """(C, D), unit length. Without a graph, those of the same context are computed once."""
@@ -66,9 +65,9 @@ class EncoderPolicy:
 
     tune: "image-encoder" or "norm". batchnorm: statistics of a ResNet's BatchNorm layers - "batch": of the views while
     tuning, the stored ones (which tuning moved) for the answer, as published; "frozen": the stored ones throughout;
-    "published-norm": as the published norm tuning, the stored ones nowhere and the layers of the downsample branches
-    not tuned. bn_prior: N > 0 mixes the stored statistics with those of the views, N / (N + 1) to 1 / (N + 1)
-    (Schneider et al., NeurIPS 2020, eq. 3).
+    "published-norm": as the published norm tuning, those of the one image also for the answer, and the layers of the
+    downsample branches not tuned. bn_prior: N > 0 mixes, while tuning, the stored statistics with those of the views,
+    N / (N + 1) to 1 / (N + 1) (Schneider et al., NeurIPS 2020, eq. 3).
     """
 
     def __init__(
@@ -81,29 +80,19 @@ class EncoderPolicy:
     ) -> None:
         self.clip, self.class_features, self.n_classes = clip, class_features, len(class_features)
         self.visual: nn.Module = clip.model.visual
-        norms = dict(normalisation_layers(self.visual))
-        batch_norms = [layer for layer in norms.values() if isinstance(layer, nn.BatchNorm2d)]
+        batch_norms = [layer for layer in self.visual.modules() if isinstance(layer, nn.BatchNorm2d)]
         if bn_prior > 0:
-            if not batch_norms:
-                raise UserError(f"--bn-prior is for ResNets; the image tower of {clip.name} has no BatchNorm")
+            if not batch_norms or not all(type(layer) in (nn.BatchNorm2d, _PriorBatchNorm) for layer in batch_norms):
+                raise UserError(f"--bn-prior is for CLIP's ResNets; the image tower of {clip.name} has no BatchNorm")
             for layer in batch_norms:
                 _mix_statistics(layer, bn_prior)
-        if tune == "norm":
-            names = {name for name in norms if batchnorm != "published-norm" or "downsample" not in name}
-            if not names:
-                raise UserError(f"the image tower of {clip.name} has no normalisation layers to tune")
-            chosen = [p for name in names for p in norms[name].parameters()]
-        else:
-            chosen = list(self.visual.parameters())
-        self.visual.requires_grad_(False)
-        for parameter in chosen:
-            parameter.requires_grad_(True)
-        self.tuned = dict(self.visual.named_parameters())
+        self.tuned = tune_image_tower(
+            clip, tune == "norm", lambda name: batchnorm == "published-norm" and "downsample" in name
+        )
         self.buffers = dict(self.visual.named_buffers())
-        uses_views = bool(batch_norms) and batchnorm != "frozen" and bn_prior == 0
-        self._train_layers = batch_norms if uses_views else []
-        self._answer_from_batch = uses_views and batchnorm == "published-norm"
-        self.views_interact = uses_views or bn_prior > 0
+        self._train_layers = batch_norms if batchnorm != "frozen" else []
+        self._answer_from_batch = batchnorm == "published-norm"
+        self.views_interact = bool(self._train_layers)
         """Whether a view's logits depend on the other views."""
 
     def encode(self, views: Tensor) -> Tensor:
@@ -112,10 +101,14 @@ class EncoderPolicy:
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Logits that are learnt from. pixels: (V, 3, *size) from `encode`. Returns (V, C), scaled."""
-        return self._forward(pixels, bool(self._train_layers))
+        return self._forward(pixels, batch_statistics=True)
+
+    def zero_shot(self, pixels: Tensor) -> Tensor:
+        """The logits of the model as it was loaded. pixels: (V, 3, *size). Returns (V, C)."""
+        return self._forward(pixels, batch_statistics=False)
 
     def answer(self, pixels: Tensor) -> Tensor:
-        """The logits that are reported. pixels: (V, 3, *size). Returns (V, C)."""
+        """The logits of the adapted model. pixels: (V, 3, *size). Returns (V, C)."""
         return self._forward(pixels, self._answer_from_batch)
 
     def _forward(self, pixels: Tensor, batch_statistics: bool) -> Tensor:
@@ -128,16 +121,19 @@ Policy = PromptPolicy | EncoderPolicy
 
 
 class _PriorBatchNorm(nn.BatchNorm2d):
-    """BatchNorm whose statistics are the stored ones and the batch's, mixed."""
+    """BatchNorm that, in training mode, mixes its stored statistics with the batch's; gradients see neither."""
 
     prior: float
 
     def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(input)
         assert self.running_mean is not None and self.running_var is not None
-        var, mean = torch.var_mean(input.float(), dim=(0, 2, 3), correction=0)
         share = self.prior / (self.prior + 1.0)
-        mean = share * self.running_mean + (1.0 - share) * mean
-        var = share * self.running_var + (1.0 - share) * var
+        with torch.no_grad():
+            var, mean = torch.var_mean(input.float(), dim=(0, 2, 3))
+            mean = share * self.running_mean + (1.0 - share) * mean
+            var = share * self.running_var + (1.0 - share) * var
         return F.batch_norm(input, mean, var, self.weight, self.bias, False, 0.0, self.eps)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
-from classification.classnames import imagenet_wnids, names_of, read_classnames, subset_wnids
+from classification.classnames import imagenet_wnids, names_of, read_classnames, read_lines, subset_wnids
 from rlcf.errors import UserError
 
 IMAGENET_FAMILY = {
@@ -159,8 +159,8 @@ def _fine_grained(name: str, data: Path) -> Dataset:
         classes = {int(label): str(c).replace("_", " ") for part in split.values() for _, label, c in part}
     except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f'{file} is no split file: it needs {{"test": [[path, label, class name], ...]}}') from error
-    if not entries or sorted(classes) != list(range(len(classes))):
-        raise UserError(f"{file} has no test images or its labels do not run from 0 without a gap")
+    if sorted(classes) != list(range(len(classes))):
+        raise UserError(f"{file} has labels that do not run from 0 without a gap")
     samples = [(root / described.images / path, label) for path, label, _ in entries]
     return _existing(Dataset(name, root, samples, [classes[label] for label in range(len(classes))]))
 
@@ -168,20 +168,20 @@ def _fine_grained(name: str, data: Path) -> Dataset:
 def _aircraft(data: Path) -> Dataset:
     described = FINE_GRAINED["aircraft"]
     root = _find("aircraft", data, [described.folder], lambda path: (path / described.split).is_file())
-    variants = [line.strip() for line in (root / described.split).read_text().splitlines() if line.strip()]
+    variants = read_lines(root / described.split)
     file = root / "images_variant_test.txt"
-    if not file.is_file():
-        raise UserError(f"dataset aircraft lacks {file}")
     samples = []
-    for number, line in enumerate(file.read_text().splitlines(), start=1):
-        image, _, variant = line.strip().partition(" ")
+    for line in read_lines(file):
+        image, _, variant = line.partition(" ")
         if variant not in variants:
-            raise UserError(f"{file} line {number}: '{variant}' is no variant of {root / described.split}")
+            raise UserError(f"{file}: '{line}' does not end in a variant of {root / described.split}")
         samples.append((root / described.images / f"{image}.jpg", variants.index(variant)))
     return _existing(Dataset("aircraft", root, samples, variants))
 
 
 def _existing(dataset: Dataset) -> Dataset:
+    if not dataset.samples:
+        raise UserError(f"dataset {dataset.name} in {dataset.root} lists no test images")
     missing = next((file for file, _ in dataset.samples if not file.is_file()), None)
     if missing is not None:
         raise UserError(f"dataset {dataset.name} lists an image that is not there: {missing}")

@@ -36,7 +36,7 @@ DISTILLATION = {"kd": kd, "dkd": dkd, "atkd": atkd}
 EPILOG = """examples:
   python classification/main.py --config classification/configs/rlcf-prompt.yaml --data ROOT --datasets A V R K
   python classification/main.py --method zeroshot --student ViT-B-32:laion2b_s34b_b79k --data IMAGES --datasets folder
-  torchrun --nproc-per-node 4 classification/main.py --config classification/configs/rlcf-tune.yaml --data ROOT
+  torchrun --nproc-per-node 4 classification/main.py --config classification/configs/rlcf-tune-single.yaml --data ROOT
 
 The run folder gets config.yaml, log.txt, results.json and <dataset>/records.jsonl. The same command again goes on with
 a run that was stopped. Presets: classification/configs/.
@@ -85,10 +85,10 @@ class ClassificationConfig(Config):
         group="method",
     )
     bn_prior: float = option(
-        0.0, "N > 0: mix a ResNet's stored statistics with the views', N to 1", at_least=0, group="method"
+        0.0, "N > 0: while tuning, mix a ResNet's stored statistics with the views', N to 1", at_least=0, group="method"
     )
 
-    prompt: str = option("a photo of a", "words of the class prompts", group="prompt")
+    prompt: str = option("a photo of a", "words of the class prompts, also of the reward models'", group="prompt")
     class_position: str = option(
         "end", "where the class name stands in the prompt", choices=("end", "middle", "front"), group="prompt"
     )
@@ -112,6 +112,8 @@ class ClassificationConfig(Config):
             raise UserError(f"--context {self.context} and --templates {self.templates} exclude each other")
         if self.bn_prior > 0 and self.tune == "prompt":
             raise UserError("--bn-prior is for --tune image-encoder or norm")
+        if self.bn_prior > 0 and self.batchnorm != "batch":
+            raise UserError(f"--bn-prior and --batchnorm {self.batchnorm} exclude each other")
         if self.batchnorm == "published-norm" and self.tune != "norm":
             raise UserError("--batchnorm published-norm is for --tune norm")
         if self.method != "zeroshot" and int(self.views * self.selection) < 1:
@@ -152,7 +154,7 @@ def adapt(
     """
     encoded = policy.encode(views)
     with torch.no_grad(), episodes.original_weights():
-        before = policy.answer(encoded[:1])[0]
+        before = policy.zero_shot(encoded[:1])[0]
     if config.method == "zeroshot":
         return before, before
     kept, seen = torch.arange(len(views)), None
@@ -184,7 +186,8 @@ def make_rewards(config: ClassificationConfig, clips: list[Backbone], classnames
     if not clips:
         return None
     weights = ensemble_weights(config.reward_weights or [1.0] * len(clips), config.round_reward_weights)
-    return Rewards(clips, classnames, "a photo of a", weights, config.clipscore_weight)
+    prompt = config.prompt.replace("_", " ") if config.tune == "prompt" else config.prompt  # as published
+    return Rewards(clips, classnames, prompt, weights, config.clipscore_weight)
 
 
 def run_dataset(
@@ -207,11 +210,11 @@ def run_dataset(
     todo = records.todo(shuffled(len(ids), config.seed, config.limit), ids)
     views = Views(student.centre_view, student.size, config.n_views, config.augment, config.seed)
     loader = ImageLoader(dataset.files, todo, views).one_by_one(config.workers, student.device.type == "cuda")
-    progress = tqdm(loader, desc=dataset.name, initial=len(records.done), total=len(records.done) + len(todo))
     tally: Counter[str] = Counter()
     for record in records.written:
         count(tally, record)
-    with records:
+    done = len(records.done)
+    with records, tqdm(loader, desc=dataset.name, initial=done, total=done + len(todo)) as progress:
         for index, sample in progress:
             record = {"index": index, "id": ids[index], "label": dataset.samples[index][1]}
             if isinstance(sample, str):

@@ -6,7 +6,7 @@ import json
 import logging
 import pickle
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,14 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from open_clip.model import build_model_from_openai_state_dict
-from open_clip.transform import PreprocessCfg, image_transform_v2
+from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 from PIL import Image
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from rlcf.errors import UserError
-from rlcf.prompted_text import TextTower
+from rlcf.prompted_text import TextTower, word_tokens
 
 OPENAI_ARCHITECTURES = {
     "RN50": "RN50",
@@ -42,6 +41,13 @@ OPENAI_ARCHITECTURES = {
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 EMBEDDED = ("demo-student", "demo-reward")
 TEXT_BATCH = 256
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+    """What a model computes under. precision: "fp32", or "bf16" / "fp16" autocast."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
 
 
 @dataclass(frozen=True)
@@ -85,9 +91,7 @@ class Backbone:
         return transform
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        if self.precision == "fp32":
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[self.precision])
+        return autocast(self.device, self.precision)
 
     def prepare(self, images: Tensor) -> Tensor:
         """Pixels as this model wants them, on its device.
@@ -117,24 +121,26 @@ class Backbone:
             raise UserError(f"{self.name} knows the words of the emoji scenes only, not those of '{text}'; use a CLIP")
         return tokens.to(self.device)
 
+    def truncated(self, texts: Sequence[str]) -> int:
+        """Number of texts that are longer than the context; `tokenize` cuts them, keeping the end-of-text token."""
+        inner = getattr(self.tokenizer, "tokenizer", None)
+        room = self.tokenize(texts[:1]).shape[1] - getattr(inner, "num_special_tokens_to_add", lambda: 2)()
+        long = [text for text in texts if len(text.encode()) >= room]  # a token is at least a byte
+        return sum(len(word_tokens(self.tokenizer, text)) > room for text in long)
+
+    def encode_tokens(self, tokens: Tensor) -> Tensor:
+        """tokens: (N, L) from `tokenize`. Returns (N, D), unit length; with a graph where gradients are on."""
+        tower = self.text_tower
+        with self.autocast():
+            features = self.model.encode_text(tokens) if tower is None else tower(tower.embed(tokens), tokens)
+        return F.normalize(features.float(), dim=-1)
+
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str], desc: str | None = None) -> Tensor:
         """Features of texts, (N, D), unit length, without a graph. desc: what a progress bar calls them."""
-        tokens, tower = self.tokenize(texts), self.text_tower
-        features = []
-        for batch in tqdm(
-            tokens.split(TEXT_BATCH), desc=desc, disable=desc is None, unit_scale=TEXT_BATCH, unit="text"
-        ):
-            with self.autocast():
-                feature = self.model.encode_text(batch) if tower is None else tower(tower.embed(batch), batch)
-            features.append(F.normalize(feature.float(), dim=-1))
-        return torch.cat(features)
-
-
-def normalisation_layers(module: nn.Module) -> Iterable[tuple[str, nn.Module]]:
-    """Every normalisation layer of a tower with its name."""
-    kinds = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
-    return ((name, layer) for name, layer in module.named_modules() if isinstance(layer, kinds))
+        batches = self.tokenize(texts).split(TEXT_BATCH)
+        bar = tqdm(batches, desc=desc, disable=desc is None, unit_scale=TEXT_BATCH, unit="text")
+        return torch.cat([self.encode_tokens(batch) for batch in bar])
 
 
 def load_clip(
@@ -150,10 +156,8 @@ def load_clip(
     device = torch.device(device)
     model, tokenizer = _load(name, clip_root)
     model = model.float().eval().requires_grad_(False).to(device)
-    preprocess = open_clip.get_model_preprocess_cfg(model)
-    preprocess = {key: value for key, value in preprocess.items() if value is not None}
-    known = PreprocessCfg.__dataclass_fields__
-    return Backbone(name, model, tokenizer, {k: v for k, v in preprocess.items() if k in known}, device, precision)
+    preprocess = merge_preprocess_dict(PreprocessCfg(), open_clip.get_model_preprocess_cfg(model))
+    return Backbone(name, model, tokenizer, preprocess, device, precision)
 
 
 def _load(name: str, clip_root: str | Path | None) -> tuple[nn.Module, Any]:
@@ -173,12 +177,13 @@ def _load(name: str, clip_root: str | Path | None) -> tuple[nn.Module, Any]:
         return _load_folder(path)
     if path.is_file():
         return _load_file(path)
-    architecture, separator, tag = name.partition(":")
+    architecture, _, tag = name.partition(":")
     architecture = architecture.replace("/", "-")
-    if separator and architecture in open_clip.list_models():
+    if architecture in open_clip.list_models():
         tags = open_clip.list_pretrained_tags_by_model(architecture)
         if tag not in tags:
-            raise UserError(f"{architecture} has no weights '{tag}'; open_clip knows {', '.join(tags) or 'none'}")
+            lacks = f"has no weights '{tag}'" if tag else "needs its weights' name after a colon"
+            raise UserError(f"{architecture} {lacks}; open_clip knows {', '.join(tags) or 'none'}")
         return _create(architecture, name, tag), open_clip.get_tokenizer(architecture)
     raise UserError(_unknown(name))
 
@@ -210,11 +215,16 @@ def _create(architecture: str, name: str, tag: str | None = None, where: str = "
                 architecture, pretrained=tag, force_quick_gelu=bool(config.get("quick_gelu")), weights_only=True
             )
     except Exception as error:  # open_clip and its download libraries raise many kinds
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise UserError(
-            f"{where}{name} could not be downloaded or read ({reason}); download it on a connected machine and give "
-            "its path, or put OpenAI's file into --clip-root"
+            f"{where}{name} could not be downloaded or read ({_reason(error)}); download it on a connected machine and "
+            "give its path, or put OpenAI's file into --clip-root"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What a library says, in one line: torch tells which weights do not fit in its second."""
+    lines = [line.strip() for line in str(error).splitlines()[:2]]
+    return " ".join(lines)[:200] or type(error).__name__
 
 
 @contextlib.contextmanager
@@ -244,26 +254,29 @@ def _load_folder(folder: Path) -> tuple[nn.Module, Any]:
 def _load_configured(config: Path, weights: Path) -> tuple[nn.Module, Any]:
     """A model built from open_clip's JSON config, with weights in open_clip's own key layout."""
     try:
-        described = json.loads(config.read_text())
-        model_cfg, preprocess = described["model_cfg"], described.get("preprocess_cfg", {})
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{config} is no open_clip config: it needs a JSON object with 'model_cfg'") from error
+        described = json.loads(config.read_text(encoding="utf-8"))
+        model_cfg = described["model_cfg"]
+        custom = model_cfg.pop("custom_text", False) or "hf_model_name" in model_cfg["text_cfg"]
+        preprocess = PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(), described.get("preprocess_cfg")))
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+        raise UserError(
+            f"{config} is no open_clip config: it needs a JSON object whose 'model_cfg' describes the image and the "
+            "text tower, for RGB images"
+        ) from error
     state_dict = _state_dict(weights)
-    custom = model_cfg.pop("custom_text", False) or "hf_model_name" in model_cfg.get("text_cfg", {})
     try:
         with _quiet_root_logger():
             model = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**model_cfg)
         model.load_state_dict(state_dict)
-    except (TypeError, RuntimeError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{weights} does not fit the model that {config} describes ({reason})") from error
-    defaults = PreprocessCfg(**{**preprocess, "size": model.visual.image_size})
-    open_clip.model.set_model_preprocess_cfg(model, {**vars(defaults)})
+    except Exception as error:  # sizes that do not go together fail in many ways
+        raise UserError(f"{weights} does not fit the model that {config} describes ({_reason(error)})") from error
+    open_clip.model.set_model_preprocess_cfg(model, {**vars(preprocess), "size": model.visual.image_size})
     try:
         with _quiet_root_logger():
             tokenizer = open_clip.get_tokenizer(f"local-dir:{config.parent}")
     except Exception as error:
-        raise UserError(f"{config.parent} names a tokenizer that cannot be loaded from it ({error})") from error
+        reason = _reason(error)
+        raise UserError(f"{config.parent} names a tokenizer that cannot be loaded from it ({reason})") from error
     return model, tokenizer
 
 
@@ -283,8 +296,8 @@ def _load_file(file: Path) -> tuple[nn.Module, Any]:
     try:
         model = build_model_from_openai_state_dict(dict(state_dict), cast_dtype=None).float()
         model.load_state_dict(state_dict)  # once more: building rounds fp32 weights to fp16
-    except (RuntimeError, KeyError, AssertionError, IndexError) as error:
-        raise UserError(f"{file} is no complete CLIP checkpoint ({str(error).splitlines()[0]})") from error
+    except Exception as error:  # sizes that do not go together fail in many ways
+        raise UserError(f"{file} is no complete CLIP checkpoint ({_reason(error)})") from error
     open_clip.model.set_model_preprocess_cfg(model, vars(PreprocessCfg(size=model.visual.image_size)))
     return model, open_clip.SimpleTokenizer(context_length=model.context_length)
 
@@ -319,11 +332,9 @@ def read_weights(file: Path) -> Any:
             return torch.jit.load(str(file), map_location="cpu").state_dict()
         with torch.serialization.safe_globals(numpy_scalars):
             return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "GLOBAL" in str(error):
+    except Exception as error:  # damaged bytes fail in many ways
+        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):  # an import that is refused
             raise UserError(f"{file} holds pickled objects other than tensors, which are not loaded") from error
-        raise UserError(f"{file} is damaged or no weight file; download it again") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile, SafetensorError) as error:
         raise UserError(f"{file} is damaged or no weight file; download it again") from error
 
 

@@ -1,8 +1,11 @@
 """One experiment's settings: defaults < YAML preset < command-line flags -> one resolved config."""
 
 import argparse
+import copy
 import dataclasses
 import difflib
+import math
+import re
 import sys
 import types
 import typing
@@ -28,12 +31,12 @@ def option(
 ) -> Any:
     """A field of a config: its default, one line of help, and what values it takes."""
     metadata = {"help": help, "choices": choices, "at_least": at_least, "above": above, "at_most": at_most}
-    return field(default_factory=lambda: default, metadata={**metadata, "group": group})
+    return field(default_factory=lambda: copy.copy(default), metadata={**metadata, "group": group})
 
 
 @dataclass
-class Config:
-    """What every task's run has. A task adds its own options by a dataclass that extends this one."""
+class Settings:
+    """What every command has. A command adds its own options by a dataclass that extends this one."""
 
     data: str = option("", "folder that holds the datasets")
     output: str = option("output/run", "run folder: config.yaml, records.jsonl per dataset, results.json, log.txt")
@@ -41,6 +44,15 @@ class Config:
     precision: str = option(
         "auto", "auto (fp16 autocast on CUDA, fp32 on CPU)", choices=("auto", "fp32", "bf16", "fp16")
     )
+
+    def check(self) -> None:
+        """Raises UserError for settings that contradict each other."""
+
+
+@dataclass
+class Config(Settings):
+    """What every task's adaptation has."""
+
     seed: int = option(0, "with a sample's index decides its views; also the order of the samples", at_least=0)
     limit: int | None = option(None, "use only the first N samples of each dataset's shuffled order", at_least=1)
     workers: int = option(2, "processes that read images and make views; 0: none but this one", at_least=0)
@@ -87,10 +99,12 @@ class Config:
             raise UserError("--reward-weights must not be negative, nor all 0")
 
 
-AnyConfig = TypeVar("AnyConfig", bound=Config)
+AnyConfig = TypeVar("AnyConfig", bound=Settings)
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """A command line whose mistakes are `UserError`s."""
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; --help lists the flags")
 
@@ -101,7 +115,7 @@ def parse_config(kind: type[AnyConfig], argv: list[str] | None, description: str
     Raises UserError naming the flag, or the preset and its key, that is unknown or has a value of the wrong kind, and
     for settings that contradict each other.
     """
-    parser = _Parser(
+    parser = Parser(
         usage="%(prog)s [--config FILE] [flags]",
         description=description,
         epilog=epilog,
@@ -132,7 +146,7 @@ def parse_config(kind: type[AnyConfig], argv: list[str] | None, description: str
     return config
 
 
-def read_preset(kind: type[Config], path: str) -> dict[str, Any]:
+def read_preset(kind: type[Settings], path: str) -> dict[str, Any]:
     """A YAML preset as a dict. Raises UserError for a missing file, broken YAML or an unknown key."""
     if not Path(path).is_file():
         raise UserError(f"no preset {path}")
@@ -150,27 +164,28 @@ def read_preset(kind: type[Config], path: str) -> dict[str, Any]:
     return {str(key): value for key, value in preset.items()}
 
 
-def to_yaml(config: Config) -> str:
+def to_yaml(config: Settings) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))
 
 
-def resolve_device(config: Config, local_rank: int = 0) -> torch.device:
-    """The device that `config.device` means on this machine. Raises UserError when it has no such device."""
-    name = config.device
-    if name == "auto":
-        return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"unknown device '{name}'; use auto, cpu or cuda:N") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"no GPU {device.index or 0}: this machine has {torch.cuda.device_count()}; use --device cpu")
-    if device.type == "cuda" and device.index is None:
-        return torch.device("cuda", local_rank)
-    return device
+def resolve_device(config: Settings, local_rank: int = 0) -> torch.device:
+    """The device that `config.device` means on this machine; local_rank: which of its processes this is.
+
+    Raises UserError when it has no such device, or fewer GPUs than processes.
+    """
+    if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    named = re.fullmatch(r"auto|cuda|cuda:(\d+)", config.device)
+    if named is None:
+        raise UserError(f"unknown device '{config.device}'; use auto, cpu or cuda:N")
+    index, count = int(named[1] or local_rank), torch.cuda.device_count()
+    if index >= count:
+        fewer = f", or start at most {count} processes" if count and not named[1] else ""
+        raise UserError(f"no GPU {index}: this machine has {count}; use --device cpu{fewer}")
+    return torch.device("cuda", index)
 
 
-def resolve_precision(config: Config, device: torch.device) -> str:
+def resolve_precision(config: Settings, device: torch.device) -> str:
     if config.precision == "auto":
         return "fp16" if device.type == "cuda" else "fp32"
     return config.precision
@@ -206,23 +221,18 @@ def _add_flag(group: Any, spec: dataclasses.Field[Any], hint: Any) -> None:
 
 def _convert(value: Any, hint: Any, limits: Any, source: str) -> Any:
     kind, optional = _plain_type(hint)
-    if value is None or (optional and value == "none"):
-        if optional:
-            return None
+    if optional and value in (None, "none", ["none"]):
+        return None
+    if value is None or value == []:
         raise UserError(f"{source} needs a value")
     if typing.get_origin(kind) is list:
         (inner,) = typing.get_args(kind)
         return [_convert(v, inner, limits, source) for v in (value if isinstance(value, list) else [value])]
-    if kind is bool:
-        if isinstance(value, bool):
-            return value
-        raise UserError(f"{source}: '{value}' is neither true nor false")
     try:
-        if kind is int and float(value) != int(float(value)):
-            raise ValueError
-        converted = kind(float(value)) if kind is int else kind(value)
+        converted = _read(value, kind)
     except (ValueError, TypeError, OverflowError) as error:
-        raise UserError(f"{source}: '{value}' is not {'a whole number' if kind is int else 'a number'}") from error
+        words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
+        raise UserError(f"{source}: '{value}' is not {words}") from error
     if limits["choices"] and converted not in limits["choices"]:
         raise UserError(f"{source}: '{value}' is not one of {', '.join(limits['choices'])}")
     for bound, holds, words in (
@@ -233,6 +243,18 @@ def _convert(value: Any, hint: Any, limits: Any, source: str) -> Any:
         if bound is not None and not holds(converted, bound):
             raise UserError(f"{source}: {value} must be {words} {bound:g}")
     return converted
+
+
+def _read(value: Any, kind: Any) -> Any:
+    """A bool, int, float or str; 4.0 and "1e3" are whole numbers. Raises ValueError, TypeError or OverflowError."""
+    if isinstance(value, bool) != (kind is bool) or isinstance(value, list | dict):
+        raise TypeError
+    if kind in (bool, str) or (kind is int and re.fullmatch(r"[+-]?\d+", str(value))):
+        return kind(value)
+    number = float(value)
+    if not math.isfinite(number) or (kind is int and not number.is_integer()):
+        raise ValueError
+    return kind(number)
 
 
 def command_line() -> str:

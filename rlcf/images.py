@@ -68,23 +68,34 @@ def encode_images(
     workers: int = 2,
     batch_size: int = 64,
     desc: str | None = "images",
+    view: Backbone | None = None,
+    skip_bad: bool = False,
 ) -> list[Tensor]:
     """Features of many image files, read once for all models.
 
-    The first model's evaluation view is what all of them see, each at its own resolution, as published.
-    Returns (len(files), D) a model, unit length. Raises UserError naming a file that cannot be read.
+    The evaluation view of `view`, or else of the first model, is what all of them see, each at its own resolution, as
+    published. Returns (len(files), D) a model, unit length; with skip_bad, NaN for a file that cannot be read.
+    Raises UserError naming such a file otherwise.
     """
-    centre = Views(clips[0].centre_view, clips[0].size, count=1)
+    seen_by = view or clips[0]
+    centre = Views(seen_by.centre_view, seen_by.size, count=1)
     loader = ImageLoader(files, range(len(files)), centre).one_by_one(workers)
     features: list[list[Tensor]] = [[] for _ in clips]
     batch: list[Tensor] = []
+    bad: list[int] = []
     for index, pixels in tqdm(loader, desc=desc, total=len(files), unit="image", disable=desc is None):
         if isinstance(pixels, str):
-            raise UserError(f"{pixels}; mend it or take it out of the list")
+            if not skip_bad:
+                raise UserError(f"{pixels}; mend it or take it out of the list")
+            bad.append(index)
+            pixels = torch.zeros(1, 3, *seen_by.size, dtype=torch.uint8)
         batch.append(pixels)
         if len(batch) == batch_size or index == len(files) - 1:
             views = torch.cat(batch)
             for clip, rows in zip(clips, features, strict=True):
                 rows.append(clip.encode_image(clip.prepare(views)))
             batch = []
-    return [torch.cat(rows) for rows in features]
+    stacked = [torch.cat(rows) for rows in features]
+    for matrix in stacked:
+        matrix[bad] = torch.nan
+    return stacked

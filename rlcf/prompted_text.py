@@ -63,7 +63,8 @@ def word_tokens(tokenizer: Any, text: str) -> list[int]:
     """Token ids of a text without start, end and padding."""
     if hasattr(tokenizer, "encode"):  # open_clip's SimpleTokenizer
         return list(tokenizer.encode(text))
-    return list(tokenizer.tokenizer(text, add_special_tokens=False).input_ids)
+    clean = getattr(tokenizer, "clean_fn", str)
+    return list(tokenizer.tokenizer(clean(text), add_special_tokens=False).input_ids)
 
 
 def prompt_text(context: str, classname: str, position: str = "end") -> str:
@@ -105,15 +106,21 @@ def prompt_classes(
     Raises UserError when a prompt does not fit into the tower's context.
     """
     # The slots are where two prompts differ whose context words do: right for any tokenizer that knows both words.
-    tokens, other = (
-        tokenizer([prompt_text(" ".join([word] * n_ctx), name, position) for name in classnames]).to(device)
-        for word in ("a", "the")
+    texts, others = (
+        [prompt_text(" ".join([word] * n_ctx), name, position) for name in classnames] for word in ("a", "the")
     )
-    differs = tokens != other
-    if not bool((differs.sum(dim=1) == n_ctx).all()):
-        name = classnames[int((differs.sum(dim=1) != n_ctx).nonzero()[0])]
-        raise UserError(f"{n_ctx} context tokens and the class name '{name}' exceed {tokens.shape[1]} tokens")
+    tokens = tokenizer(texts).to(device)
+    differs = tokens != tokenizer(others).to(device)
+    rows = zip(classnames, texts, tokens.tolist(), differs.sum(dim=1).tolist(), strict=True)
+    for name, text, row, n_slots in rows:
+        if n_slots != n_ctx or not _contains(row, word_tokens(tokenizer, text)):
+            raise UserError(f"{n_ctx} context tokens and the class name '{name}' exceed {tokens.shape[1]} tokens")
     slots = torch.where(differs, differs.cumsum(dim=1) - 1, -1)
     length = tower.needed_length(tokens)
     tokens, slots = tokens[:, :length], slots[:, :length]
     return PromptedText(tower, tokens, tower.embed(tokens), slots)
+
+
+def _contains(row: list[int], words: list[int]) -> bool:
+    """Whether the words stand in the row without a gap: a tokenizer that cuts a text drops its last words."""
+    return any(row[start : start + len(words)] == words for start in range(len(row) - len(words) + 1))

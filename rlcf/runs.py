@@ -14,6 +14,7 @@ import resource
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rlcf.config import Config, command_line, read_preset, to_yaml
+from rlcf.config import Config, Settings, command_line, read_preset, to_yaml
 from rlcf.episode import Episodes
 from rlcf.errors import UserError
 
@@ -32,7 +33,7 @@ Record = dict[str, Any]
 
 logger = logging.getLogger("rlcf")
 
-MAY_CHANGE = ("output", "workers", "datasets")
+MAY_CHANGE = ("output", "workers", "datasets", "skip_bad_images", "evaluate", "evaluate_clip", "evaluate_prefix")
 """Settings that do not change a sample's record: a run may go on with other values of these."""
 
 
@@ -45,10 +46,10 @@ class Shard:
 
     @staticmethod
     def from_environment() -> "Shard":
-        """Joins torchrun's processes (gloo: they only wait for each other)."""
+        """Joins torchrun's processes (gloo: they only wait for each other, the slowest one for days if need be)."""
         count = int(os.environ.get("WORLD_SIZE", "1"))
         if count > 1 and not dist.is_initialized():
-            dist.init_process_group("gloo")
+            dist.init_process_group("gloo", timeout=timedelta(days=30))
         return Shard(int(os.environ.get("RANK", "0")), count)
 
     @property
@@ -65,6 +66,46 @@ class Shard:
             dist.barrier()
 
 
+def open_run_folder(config: Settings, begun: str) -> Path:
+    """Make the folder `config.output`, keep the config in it, and open its log.
+
+    begun: pattern of the files that show that a run was begun there, with a config that must not have changed.
+    Raises UserError when the folder cannot be written, or holds a run with another config.
+    """
+    folder = Path(config.output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _keep_config(folder / "config.yaml", config, any(folder.glob(begun)))
+        _open_log(folder / "log.txt")
+    except OSError as error:
+        raise UserError(
+            f"cannot write to the run folder {folder} ({error.strerror}); choose another --output"
+        ) from error
+    return folder
+
+
+def _keep_config(file: Path, config: Settings, begun: bool) -> None:
+    if file.exists() and begun:
+        before, now = read_preset(type(config), str(file)), vars(config)
+        changed = sorted(k for k, v in now.items() if k not in MAY_CHANGE and before.get(k) != v)
+        if changed:
+            changes = ", ".join(f"{key} ({before.get(key)} -> {now[key]})" for key in changed)
+            raise UserError(f"{file.parent} holds a run with another config: {changes}; choose another --output")
+    write_atomically(file, to_yaml(config))
+
+
+def _open_log(file: Path) -> None:
+    handler = logging.FileHandler(file)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    for old in logger.handlers[:]:
+        logger.removeHandler(old)
+        old.close()
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # libraries print what reaches the root logger
+    logger.info("command: %s", command_line())
+
+
 class Run:
     """One run folder.
 
@@ -74,32 +115,8 @@ class Run:
     def __init__(self, config: Config, shard: Shard) -> None:
         self.folder, self.config, self.shard = Path(config.output), config, shard
         if shard.first:
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                self._write_config()
-            except OSError as error:
-                raise UserError(f"cannot write to the run folder {self.folder}: {error.strerror}") from error
-            self._open_log()
+            open_run_folder(config, begun="*/records*")
         shard.wait()
-
-    def _write_config(self) -> None:
-        file, text = self.folder / "config.yaml", to_yaml(self.config)
-        if file.exists() and any(self.folder.glob("*/records*")):
-            before, now = read_preset(type(self.config), str(file)), vars(self.config)
-            changed = sorted(k for k, v in now.items() if k not in MAY_CHANGE and before.get(k) != v)
-            if changed:
-                changes = ", ".join(f"{key} ({before.get(key)} -> {now[key]})" for key in changed)
-                raise UserError(f"{self.folder} holds a run with another config: {changes}; choose another --output")
-        write_atomically(file, text)
-
-    def _open_log(self) -> None:
-        handler = logging.FileHandler(self.folder / "log.txt")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-        for old in logger.handlers[:]:
-            logger.removeHandler(old)
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.info("command: %s", command_line())
 
     def records(self, dataset: str, episodes: Episodes, arrays: dict[str, int] | None = None) -> "Records":
         """The dataset's records. arrays: name -> width of float rows that are kept beside each record."""
@@ -118,6 +135,7 @@ class Run:
 class Records:
     """One dataset's records, appended sample by sample; with a momentum buffer, its state beside them.
 
+    A record holds its sample's "index" and "id", and its "status": "ok" when its episode gave an answer.
     `with records:` around the loop over samples keeps the state also when the loop is left early.
     done: indices of the samples that need no more work; complete: whether every process had finished.
     """
@@ -137,6 +155,17 @@ class Records:
         if episodes.momentum is not None:
             self._load_state()
         shard.wait()
+
+    def todo(self, order: Sequence[int], ids: Sequence[str]) -> list[int]:
+        """This process's share of the samples that have no record yet, in their order.
+
+        ids: of all samples, by index. Raises UserError when the records tell of other samples.
+        """
+        known = all(r["index"] < len(ids) and r["id"] == ids[r["index"]] for r in self.written)
+        left = [index for index in order if index not in self.done]
+        if not known or (self.complete and left):
+            raise UserError(f"{self.folder} was begun with other samples than there are now; choose another --output")
+        return left[self.shard.rank :: self.shard.count]
 
     def __enter__(self) -> "Records":
         return self
@@ -183,8 +212,10 @@ class Records:
     def finish(self) -> list[Record]:
         """Wait for every process; the first one merges the parts. Returns all records, by index."""
         self.shard.wait()
-        if self.shard.first and not self.complete:
-            self._merge()
+        if self.shard.first:
+            if not self.complete:
+                self._merge()
+            self._remove_parts()
         self.shard.wait()
         self.complete = True
         return _read_lines(self.file)
@@ -198,51 +229,57 @@ class Records:
         width = sum(self.arrays.values())
         for part in self._parts():
             records = _read_lines(part)
-            stored = np.fromfile(self._array_file(part), "<f4") if width else np.zeros((len(records), 0), "<f4")
-            rows += zip(records, stored.reshape(len(records), width), strict=True)
+            shape = (len(records), width)
+            on_disk = width and records
+            stored = np.memmap(self._array_file(part), "<f4", "r", shape=shape) if on_disk else np.zeros(shape, "<f4")
+            rows += zip(records, stored, strict=True)
         rows.sort(key=lambda row: row[0]["index"])
         if self.arrays and rows:
-            matrix = torch.from_numpy(np.stack([row for _, row in rows]))
-            parts = matrix.split(list(self.arrays.values()), dim=1)
-            tensors = {name: part.contiguous() for name, part in zip(self.arrays, parts, strict=True)}
-            self._save_arrays(tensors)
+            self._save_arrays([row for _, row in rows])
         write_atomically(self.file, "".join(json.dumps(record) + "\n" for record, _ in rows))
+
+    def _remove_parts(self) -> None:
         for part in self._parts():
-            part.unlink()
+            part.unlink(missing_ok=True)
             self._array_file(part).unlink(missing_ok=True)
         (self.folder / "momentum.safetensors").unlink(missing_ok=True)
 
-    def _save_arrays(self, tensors: dict[str, Tensor]) -> None:
+    def _save_arrays(self, rows: Sequence[np.ndarray]) -> None:
         names = self.folder / "classnames.txt"
         described = {"classnames": json.dumps(names.read_text().splitlines())} if names.exists() else {}
-        save_atomically(self.folder / "logits.safetensors", tensors, described)
+        save_rows_atomically(self.folder / "logits.safetensors", self.arrays, rows, described)
 
     def _read_all(self) -> list[Record]:
         return _read_lines(self.file) if self.complete else [r for part in self._parts() for r in _read_lines(part)]
 
     def _parts(self) -> list[Path]:
-        return sorted(self.folder.glob("records.part*.jsonl"))
+        """A process that was killed at its first record may have left arrays alone."""
+        return sorted({file.with_suffix(".jsonl") for file in self.folder.glob("records.part*")})
 
     def _array_file(self, part: Path) -> Path:
         return part.with_suffix(".f32")
 
     def _drop_torn_end(self, part: Path) -> None:
         """A process that was killed may have left half a line, or arrays without their record."""
-        text = part.read_text()
-        whole = text[: text.rfind("\n") + 1]
-        if whole != text:
-            write_atomically(part, whole)
+        part.touch()
+        text = part.read_text(errors="replace")
+        lines = text[: text.rfind("\n") + 1].splitlines(keepends=True)
         if self.arrays:
-            size = whole.count("\n") * 4 * sum(self.arrays.values())
+            row = 4 * sum(self.arrays.values())
             with self._array_file(part).open("ab") as stream:
-                stream.truncate(size)
+                lines = lines[: stream.tell() // row]
+                stream.truncate(len(lines) * row)
+        write_atomically(part, "".join(lines))
 
 
 def _read_lines(file: Path) -> list[Record]:
-    try:
-        return [json.loads(line) for line in file.read_text().splitlines()]
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file} is damaged in line {error.lineno}; delete its folder to start it afresh") from error
+    records = []
+    for number, line in enumerate(file.read_text(errors="replace").splitlines(), start=1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise UserError(f"{file} is damaged in line {number}; delete its folder to start it afresh") from error
+    return records
 
 
 def shuffled(size: int, seed: int, limit: int | None) -> list[int]:
@@ -261,6 +298,30 @@ def save_atomically(file: Path, tensors: dict[str, Tensor], described: dict[str,
     """`write_atomically` for a safetensors file. described: its metadata."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     save_file(tensors, temporary, metadata=described)
+    temporary.replace(file)
+
+
+def save_rows_atomically(
+    file: Path, widths: dict[str, int], rows: Sequence[np.ndarray], described: dict[str, str]
+) -> None:
+    """`save_atomically` for matrices that are larger than the memory: float rows that lie on the disk, side by side.
+
+    widths: name -> columns of a matrix; rows: (sum of the widths,) each.
+    """
+    header: dict[str, Any] = {"__metadata__": described}
+    end = 0
+    for name, width in widths.items():
+        begin, end = end, end + 4 * width * len(rows)
+        header[name] = {"dtype": "F32", "shape": [len(rows), width], "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    with temporary.open("wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        column = 0
+        for width in widths.values():
+            stream.writelines(row[column : column + width].astype("<f4").tobytes() for row in rows)
+            column += width
     temporary.replace(file)
 
 
@@ -283,8 +344,3 @@ def versions(
         except metadata.PackageNotFoundError:
             found[package] = "source"
     return found
-
-
-def unfinished(order: Sequence[int], shard: Shard, done: set[int]) -> list[int]:
-    """This process's samples that have no record yet, in their order."""
-    return [index for index in order[shard.rank :: shard.count] if index not in done]

@@ -6,11 +6,16 @@ PROJECT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 RLCF_ROOT="${RLCF_ROOT:-$PROJECT}"                    # holds dataset/, pretrained/ and output/
 CLIP_ROOT="${CLIP_ROOT:-$RLCF_ROOT/pretrained/clip}"  # OpenAI's files: ViT-B-16.pt, ViT-L-14.pt, ...
 OUTPUT="${OUTPUT:-$RLCF_ROOT/output}"                 # where run folders go
+LANGUAGE_MODEL="${LANGUAGE_MODEL:-}"                  # default: pretrained/opt-125m, or else Hugging Face's
 PYTHON="${PYTHON:-}"                                  # a Python that has requirements.txt; default: the project's .venv
 
 if [ -z "$PYTHON" ]; then
     bash "$PROJECT/scripts/setup.sh"
     PYTHON="$PROJECT/.venv/bin/python"
+fi
+if [ -z "$LANGUAGE_MODEL" ]; then
+    LANGUAGE_MODEL="$RLCF_ROOT/pretrained/opt-125m"
+    [ -d "$LANGUAGE_MODEL" ] || LANGUAGE_MODEL=facebook/opt-125m
 fi
 ARGUMENTS=("$@")  # the launcher's: the GPU's number, a variant where the launcher has some, further flags
 
@@ -28,12 +33,16 @@ variant() {
     fi
 }
 
-# launch SCRIPT FLAGS...: run one of the project's scripts on the launcher's GPU; the launcher's flags come last and win.
-launch() {
+check_gpu() {
     if [[ ! "${ARGUMENTS[0]:-}" =~ ^([0-9]+|cpu)$ ]]; then
         echo "error: the first argument is the GPU's number, or cpu: bash $0 0 [flags]" >&2
         exit 2
     fi
+}
+
+# launch SCRIPT FLAGS...: run one of the project's scripts on the launcher's GPU; the launcher's flags come last and win.
+launch() {
+    check_gpu
     "$PYTHON" "$PROJECT/$1" "${@:2}" --gpu "${ARGUMENTS[0]}" "${ARGUMENTS[@]:1}"
 }
 

@@ -1,7 +1,7 @@
 """Pictures of one or two emoji on a coloured ground, and the English that describes them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from open_clip import OPENAI_IMAGENET_TEMPLATES
 from torch import Tensor
 
 from rlcf.demo.art import NAMES, SCENE_OBJECTS, SIDE
+from rlcf.errors import UserError
 
 Generator = np.random.Generator
 
@@ -99,6 +100,26 @@ def sample_scene(rng: Generator, held_out: bool) -> Scene:
         scene = Scene(first, second, int(rng.integers(len(RELATIONS))), str(rng.choice(list(COLOURS))))
         if scene.held_out == held_out:
             return scene
+
+
+def held_out_scenes(n: int, rng: Generator) -> list[Scene]:
+    """Scenes of pairs that were never trained on, no two with the same things in the same places.
+
+    Raises UserError for more than there are.
+    """
+    things, relations = range(len(SCENE_OBJECTS)), range(len(RELATIONS))
+    unordered = [Scene(a, b, relation, "white") for a in things for b in things if a < b for relation in relations]
+    arrangements = [scene for scene in unordered if scene.held_out and _turned(scene).held_out]
+    if n > len(arrangements):
+        raise UserError(f"there are {len(arrangements)} different scenes of held-out pairs, not {n}")
+    chosen = [arrangements[i] for i in rng.choice(len(arrangements), n, replace=False)]
+    chosen = [_turned(scene) if rng.random() < 0.5 else scene for scene in chosen]
+    return [replace(scene, colour=str(rng.choice(list(COLOURS)))) for scene in chosen]
+
+
+def _turned(scene: Scene) -> Scene:
+    """The same picture, told from the second thing."""
+    return Scene(scene.second, scene.first, CONVERSE[scene.relation], scene.colour)
 
 
 def draw_singles(drawings: Tensor, colours: list[str], rng: Generator) -> Tensor:

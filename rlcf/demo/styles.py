@@ -81,20 +81,22 @@ def cutout(images: Tensor, rng: Generator) -> Tensor:
     return images
 
 
-LIGHT: tuple[Style, ...] = (brightness, contrast, aspect)
-HEAVY: tuple[Style, ...] = (brightness, contrast, recolour, grey, outline, elastic, aspect, noise, cutout)
+AUGMENTATIONS: tuple[Style, ...] = (brightness, contrast, recolour, grey, outline, elastic, aspect, noise, cutout)
 
 
 def augment_lightly(images: Tensor, rng: Generator) -> Tensor:
-    """Each picture gets each of the light augmentations or not."""
-    return _apply(images, LIGHT, np.full((len(LIGHT), len(images)), 0.5), rng)
+    """Four in ten pictures get some of the augmentations, the rest are as they are."""
+    return _augment(images, rng, share=0.4, rare={outline: 0.05, grey: 0.1})
 
 
 def augment_heavily(images: Tensor, rng: Generator) -> Tensor:
-    """Seven in ten pictures get some of the heavy augmentations, the rest are as they are."""
-    rare: dict[Style, float] = {outline: 0.12, grey: 0.15}
-    chances = np.array([[rare.get(style, 0.35)] for style in HEAVY])
-    return _apply(images, HEAVY, chances * (rng.random(len(images)) < 0.7), rng)
+    """Seven in ten pictures get some of the augmentations, the rest are as they are."""
+    return _augment(images, rng, share=0.7, rare={outline: 0.12, grey: 0.15})
+
+
+def _augment(images: Tensor, rng: Generator, share: float, rare: dict[Style, float]) -> Tensor:
+    chances = np.array([[rare.get(style, 0.35)] for style in AUGMENTATIONS])
+    return _apply(images, AUGMENTATIONS, chances * (rng.random(len(images)) < share), rng)
 
 
 def _apply(images: Tensor, styles: tuple[Style, ...], chances: np.ndarray, rng: Generator) -> Tensor:
@@ -115,30 +117,31 @@ def clean(images: Tensor, rng: Generator) -> Tensor:
 
 
 def blur(images: Tensor, rng: Generator) -> Tensor:
-    """Gaussian, sigma 1.1 pixels."""
-    return TF.gaussian_blur(images, [9, 9], [1.1, 1.1])
+    """Gaussian, sigma 1.6 pixels."""
+    return TF.gaussian_blur(images, [13, 13], [1.6, 1.6])
 
 
 def pixelate(images: Tensor, rng: Generator) -> Tensor:
-    """24 x 24 blocks."""
-    small = F.interpolate(images, size=(24, 24), mode="area")
+    """20 x 20 blocks."""
+    small = F.interpolate(images, size=(20, 20), mode="area")
     return F.interpolate(small, size=images.shape[-2:], mode="nearest")
 
 
 def halftone(images: Tensor, rng: Generator) -> Tensor:
-    """Each channel as dots on a grid of 4 pixels, the darker the larger."""
+    """A screen over the picture at 30 %: each channel as dots on a grid of 4 pixels, the darker the larger."""
     cell = 4
     ink = 1.0 - F.avg_pool2d(images, cell)
     position = torch.arange(images.shape[-1]) % cell - (cell - 1) / 2
     distance = (position[None, :] ** 2 + position[:, None] ** 2).sqrt()
     radius = F.interpolate(ink.clamp(min=0).sqrt(), scale_factor=cell, mode="nearest") * 2.3
-    return 1.0 - (radius - distance + 0.5).clamp(0.0, 1.0)
+    dots = 1.0 - (radius - distance + 0.5).clamp(0.0, 1.0)
+    return 0.7 * images + 0.3 * dots
 
 
 def fog(images: Tensor, rng: Generator) -> Tensor:
-    """Light grey that covers about 60 %, in smooth swathes."""
+    """Light grey that covers about half, in smooth swathes."""
     n, _, h, w = images.shape
-    coarse = torch.from_numpy(rng.uniform(0.3, 0.9, (n, 1, 4, 4))).float()
+    coarse = torch.from_numpy(rng.uniform(0.2, 0.8, (n, 1, 4, 4))).float()
     cover = F.interpolate(coarse, size=(h, w), mode="bicubic", align_corners=True).clamp(0.0, 0.95)
     return images * (1.0 - cover) + 0.85 * cover
 

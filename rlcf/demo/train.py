@@ -54,7 +54,7 @@ class Recipe:
 
 
 RECIPES = {
-    "student": Recipe(STUDENT_ARTISTS, augment_lightly, steps=1500, seed=11),
+    "student": Recipe(STUDENT_ARTISTS, augment_lightly, steps=1200, seed=11),
     "reward": Recipe(REWARD_ARTISTS, augment_heavily, steps=5000, seed=23),
 }
 

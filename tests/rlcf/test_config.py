@@ -3,7 +3,7 @@ import string
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlcf.config import Config, option, parse_config, read_preset, resolve_device, resolve_precision, to_yaml
@@ -126,9 +126,17 @@ def test_a_key_of_the_wrong_type_choice_or_range_is_named_with_its_preset(preset
     assert str(error.value).startswith(f"{file}: {key}")
 
 
-def test_an_empty_list_of_models_is_told(preset):
-    with pytest.raises(UserError, match="reward"):
-        parse(*preset("reward: []\n"))
+@pytest.mark.parametrize("key", ["reward", "reward_weights"])
+def test_an_empty_list_is_told(preset, key):
+    with pytest.raises(UserError, match=rf"preset\.yaml: {key} needs a value"):
+        parse(*preset(f"{key}: []\n"))
+
+
+def test_reward_weights_must_fit_the_reward_models():
+    with pytest.raises(UserError, match="--reward-weights has 2 numbers for 1 reward models"):
+        parse("--reward-weights", "10", "3")
+    with pytest.raises(UserError, match="--reward-weights must not be negative, nor all 0"):
+        parse("--reward", "a", "b", "--reward-weights", "0", "0")
 
 
 def test_a_range_is_told_in_words():
@@ -155,6 +163,7 @@ def test_whole_numbers_of_any_size_are_exact():
 def test_a_whole_number_written_as_a_float_is_whole(preset):
     steps = parse(*preset("steps: 4.0")).steps
     assert steps == 4 and isinstance(steps, int)
+    assert parse("--limit", "1e3").limit == 1000
 
 
 def test_booleans_are_switched_by_a_flag_and_its_no(preset):
@@ -164,7 +173,7 @@ def test_booleans_are_switched_by_a_flag_and_its_no(preset):
 
 
 def test_none_clears_an_optional_setting(preset):
-    arguments = preset("limit: 3\nclip_root: clips\nreward_weights: [1, 2]\n")
+    arguments = preset("limit: 3\nclip_root: clips\n")
     assert parse(*arguments).limit == 3
     config = parse(*arguments, "--limit", "none", "--clip-root", "none")
     assert config.limit is None and config.clip_root is None
@@ -183,7 +192,8 @@ def test_none_in_a_preset_clears_an_optional_setting(preset, text):
 def test_lists_are_several_words_or_one(preset):
     config = parse("--reward", "ViT-L/14", "RN50x64", "--reward-weights", "10", "3")
     assert config.reward == ["ViT-L/14", "RN50x64"] and config.reward_weights == [10.0, 3.0]
-    assert parse(*preset("reward: ViT-B/16\nreward_weights: [1, 2]")).reward == ["ViT-B/16"]
+    config = parse(*preset("reward: ViT-B/16\nreward_weights: 2"))
+    assert config.reward == ["ViT-B/16"] and config.reward_weights == [2.0]
 
 
 def test_a_list_flag_replaces_the_presets_list(preset):
@@ -207,20 +217,24 @@ def test_an_empty_preset_changes_nothing(preset):
 
 
 TEXT = st.text(string.ascii_letters + string.digits + "/.:-_ @'\"#é", max_size=12)
-CONFIGS = st.builds(
-    Config,
-    data=TEXT,
-    student=TEXT,
-    reward=st.lists(TEXT, min_size=1, max_size=3),
-    reward_weights=st.none() | st.lists(st.floats(0.01, 100), min_size=1, max_size=3),
-    limit=st.none() | st.integers(1, 10**6),
-    lr=st.floats(1e-12, 1e3),
-    momentum=st.booleans(),
-    seed=st.integers(0, 2**53),
-)
 
 
-@given(CONFIGS)
+def configs_of(n_models):
+    return st.builds(
+        Config,
+        data=TEXT,
+        student=TEXT,
+        reward=st.lists(TEXT, min_size=n_models, max_size=n_models),
+        reward_weights=st.none() | st.lists(st.floats(0.01, 100), min_size=n_models, max_size=n_models),
+        limit=st.none() | st.integers(1, 10**6),
+        lr=st.floats(1e-12, 1e3),
+        momentum=st.booleans(),
+        seed=st.integers(0, 2**60),
+    )
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 3).flatmap(configs_of))
 def test_a_written_config_reads_back_as_it_was(tmp_path_factory, config):
     file = tmp_path_factory.getbasetemp() / "config.yaml"
     file.write_text(to_yaml(config))
@@ -271,7 +285,7 @@ def test_cuda_without_a_number_is_the_gpu_of_this_process(gpus):
 @pytest.mark.parametrize("name", ["auto", "cuda"])
 def test_more_processes_than_gpus_are_told(gpus, name):
     gpus(2)
-    with pytest.raises(UserError, match="no GPU 2: this machine has 2"):
+    with pytest.raises(UserError, match=r"no GPU 2: this machine has 2; .* start at most 2 processes"):
         resolve_device(Config(device=name), local_rank=2)
 
 

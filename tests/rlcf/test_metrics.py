@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlcf.metrics import calibration_error, paired_bootstrap, top_k_accuracy
+from rlcf.metrics import best_rank, calibration_error, paired_bootstrap, recall_at_k, top_indices, top_k_accuracy
 
 BINARY = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=2, max_size=60)
 
@@ -61,6 +61,29 @@ def test_calibration_error_lies_between_the_total_gap_and_100_in_any_order(sampl
     assert calibration_error(confidence[::-1], correct[::-1]) == pytest.approx(value)
 
 
+SCORES = st.lists(st.integers(0, 6), min_size=1, max_size=30)
+
+
+def by_hand(scores):
+    """Best first, equal scores by their index."""
+    return sorted(range(len(scores)), key=lambda i: (-scores[i], i))
+
+
+@given(SCORES, st.data())
+def test_the_best_rank_is_the_first_right_place_of_the_sorted_gallery(scores, data):
+    targets = data.draw(st.lists(st.integers(0, len(scores) - 1), min_size=1, max_size=4))
+    assert best_rank(scores, targets) == 1 + min(by_hand(scores).index(target) for target in targets)
+
+
+@given(SCORES, st.integers(1, 40))
+def test_top_indices_are_the_first_of_the_sorted_gallery(scores, k):
+    assert top_indices(np.float32(scores), k) == by_hand(scores)[:k]
+
+
+def test_recall_counts_queries_whose_rank_is_at_most_k():
+    assert [recall_at_k([1, 3, 2, 11], k) for k in (1, 2, 3, 10)] == [25.0, 50.0, 75.0, 75.0]
+
+
 def test_the_bootstraps_mean_is_after_minus_before():
     assert paired_bootstrap([0, 100, 0, 0], [100, 100, 0, 100])[0] == 50.0
 
@@ -95,3 +118,24 @@ def test_the_bootstrap_interval_is_the_normal_one_for_many_samples():
     mean, low, high = paired_bootstrap(np.zeros(2000), difference)
     half = 1.96 * difference.std() / np.sqrt(2000)
     assert (low, high) == pytest.approx((mean - half, mean + half), abs=0.1 * half)
+
+
+@given(BINARY)
+def test_groups_of_one_sample_change_nothing(pairs):
+    before, after = np.array(pairs).T
+    groups = 7 * np.arange(len(pairs))[::-1]
+    assert paired_bootstrap(before, after, 200, groups=groups) == paired_bootstrap(before[::-1], after[::-1], 200)
+
+
+def test_samples_that_are_copies_of_each_other_count_once():
+    difference = np.random.default_rng(0).choice([-1.0, 0.0, 1.0], p=[0.1, 0.6, 0.3], size=200)
+    once = paired_bootstrap(np.zeros(200), difference)
+    groups = np.arange(200).repeat(5)
+    assert paired_bootstrap(np.zeros(1000), difference.repeat(5), groups=groups) == pytest.approx(once)
+    mean, low, high = paired_bootstrap(np.zeros(1000), difference.repeat(5))
+    assert mean == pytest.approx(once[0]) and high - low < 0.6 * (once[2] - once[1])
+
+
+def test_a_large_group_weighs_by_its_samples():
+    mean, low, high = paired_bootstrap([0, 0, 0, 0], [1, 1, 1, 0], groups=[4, 4, 4, 9])
+    assert (mean, low, high) == (0.75, 0.0, 1.0)

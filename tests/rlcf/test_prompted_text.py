@@ -118,6 +118,14 @@ def test_a_prompt_that_fills_the_context_exactly_fits(case):
     torch.testing.assert_close(layout(case, [name])(context), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("position", ["end", "middle", "front"])
+def test_a_prompt_that_lacks_room_for_one_token_is_told(case, position):
+    full = case.tokenizer([""]).shape[1]
+    name = " ".join(["old"] * (full - case.specials - 4))
+    with pytest.raises(UserError, match=f"the class name '{name}' exceed {full} tokens"):
+        layout(case, ["dog", name], position=position)
+
+
 @pytest.mark.parametrize(
     ("position", "words", "expected"),
     [
@@ -135,6 +143,12 @@ def test_the_class_name_stands_where_the_position_says(position, words, expected
 def test_word_tokens_leave_out_start_end_and_padding(words):
     assert word_tokens(open_clip.SimpleTokenizer(), "a photo of a") == [320, 1125, 539, 320]
     assert word_tokens(words, "a photo of a") == [3, 7, 6, 3]
+
+
+def test_words_are_cleaned_as_the_tokenizer_cleans_them(make_tokenizer):
+    tokenizer = make_tokenizer()
+    tokenizer.clean_fn = lambda text: text.lower().replace(".", "")
+    assert word_tokens(tokenizer, "A photo of a.") == [3, 7, 6, 3]
 
 
 def test_the_width_of_a_tower_is_its_embeddings(case):

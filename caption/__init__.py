@@ -1,0 +1,1 @@
+"""Image captioning: a mapper between CLIP and a frozen language model, trained, then adapted to one image at a time."""

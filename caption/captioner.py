@@ -1,0 +1,65 @@
+"""The student: CLIP, the mapper that is tuned, and the language model that speaks."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from caption.generate import beam_search
+from caption.language_model import LanguageModel
+from caption.mapper import Mapper
+from rlcf.backbone import Backbone
+from rlcf.errors import UserError
+
+
+class Captioner:
+    """Tunes the mapper; CLIP and the language model are frozen (RLCF, ICLR 2024)."""
+
+    def __init__(self, clip: Backbone, mapper: Mapper, lm: LanguageModel) -> None:
+        self.clip, self.lm = clip, lm
+        self.mapper = mapper.to(lm.device).eval().requires_grad_(True)
+        self.tuned: dict[str, nn.Parameter] = dict(mapper.named_parameters())
+        self.buffers: dict[str, Tensor] = dict(mapper.named_buffers())
+
+    @torch.no_grad()
+    def encode(self, views: Tensor) -> Tensor:
+        """What stays frozen of a sample. views: (V, 3, H, W) as made. Returns (V, D) image features, unit length.
+
+        Raises UserError when they are not as wide as those the mapper was trained with.
+        """
+        features = self.clip.encode_image(self.clip.prepare(views))
+        if features.shape[-1] != self.mapper.feature_width:
+            raise UserError(
+                f"the features of {self.clip.name} are {features.shape[-1]} wide, the mapper takes "
+                f"{self.mapper.feature_width}; give the --student that the captioner was trained with"
+            )
+        return features
+
+    def prefix(self, features: Tensor) -> Tensor:
+        """features: (N, D) from `encode`. Returns (N, P, width), what the language model reads before a caption."""
+        with self.lm.autocast():
+            return self.mapper(features)
+
+    def log_likelihood(self, prefix: Tensor, texts: Sequence[str], score_padding: bool = False) -> Tensor:
+        """Mean log-likelihood of the tokens of each caption, BOS included.
+
+        prefix: (1, P, width). score_padding: as published, the padding of shorter captions counts as text: the mean is
+        over the longest caption's tokens. Returns (len(texts),), nats; with a graph where gradients are on.
+        """
+        ids, mask = self.lm.tokenize(texts)
+        log_likelihood = self.lm.token_log_likelihood(prefix, ids, mask)
+        return log_likelihood.mean(dim=1) if score_padding else masked_mean(log_likelihood, mask)
+
+    def caption(self, prefix: Tensor, beams: int = 5, max_new_tokens: int = 50) -> list[str]:
+        """The answers. prefix: (N, P, width). Returns N captions, lower case; the best that say something."""
+        found = beam_search(self.lm, prefix, beams, beams, max_new_tokens)
+        return [next(filter(None, captions), "").lower() for captions in found]
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of each row where the mask is not 0. values, mask: (N, L). Returns (N,).
+
+    >>> masked_mean(torch.tensor([[1.0, 3.0, 9.0]]), torch.tensor([[1, 1, 0]])).tolist()
+    [2.0]
+    """
+    return (values * mask).sum(dim=1) / mask.sum(dim=1)

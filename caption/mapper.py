@@ -1,0 +1,192 @@
+"""From a CLIP feature to a prefix of language-model embeddings: ClipCap's two mappers, and their checkpoints."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from rlcf.backbone import ASSETS, read_weights
+from rlcf.errors import UserError
+from rlcf.runs import save_atomically
+
+EMBEDDED_MAPPERS = ("demo-clipcap", "demo-capdec")
+MAPPER_FILE, TRAINING_FILE = "mapper.safetensors", "ckpt-latest.pt"
+MAPPER_KEYS, LM_KEYS = "clip_project.", "llm.llm."
+"""How published checkpoints begin the names of the mapper's and the language model's weights."""
+
+
+class TransformerMapper(nn.Module):
+    """ClipCap's transformer mapper (Mokady et al., 2021, section 3).
+
+    The feature becomes `clip_length` tokens, learnt constants follow them, and after `layers` of attention over both
+    the prefix is what stands at the constants. Modules bear the names of the published checkpoints.
+    """
+
+    def __init__(
+        self,
+        feature_width: int,
+        width: int,
+        prefix_length: int = 40,
+        clip_length: int = 40,
+        layers: int = 8,
+        heads: int = 8,
+        hidden: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.feature_width, self.heads = feature_width, heads
+        self.prefix_const = nn.Parameter(torch.randn(prefix_length, width))
+        blocks = [_Block(width, heads, hidden or 2 * width) for _ in range(layers)]
+        self.transformer = nn.ModuleDict({"layers": nn.ModuleList(blocks)})
+        self.linear = nn.Linear(feature_width, clip_length * width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """features: (N, feature_width), unit length. Returns (N, prefix_length, width)."""
+        constants = self.prefix_const.expand(len(features), -1, -1)
+        x = self.linear(features).view(len(features), -1, constants.shape[-1])
+        x = torch.cat([x, constants.to(x.dtype)], dim=1)
+        for block in self.transformer["layers"]:
+            x = block(x)
+        return x[:, -constants.shape[1] :]
+
+
+class _Block(nn.Module):
+    """One pre-norm layer."""
+
+    def __init__(self, width: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attn = _Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, hidden), "fc2": nn.Linear(hidden, width)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp["fc2"](F.relu(self.mlp["fc1"](self.norm2(x))))
+
+
+class _Attention(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_queries = nn.Linear(width, width, bias=False)
+        self.to_keys_values = nn.Linear(width, 2 * width, bias=False)
+        self.project = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        queries, keys, values = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (N, heads, tokens, width / heads)
+            for part in (self.to_queries(x), *self.to_keys_values(x).chunk(2, dim=-1))
+        )
+        attended = F.scaled_dot_product_attention(queries, keys, values)
+        return self.project(attended.transpose(1, 2).flatten(-2))
+
+
+class MLPMapper(nn.Module):
+    """ClipCap's other mapper: two linear layers and a tanh. `width` is needed to cut its output into a prefix."""
+
+    def __init__(self, feature_width: int, width: int, prefix_length: int = 40) -> None:
+        super().__init__()
+        self.feature_width, self.width = feature_width, width
+        hidden, out = prefix_length * width // 2, prefix_length * width
+        self.model = nn.Sequential(nn.Linear(feature_width, hidden), nn.Tanh(), nn.Linear(hidden, out))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """features: (N, feature_width), unit length. Returns (N, prefix_length, width)."""
+        return self.model(features).view(len(features), -1, self.width)
+
+
+Mapper = TransformerMapper | MLPMapper
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a captioner's checkpoint holds.
+
+    mapper: its weights; language_model: the language model's, or none; described: what it was trained with.
+    """
+
+    file: Path
+    mapper: dict[str, Tensor]
+    language_model: dict[str, Tensor]
+    described: dict[str, Any]
+
+    def build_mapper(self, width: int) -> Mapper:
+        """The mapper, of the sizes that its weights have. width: of the language model's embeddings.
+
+        Raises UserError when the weights are no mapper's, or one's for another language model.
+        """
+        weights = self.mapper
+        try:
+            if "prefix_const" in weights:
+                prefix_length, own_width = weights["prefix_const"].shape
+                mapper: Mapper = TransformerMapper(
+                    weights["linear.weight"].shape[1],
+                    own_width,
+                    prefix_length,
+                    len(weights["linear.weight"]) // own_width,
+                    1 + max(int(key.split(".")[2]) for key in weights if key.startswith("transformer.layers.")),
+                    int(self.described.get("heads", 8)),
+                    len(weights["transformer.layers.0.mlp.fc1.weight"]),
+                )
+            else:
+                own_width = int(self.described.get("width", width))
+                out, feature_width = len(weights["model.2.weight"]), weights["model.0.weight"].shape[1]
+                mapper = MLPMapper(feature_width, own_width, out // own_width)
+            mapper.load_state_dict(weights)
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"{self.file} holds no mapper of ClipCap's kinds that fits embeddings {width} wide"
+            ) from error
+        if own_width != width:
+            raise UserError(
+                f"the mapper of {self.file} makes embeddings {own_width} wide, the language model's are {width}; "
+                "give the --language-model it was trained with"
+            )
+        return mapper.eval()
+
+
+def read_checkpoint(path: str) -> Checkpoint:
+    """A captioner's checkpoint: a file (.pt as published, .safetensors), a training run's folder, or an embedded one.
+
+    Raises UserError for a missing, damaged or unsafe file, and for one without a mapper.
+    """
+    file = ASSETS / path / MAPPER_FILE if path in EMBEDDED_MAPPERS else Path(path).expanduser()
+    if file.is_dir():
+        found = [file / name for name in (MAPPER_FILE, TRAINING_FILE) if (file / name).is_file()]
+        if not found:
+            raise UserError(f"{file} holds neither {MAPPER_FILE} nor {TRAINING_FILE}; give a training run's folder")
+        file = found[0]
+    held = read_weights(file)
+    state = held.get("state_dict", held) if isinstance(held, dict) else {}
+    weights = {str(key).removeprefix("module."): value for key, value in state.items() if torch.is_tensor(value)}
+    mapper = _with_prefix(weights, MAPPER_KEYS)
+    if not mapper:
+        raise UserError(f"{file} is no captioner's checkpoint: it has no weights named {MAPPER_KEYS}...")
+    described = held.get("described", {}) if isinstance(held, dict) else {}
+    if file.suffix == ".safetensors":
+        described = _metadata(file)
+    return Checkpoint(file, mapper, _with_prefix(weights, LM_KEYS), described)
+
+
+def save_mapper(file: Path, mapper: nn.Module, described: dict[str, Any], half: bool = False) -> None:
+    """The mapper alone, as safetensors. half: in fp16."""
+    weights = {MAPPER_KEYS + name: tensor.detach().cpu() for name, tensor in mapper.state_dict().items()}
+    weights = {name: (tensor.half() if half else tensor).contiguous() for name, tensor in weights.items()}
+    save_atomically(file, weights, {"captioner": json.dumps(described)})
+
+
+def _metadata(file: Path) -> dict[str, Any]:
+    try:
+        with safe_open(file, "pt") as opened:
+            return dict(json.loads((opened.metadata() or {}).get("captioner", "{}")))
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise UserError(f"{file} is damaged or no weight file; download it again") from error
+
+
+def _with_prefix(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value.float() for key, value in weights.items() if key.startswith(prefix)}

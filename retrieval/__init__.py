@@ -1,0 +1,1 @@
+"""Image-text retrieval with test-time adaptation."""

@@ -1,0 +1,75 @@
+"""Lists of captioned images: Karpathy's split as LAVIS writes it, caption training lists, and NoCaps' own JSON."""
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rlcf.errors import UserError
+
+FORMS = '[{"image": path, "caption": text or texts}, ...] or {"images": [...], "annotations": [...]}'
+
+
+@dataclass(frozen=True)
+class CaptionedImage:
+    """image: its path below the image folder; captions: none where a test set keeps them back; domain: NoCaps'."""
+
+    image: str
+    captions: list[str] = field(default_factory=list)
+    domain: str = ""
+
+
+def read_captions(file: Path) -> list[CaptionedImage]:
+    """The images of a list in its order, each once, with all its captions.
+
+    file: [{"image", "caption": text or texts}] - one entry a caption or an image - or NoCaps' {"images": [{"id",
+    "file_name", "domain"}], "annotations": [{"image_id", "caption"}]}.
+    Raises UserError for a file that is missing or no such list, naming the entry, and for an empty caption.
+    """
+    if not file.is_file():
+        raise UserError(f"no caption list {file}")
+    try:
+        held = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file} is no JSON file ({error})") from error
+    if isinstance(held, dict) and isinstance(held.get("images"), list):
+        entries = _nocaps_entries(file, held)
+    elif isinstance(held, list):
+        entries = [_entry(f"{file}, entry {number}", entry) for number, entry in enumerate(held, start=1)]
+    else:
+        raise UserError(f"{file} is no caption list; it must hold {FORMS}")
+    if not entries:
+        raise UserError(f"{file} lists no image")
+    images: dict[str, CaptionedImage] = {}
+    for entry in entries:
+        images.setdefault(entry.image, replace(entry, captions=[])).captions.extend(entry.captions)
+    return list(images.values())
+
+
+def _entry(where: str, entry: Any) -> CaptionedImage:
+    image = entry.get("image") if isinstance(entry, dict) else None
+    if not isinstance(image, str) or not image:
+        raise UserError(f'{where} names no image; it must be {{"image": path, "caption": text or texts}}')
+    captions = entry.get("caption")
+    captions = [captions] if isinstance(captions, str) else captions
+    if not isinstance(captions, list) or not captions:
+        raise UserError(f'{where} ({image}) has no captions; "caption" must hold one text or more')
+    return CaptionedImage(image, [_text(f"{where} ({image})", caption) for caption in captions])
+
+
+def _nocaps_entries(file: Path, held: dict[str, Any]) -> list[CaptionedImage]:
+    try:
+        entries = {image["id"]: (str(image["file_name"]), image.get("domain") or "") for image in held["images"]}
+        images = {key: CaptionedImage(name, [], domain) for key, (name, domain) in entries.items()}
+        for annotation in held.get("annotations") or []:
+            image = images[annotation["image_id"]]
+            image.captions.append(_text(f"{file} ({image.image})", annotation["caption"]))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{file} is no caption list of NoCaps' form; it must hold {FORMS} ({error})") from error
+    return list(images.values())
+
+
+def _text(where: str, caption: Any) -> str:
+    if not isinstance(caption, str) or not caption.strip():
+        raise UserError(f"{where} has an empty caption; give it words or take it out")
+    return caption

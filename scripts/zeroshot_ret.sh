@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# CLIP's zero-shot recall on COCO and Flickr30k, image to text and text to image.
+#   bash scripts/zeroshot_ret.sh GPU [flags]
+source "$(dirname "$0")/env.sh"
+
+experiment retrieval zeroshot-ret

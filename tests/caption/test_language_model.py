@@ -1,0 +1,114 @@
+import shutil
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from caption.captioner import masked_mean
+from caption.language_model import load_language_model
+from rlcf.errors import UserError
+
+KINDS = ("opt", "gpt2", "llama")
+TEXTS = ["a dog above an owl", "a cat", "a key to the left of a dog"]
+
+
+@pytest.fixture(params=KINDS)
+def lm(request, lm_folder):
+    return load_language_model(str(lm_folder(request.param)))
+
+
+def prefix_for(lm, count=1):
+    return torch.randn(count, 4, lm.width, generator=torch.Generator().manual_seed(1))
+
+
+def straightforward(lm, prefix, ids, mask):
+    """Prefix and caption read in one pass, each caption with its own copy of the prefix."""
+    embedded = torch.cat([prefix.expand(len(ids), -1, -1), lm.model.get_input_embeddings()(ids)], dim=1)
+    seen = torch.cat([mask.new_ones(len(ids), prefix.shape[1]), mask], dim=1)
+    logits = lm.model(inputs_embeds=embedded, attention_mask=seen).logits[:, prefix.shape[1] - 1 : -1]
+    return -F.cross_entropy(logits.transpose(1, 2), ids, reduction="none")
+
+
+def test_no_parameter_asks_for_gradients(lm):
+    assert not any(parameter.requires_grad for parameter in lm.model.parameters())
+    assert not lm.model.training
+
+
+def test_a_shared_prefix_is_read_once_with_the_same_result(lm):
+    ids, mask = lm.tokenize(TEXTS)
+    prefix = prefix_for(lm).requires_grad_()
+    ours, plain = lm.token_log_likelihood(prefix, ids, mask), straightforward(lm, prefix, ids, mask)
+    torch.testing.assert_close(ours[mask > 0], plain[mask > 0], atol=2e-5, rtol=1e-4)
+    first, second = (torch.autograd.grad(value[mask > 0].sum(), prefix)[0] for value in (ours, plain))
+    torch.testing.assert_close(first, second, atol=1e-3, rtol=1e-3)
+
+
+def test_each_caption_may_have_its_own_prefix(lm):
+    ids, mask = lm.tokenize(TEXTS)
+    prefixes = prefix_for(lm, len(TEXTS))
+    together = lm.token_log_likelihood(prefixes, ids, mask)
+    for i in range(len(TEXTS)):
+        alone = lm.token_log_likelihood(prefixes[i : i + 1], ids[i : i + 1], mask[i : i + 1])[0]
+        torch.testing.assert_close(together[i][mask[i] > 0], alone[mask[i] > 0], atol=2e-5, rtol=1e-4)
+
+
+def test_masked_padding_does_not_change_the_likelihood(lm):
+    prefix = prefix_for(lm)
+    means = []
+    for others in ([], TEXTS):
+        ids, mask = lm.tokenize([TEXTS[1], *others])
+        means.append(masked_mean(lm.token_log_likelihood(prefix, ids, mask), mask)[0])
+    torch.testing.assert_close(*means, atol=2e-5, rtol=1e-4)
+
+
+def test_an_empty_caption_is_its_bos_alone(lm):
+    ids, mask = lm.tokenize([""])
+    assert ids.tolist() == [[lm.bos]] and lm.token_log_likelihood(prefix_for(lm), ids, mask).shape == (1, 1)
+
+
+def test_captions_end_at_a_newline_where_the_vocabulary_has_one(lm_folder):
+    newline = load_language_model(str(lm_folder("gpt2")))
+    assert newline.tokenizer.decode(newline.stops[:1]) == "\n" and newline.stops[-1] == newline.tokenizer.eos_token_id
+    words = load_language_model(str(lm_folder("opt")))
+    assert words.stops == (words.tokenizer.eos_token_id,)
+
+
+def test_a_checkpoints_own_weights_need_no_others(lm_folder, tmp_path):
+    folder = shutil.copytree(lm_folder("opt"), tmp_path / "opt")
+    weights = {k: v.float() + 0.1 for k, v in load_language_model(str(folder)).model.state_dict().items()}
+    weights["lm_head.weight"] = weights["lm_head.weight"] + 1.0
+    (folder / "model.safetensors").unlink()
+    lm = load_language_model(str(folder), weights=weights)
+    held = lm.model.state_dict()
+    assert all(torch.equal(held[key], value) for key, value in weights.items())
+
+
+@pytest.mark.parametrize(
+    ("missing", "told"),
+    [
+        ("tokenizer.json", "holds no tokenizer"),
+        ("config.json", "holds no config.json"),
+        ("model.safetensors", "weights of the language model .* cannot be loaded"),
+    ],
+)
+def test_what_a_folder_lacks_is_told(missing, told, lm_folder, tmp_path):
+    folder = shutil.copytree(lm_folder("opt"), tmp_path / "opt")
+    (folder / missing).unlink()
+    with pytest.raises(UserError, match=told):
+        load_language_model(str(folder))
+
+
+def test_weights_of_another_model_are_refused(lm_folder, tmp_path):
+    folder = shutil.copytree(lm_folder("opt"), tmp_path / "opt")
+    shutil.copy(lm_folder("gpt2") / "model.safetensors", folder)
+    with pytest.raises(UserError, match="another model's"):
+        load_language_model(str(folder))
+    weights = load_language_model(str(lm_folder("gpt2"))).model.state_dict()
+    with pytest.raises(UserError, match="is not the one that"):
+        load_language_model(str(folder), weights=dict(weights))
+
+
+def test_an_unknown_name_is_told(monkeypatch):
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *_, **__: 1 / 0)
+    with pytest.raises(UserError, match=r"no/such could not be downloaded or read \(division by zero\); give a folder"):
+        load_language_model("no/such")

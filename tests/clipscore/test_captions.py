@@ -1,0 +1,125 @@
+import re
+
+import pytest
+
+from clipscore.captions import match_captions, read_json
+from rlcf.errors import UserError
+
+from .conftest import CANDIDATES, REFERENCES
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Empty files in an image folder."""
+
+    def fill(*names):
+        for name in names:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+        return tmp_path
+
+    return fill
+
+
+def test_candidates_get_their_images_and_references_in_the_candidates_order(images):
+    captions = match_captions(CANDIDATES, images, dict(reversed(REFERENCES.items())))
+    assert captions.names == list(CANDIDATES)
+    assert captions.images == [images / name for name in CANDIDATES]
+    assert captions.references == [REFERENCES[name] for name in CANDIDATES]
+
+
+def test_without_references_there_are_none(images):
+    assert match_captions(CANDIDATES, images).references is None
+
+
+@pytest.mark.parametrize(("candidate", "reference"), [("a", "a.jpg"), ("a.jpg", "a"), ("a", "a")])
+def test_the_suffix_may_be_left_out(folder, candidate, reference):
+    captions = match_captions({candidate: "a dog"}, folder("a.jpg", "a.txt", "ab.jpg"), {reference: ["dog"]})
+    assert captions.images[0].name == "a.jpg"
+    assert captions.references == [["dog"]]
+
+
+def test_a_full_stop_inside_a_name_is_no_suffix(folder):
+    captions = match_captions({"a.v1": "a dog"}, folder("a.v1.png", "a.png"), {"a.v1": ["dog"]})
+    assert captions.images[0].name == "a.v1.png"
+
+
+def test_a_name_may_be_a_path_below_the_image_folder(folder):
+    captions = match_captions(
+        {"val2014/a.jpg": "a dog", "val2014/b": "a cat"}, folder("val2014/a.jpg", "val2014/b.png")
+    )
+    assert [file.name for file in captions.images] == ["a.jpg", "b.png"]
+
+
+def test_a_name_that_fits_two_images_is_refused(folder):
+    with pytest.raises(UserError, match=r"'a' fits a\.jpg and a\.png of .*; give the name with its suffix"):
+        match_captions({"a": "a dog"}, folder("a.png", "a.jpg"))
+
+
+def test_a_name_that_fits_two_entries_of_the_references_is_refused(folder):
+    with pytest.raises(UserError, match="of the references"):
+        match_captions({"a": "a dog"}, folder("a.png"), {"a.png": ["dog"], "a.jpg": ["dog"]})
+
+
+def test_another_suffix_is_another_image(folder):
+    with pytest.raises(UserError, match=r"no image .*a\.jpg"):
+        match_captions({"a.jpg": "a dog"}, folder("a.png"))
+    with pytest.raises(UserError, match=r"no references for candidate 'a\.jpg'"):
+        match_captions({"a.jpg": "a dog"}, folder("a.jpg"), {"a.png": ["dog"]})
+
+
+def test_line_breaks_and_double_spaces_become_single_spaces(folder):
+    captions = match_captions({"a.jpg": " a\ndog\u2028 \ud83d "}, folder("a.jpg"), {"a.jpg": "a  cat"})
+    assert captions.candidates == ["a dog ?"]
+    assert captions.references == [["a cat"]]
+
+
+@pytest.mark.parametrize(
+    ("candidates", "references", "told"),
+    [
+        ({}, None, "there is no candidate"),
+        ({"red.png": 7}, None, "the candidate of 'red.png' must be a text and is 7"),
+        ({"red.png": ["a dog"]}, None, "the candidate of 'red.png' must be a text"),
+        ({"red.png": " \n"}, None, "the candidate of 'red.png' is empty"),
+        ({"red.png": "a dog"}, {}, "no references for candidate 'red.png'"),
+        ({"red.png": "a dog"}, {"red.png": []}, "no references for candidate 'red.png'"),
+        ({"red.png": "a dog"}, {"red.png": {"a": "dog"}}, "the references of 'red.png' are no list"),
+        ({"red.png": "a dog"}, {"red.png": ["a dog", None]}, "a reference of 'red.png' must be a text"),
+        ({"red.png": "a dog"}, {"red.png": ["a dog", ""]}, "a reference of 'red.png' is empty"),
+        ({"pink.png": "a dog"}, None, "no image"),
+        ({"far/pink": "a dog"}, None, "no image"),
+    ],
+)
+def test_what_is_wrong_is_named(images, candidates, references, told):
+    with pytest.raises(UserError, match=re.escape(told)):
+        match_captions(candidates, images, references)
+
+
+def test_a_missing_image_folder_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"no image folder .*nowhere"):
+        match_captions({"a.jpg": "a dog"}, tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", "cannot be read as JSON"),
+        ("[" * 100_000, "cannot be read as JSON"),
+        ('["a dog"]', "must hold a JSON object"),
+        ('{"a": "dog", "b": "cat", "a": "bird"}', "names 'a' twice"),
+    ],
+)
+def test_other_content_than_a_json_object_is_refused(written, content, told):
+    with pytest.raises(UserError, match=told):
+        read_json(written(content))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"gone\.json cannot be read as JSON \(No such file"):
+        read_json(tmp_path / "gone.json")
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "a.json").write_bytes(b'{"a": "\xff"}')
+    with pytest.raises(UserError, match=r"a\.json cannot be read as JSON"):
+        read_json(tmp_path / "a.json")

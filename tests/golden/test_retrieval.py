@@ -1,0 +1,173 @@
+"""Retrieval against the authors' numbers, through the project's own functions (README.md tells the tolerances)."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from retrieval import main
+from retrieval.clip_model import ImagePolicy, TextPolicy
+from retrieval.datasets import Dataset
+from retrieval.features import FrozenFeatures, weights_digest
+from retrieval.main import RetrievalConfig, adapt, make_policy
+from retrieval.metrics import CUTOFFS, both_directions, describe, summarise
+from retrieval.reward import Rewards, Seen
+from rlcf.episode import Episodes
+from rlcf.metrics import recall_at_k
+from rlcf.reward import ensemble_weights
+from rlcf.runs import Shard
+
+ENSEMBLE = ["rewardB", "rewardRN", "rewardA"]  # ViT-L/14@336px, RN50x64, ViT-L/14
+DIRECTION = {"image2text": "i2t", "text2image": "t2i"}
+LOOSER = {
+    "h_ret_policy_image2text": 6e-4,
+    "h_ret_policy_momentum_image2text": 6e-4,
+    "h_ret_policy_ensemble_text2image": 6e-4,
+    "h_ret_policy_momentum_text2image": 3.5e-4,
+    "h_ret_policy_text2image": 3.5e-4,
+}
+COMMON = {"lr": 1e-4, "eps": 1e-6, "steps": 3, "sample_k": 4}
+MOMENTUM = {"momentum": True, "momentum_decay": 0.9, "momentum_every": 4, "momentum_weight": 1.0}
+RUNS = {
+    f"h_ret_{kind}_{way}": COMMON
+    | {"method": "kd" if kind == "kd" else "rlcf", "direction": DIRECTION[way]}
+    | {"tune_embeddings": way == "text2image"}  # as published
+    | (MOMENTUM if "momentum" in kind else {})
+    for kind in ("policy", "policy_ensemble", "policy_momentum", "kd")
+    for way in DIRECTION
+}
+
+
+@pytest.fixture(scope="module")
+def inputs(golden):
+    """Twelve images with two texts each; the images are normalised already."""
+    arrays = golden("h_ret_inputs_zeroshot")
+    return torch.from_numpy(arrays["images"]), [str(text) for text in arrays["texts"]]
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """What happens on the way: sampled answers, their scores, advantages and losses."""
+    seen = {"answers": [], "scores": [], "advantages": [], "losses": []}
+
+    def record(owner, name, key, pick=lambda arguments, result: result):
+        function = getattr(owner, name)
+
+        def wrapped(*arguments):
+            result = function(*arguments)
+            seen[key].append(pick(arguments, result).detach().clone())
+            return result
+
+        monkeypatch.setattr(owner, name, wrapped)
+
+    record(main, "advantages", "advantages")
+    record(main, "objective", "losses")
+    record(Seen, "scores", "scores")
+    record(Seen, "scores", "answers", lambda arguments, result: arguments[1])
+    return seen
+
+
+@torch.no_grad()
+def make_run(name, clip, inputs):
+    images, texts = inputs
+    config = RetrievalConfig(**RUNS[name])
+    student, clips = clip("student"), [clip(model) for model in (ENSEMBLE if "ensemble" in name else ["rewardA"])]
+    seen = {
+        "images": [model.encode_image(model.prepare(images)) for model in [student, *clips]],
+        "texts": [model.encode_text(texts) for model in [student, *clips]],
+    }
+    queries, gallery = ("images", "texts") if config.direction == "i2t" else ("texts", "images")
+    weights = ensemble_weights([10.0, 3.0, 5.0] if len(clips) > 1 else [1.0], rounded=True)
+    rewards = Rewards(clips, seen[queries][1:], range(24), seen[gallery][1:], weights)
+    samples = images.split(1) if config.direction == "i2t" else texts
+    return config, make_policy(config, student, seen[gallery][0]), rewards, samples
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_adaptation_equals_the_authors(name, golden, clip, inputs, recorded):
+    expected = golden(name)
+    config, policy, rewards, samples = make_run(name, clip, inputs)
+    assert set(policy.tuned) == {key.removeprefix("visual.") for key in expected["changed_keys"]}
+    assert sum(parameter.numel() for parameter in policy.tuned.values()) == expected["opt_param_count"]
+    episodes = Episodes.from_config(config, policy.tuned, {}, "fp32")
+    for query, row in enumerate(expected[f"score_{config.direction}"]):
+        _, after = adapt(config, policy, rewards.see(query), episodes, samples[query])
+        np.testing.assert_allclose(after, row, atol=LOOSER.get(name, 1e-4), rtol=0)
+
+    np.testing.assert_allclose(torch.stack(recorded["losses"]), expected["loss"].ravel(), atol=1e-4, rtol=1e-5)
+    if config.method == "rlcf":
+        assert np.array_equal(torch.cat(recorded["answers"]), expected["sampled_index"])
+        np.testing.assert_allclose(torch.cat(recorded["scores"]), expected["clip_score"], atol=1e-5, rtol=0)
+        np.testing.assert_allclose(torch.cat(recorded["advantages"]), expected["rewards"], atol=1e-5, rtol=0)
+
+
+def test_zero_shot_equals_the_authors(golden, clip, inputs, monkeypatch, tmp_path):
+    expected, (images, texts), student = golden("h_ret_inputs_zeroshot"), inputs, clip("student")
+    assert np.array_equal(student.tokenize(texts), expected["tokens"])
+    pairs = [texts[2 * i : 2 * i + 2] for i in range(12)]
+    dataset = Dataset("golden", [Path(__file__)] * 12, [f"{i}.png" for i in range(12)], pairs)
+    monkeypatch.setattr(
+        "retrieval.features.encode_images",
+        lambda clips, *_, **__: [model.encode_image(model.prepare(images)) for model in clips],
+    )
+    weights = {student.name: weights_digest(student)}
+    features = FrozenFeatures(tmp_path, dataset, student, weights, Shard())
+    with torch.no_grad():
+        (of_texts,), (of_images,) = features.texts([student], range(24)), features.images([student], range(12))
+        i2t, t2i = ImagePolicy(student, of_texts), TextPolicy(student, of_images)
+        rows = torch.cat([i2t.logits(i2t.encode(image)) for image in images.split(1)])
+        columns = torch.cat([t2i.logits(t2i.encode(text)) for text in texts])
+    np.testing.assert_allclose(rows, expected["zs_i2t"], atol=1e-4, rtol=0)
+    np.testing.assert_allclose(columns, expected["zs_t2i"], atol=1e-4, rtol=0)
+
+
+def test_a_long_text_is_cut_as_published_but_keeps_its_end(golden, clip):
+    published = golden("h_ret_inputs_zeroshot")["long_tokens"]
+    student = clip("student")
+    ours = student.tokenize(["tree " * 80])
+    assert student.truncated(["tree " * 80, "tree " * 75, "tree " * 76]) == 2
+    assert ours[0, -1] == 49407 and published[0, -1] != 49407
+    assert len(set(published[0, 1:])) == 1 and len(set(ours[0, 1:-1].tolist())) == 1
+
+
+def evaluate(scores):
+    """The metrics of a score matrix, each image's texts being 2i and 2i + 1."""
+    texts_of = [[2 * i, 2 * i + 1] for i in range(12)]
+    image_of = [i for i in range(12) for _ in range(2)]
+    summaries = []
+    for direction, rows, targets in (("i2t", scores, texts_of), ("t2i", scores.T, [[i] for i in image_of])):
+        records = [
+            {"index": i, "status": "ok", "seconds": 0.0}
+            | describe("zero_shot", row, own)
+            | describe("adapted", row, own)
+            for i, (row, own) in enumerate(zip(torch.from_numpy(rows.copy()), targets, strict=True))
+        ]
+        summaries.append(summarise(records, direction, image_of))
+    return both_directions(*summaries)["adapted"]
+
+
+def test_recalls_equal_the_authors(golden):
+    expected = golden("h_recall")
+    ours = evaluate(expected["score"])
+    published = dict(zip(expected["metric_names"].tolist(), expected["metrics"], strict=True))
+    assert published.pop("agg_metrics") == published["txt_r_mean"]
+    assert ours == pytest.approx(published)
+
+
+def test_recalls_with_ties_equal_the_authors_where_no_tie_decides(golden):
+    expected = golden("h_recall")
+    scores = expected["score_ties"]
+    ours = evaluate(scores)
+    published = dict(zip(expected["metric_names"].tolist(), expected["metrics_ties"], strict=True))
+    own = np.kron(np.eye(12), np.ones(2)) > 0
+    compared = 0
+    for prefix, rows, right in (("txt", scores, own), ("img", scores.T, own.T)):
+        best = np.where(right, rows, -np.inf).max(axis=1, keepdims=True)
+        kindest, harshest = (rows > best).sum(axis=1) + 1, ((rows >= best) & ~right).sum(axis=1) + 1
+        for k in CUTOFFS:
+            low, high = recall_at_k(harshest, k), recall_at_k(kindest, k)
+            for metrics in (ours, published):
+                assert low - 1e-9 <= metrics[f"{prefix}_r{k}"] <= high + 1e-9
+            compared += low == high
+    assert compared
