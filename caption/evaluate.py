@@ -34,10 +34,11 @@ def write_captions(folder: Path, records: Sequence[Record]) -> None:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How clipscore/main.py is called: its CLIP, what stands before each caption for it, and where it runs."""
+    """How clipscore/main.py is called: its CLIP, what stands before each caption for it, Java or not, where it runs."""
 
     clip: str
     prefix: str
+    java: bool
     clip_root: str | None
     device: str
     workers: int
@@ -72,6 +73,8 @@ class Evaluation:
         arguments += ["--device", self.device, "--workers", str(self.workers)]
         if (folder / REFERENCES).exists():
             arguments += ["--references", str(folder / REFERENCES)]
+        if not self.java:
+            arguments += ["--no-java"]
         if self.clip_root is not None:
             arguments += ["--clip-root", self.clip_root]
         done = subprocess.run([sys.executable, str(COMMAND), *arguments], capture_output=True, text=True)

@@ -54,6 +54,7 @@ class CaptionConfig(Config):
     datasets: list[str] = option(["coco"], f"one or more of {' '.join(NAMES)} folder:SUBFOLDER", group="data")
     evaluate: bool = option(False, "score the captions, before and after, with clipscore/main.py", group="evaluation")
     evaluate_clip: str = option("ViT-B/32", "the CLIP of CLIPScore", group="evaluation")
+    evaluate_java: bool = option(True, "METEOR and the PTB tokenizer, by Java where there is one", group="evaluation")
     evaluate_prefix: str = option("A photo depicts ", "what stands before a caption for it", group="evaluation")
 
     checkpoint: str = option(
@@ -165,7 +166,14 @@ def make_rewards(config: CaptionConfig, clips: list[Backbone]) -> Rewards | None
 
 
 def make_evaluation(config: CaptionConfig) -> Evaluation:
-    return Evaluation(config.evaluate_clip, config.evaluate_prefix, config.clip_root, config.device, config.workers)
+    return Evaluation(
+        config.evaluate_clip,
+        config.evaluate_prefix,
+        config.evaluate_java,
+        config.clip_root,
+        config.device,
+        config.workers,
+    )
 
 
 def run_dataset(

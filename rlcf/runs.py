@@ -225,18 +225,13 @@ class Records:
         return load_file(self.folder / "logits.safetensors")
 
     def _merge(self) -> None:
-        rows: list[tuple[Record, np.ndarray]] = []
-        width = sum(self.arrays.values())
+        rows: list[tuple[Record, Path, int]] = []
         for part in self._parts():
-            records = _read_lines(part)
-            shape = (len(records), width)
-            on_disk = width and records
-            stored = np.memmap(self._array_file(part), "<f4", "r", shape=shape) if on_disk else np.zeros(shape, "<f4")
-            rows += zip(records, stored, strict=True)
+            rows += [(record, self._array_file(part), place) for place, record in enumerate(_read_lines(part))]
         rows.sort(key=lambda row: row[0]["index"])
         if self.arrays and rows:
-            self._save_arrays([row for _, row in rows])
-        write_atomically(self.file, "".join(json.dumps(record) + "\n" for record, _ in rows))
+            self._save_arrays([(file, place) for _, file, place in rows])
+        write_atomically(self.file, "".join(json.dumps(record) + "\n" for record, _, _ in rows))
 
     def _remove_parts(self) -> None:
         for part in self._parts():
@@ -244,7 +239,7 @@ class Records:
             self._array_file(part).unlink(missing_ok=True)
         (self.folder / "momentum.safetensors").unlink(missing_ok=True)
 
-    def _save_arrays(self, rows: Sequence[np.ndarray]) -> None:
+    def _save_arrays(self, rows: Sequence[tuple[Path, int]]) -> None:
         names = self.folder / "classnames.txt"
         described = {"classnames": json.dumps(names.read_text().splitlines())} if names.exists() else {}
         save_rows_atomically(self.folder / "logits.safetensors", self.arrays, rows, described)
@@ -302,11 +297,11 @@ def save_atomically(file: Path, tensors: dict[str, Tensor], described: dict[str,
 
 
 def save_rows_atomically(
-    file: Path, widths: dict[str, int], rows: Sequence[np.ndarray], described: dict[str, str]
+    file: Path, widths: dict[str, int], rows: Sequence[tuple[Path, int]], described: dict[str, str]
 ) -> None:
-    """`save_atomically` for matrices that are larger than the memory: float rows that lie on the disk, side by side.
+    """`save_atomically` for matrices that need not fit into the memory: their rows lie side by side in raw files.
 
-    widths: name -> columns of a matrix; rows: (sum of the widths,) each.
+    widths: name -> columns of a matrix; rows: the file of each row of all matrices, and its place there.
     """
     header: dict[str, Any] = {"__metadata__": described}
     end = 0
@@ -318,9 +313,11 @@ def save_rows_atomically(
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     with temporary.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
-        column = 0
+        whole, column = sum(widths.values()), 0
         for width in widths.values():
-            stream.writelines(row[column : column + width].astype("<f4").tobytes() for row in rows)
+            for source, place in rows:
+                row = np.fromfile(source, "<f4", width, offset=4 * (whole * place + column))
+                stream.write(row.tobytes())
             column += width
     temporary.replace(file)
 

@@ -1,8 +1,8 @@
-"""The demo's tables, from the results of its runs, and its picture of images before and after.
+"""The demo's tables, from the results of its runs.
 
     python -m rlcf.demo.report output/demo
 
-prints the tables and writes them to output/demo/results.md, the picture to output/demo/classification.png.
+prints them and writes them to output/demo/results.md.
 """
 
 import argparse
@@ -11,12 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from PIL import Image, ImageDraw, ImageFont
-
-from rlcf.backbone import load_clip
-from rlcf.images import encode_images
-from rlcf.reward import clip_score
+from rlcf.demo.art import NAMES
+from rlcf.metrics import paired_bootstrap
 from rlcf.runs import write_atomically
 
 CLASSIFICATION = {
@@ -26,6 +22,10 @@ CLASSIFICATION = {
     "rlcf-tune": "RLCF, image encoder",
 }
 """Run folder -> the method's name in the table."""
+
+CAPTIONERS = {"clipcap": "ClipCap", "capdec": "CapDec"}
+WHEN = ("zero_shot", "adapted")
+DIRECTIONS = {"txt": "image to text", "img": "text to image"}
 
 
 def read_results(run: Path) -> dict[str, Any]:
@@ -45,12 +45,16 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
 
 
-def gain(interval: dict[str, float]) -> str:
+def gain(interval: dict[str, float], scale: float = 1.0) -> str:
     """
     >>> gain({"mean": 12.5, "low": 8.0, "high": 17.25})
     '+12.5 (+8.0 to +17.2)'
+    >>> gain({"mean": 0.031, "low": -0.002, "high": 0.06})
+    '+0.031 (-0.002 to +0.060)'
     """
-    return f"{interval['mean']:+.1f} ({interval['low']:+.1f} to {interval['high']:+.1f})"
+    mean, low, high = (scale * interval[key] for key in ("mean", "low", "high"))
+    digits = 1 if max(abs(low), abs(high)) >= 1 else 3
+    return f"{mean:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
 
 
 def classification_table(folder: Path) -> str:
@@ -70,73 +74,73 @@ def classification_table(folder: Path) -> str:
     return markdown(["style", "method", "top-1 %", "gain, 95% interval", "s an image"], rows)
 
 
-def choose_examples(folder: Path, count: int = 8) -> list[tuple[str, dict[str, Any]]]:
-    """(style, record) of images that RLCF put right, in turn from every style, and last of two that it spoilt."""
-    right, spoilt = [], []
-    for style in read_results(folder / "rlcf-tune"):
-        records = read_records(folder / "rlcf-tune" / style.replace(":", "-") / "records.jsonl")
-        wrong_before = [r for r in records if r["zero_shot"] != r["label"] == r["adapted"]]
-        wrong_after = [r for r in records if r["zero_shot"] == r["label"] != r["adapted"]]
-        right += [(place, style, record) for place, record in enumerate(wrong_before)]
-        spoilt += [(place, style, record) for place, record in enumerate(wrong_after)]
-    in_turn = [sorted(group, key=lambda row: row[0]) for group in (right, spoilt)]
-    return [(style, record) for _, style, record in [*in_turn[0][: count - 2], *in_turn[1][:2]]]
+def retrieval_table(folder: Path) -> str:
+    """Recall at 1 and 5 per style and direction."""
+    adapted, alone = read_results(folder / "retrieval"), read_results(folder / "retrieval-reward-alone")
+    rows = []
+    for name, result in adapted.items():
+        kind = {"-i2t": "txt", "-t2i": "img"}.get(name[-4:])
+        if kind is None:  # both directions in one
+            continue
+        cells = [f"{name[:-4].removeprefix('json:')} (n {result['n']})", DIRECTIONS[kind]]
+        for cutoff in (1, 5):
+            cells += [f"{result[when][f'{kind}_r{cutoff}']:.1f}" for when in WHEN]
+        cells.insert(4, gain(result[f"{kind}_r1_gain"]))
+        cells.append(f"{alone[name]['zero_shot'][f'{kind}_r1']:.1f}")
+        rows.append([*cells, f"{result['seconds_per_sample']:.2f}"])
+    header = ["style", "direction", "R@1 zero-shot", "R@1 RLCF", "gain, 95% interval", "R@5 zero-shot", "R@5 RLCF"]
+    return markdown([*header, "R@1 reward alone", "s a query"], rows)
 
 
-@torch.no_grad()
-def picture(folder: Path, data: Path) -> Image.Image:
-    """Cards: the image, the zero-shot and the adapted answer, and the reward of the three answers that were sampled."""
-    examples = choose_examples(folder)
-    columns, width, height = 4, 300, 400
-    sheet = Image.new("RGB", (columns * width, -(-len(examples) // columns) * height), "white")
-    reward = load_clip("demo-reward")
-    for place, (style, record) in enumerate(examples):
-        root = data / style.removeprefix("folder:")
-        names = (folder / "rlcf-tune" / style.replace(":", "-") / "classnames.txt").read_text().splitlines()
-        answers = record["zero_shot_top5"][:3]
-        texts = reward.encode_text([f"a photo of a {names[answer]}." for answer in answers])
-        (image,) = encode_images([reward], [root / record["id"]], workers=0, desc=None)
-        scores = clip_score(image, texts).tolist()
-        card = _card(Image.open(root / record["id"]), style.removeprefix("folder:"), record, names, answers, scores)
-        sheet.paste(card, (place % columns * width, place // columns * height))
-    return sheet
+def named_things(text: str) -> set[str]:
+    return {name for name in NAMES if name in text.split()}
 
 
-def _card(
-    image: Image.Image,
-    style: str,
-    record: dict[str, Any],
-    names: Sequence[str],
-    answers: Sequence[int],
-    scores: Sequence[float],
-) -> Image.Image:
-    green, red, grey = "#1a7f37", "#b42318", "#57606a"
-    card = Image.new("RGB", (300, 400), "white")
-    card.paste(image.convert("RGB").resize((192, 192), Image.Resampling.NEAREST), (54, 12))
-    pen = ImageDraw.Draw(card)
-    small, plain = ImageFont.load_default(14), ImageFont.load_default(17)
-    pen.text((54, 208), f"{style}; it is: {names[record['label']]}", grey, small)
-    for y, key, when in ((230, "zero_shot", "zero-shot"), (253, "adapted", "RLCF")):
-        colour = green if record[key] == record["label"] else red
-        pen.text((54, y), f"{when}: {names[record[key]]} ({100 * record[f'{key}_confidence']:.0f}%)", colour, plain)
-    pen.text((54, 286), "rewards of the three likeliest answers", grey, small)
-    for row, (answer, score) in enumerate(zip(answers, scores, strict=True)):
-        y = 308 + 24 * row
-        pen.rectangle((150, y + 2, 150 + 50 * score, y + 16), "#8ab4f8")
-        pen.text((54, y), names[answer], "black", small)
-        pen.text((154 + 50 * score, y), f"{score:.2f}", "black", small)
-    return card
+def object_recall(record: dict[str, Any], when: str) -> float:
+    """Share of the scene's things that a caption names, percent."""
+    things = named_things(record["references"][0])
+    return 100.0 * len(things & named_things(record[when])) / len(things)
+
+
+def captioning_table(folder: Path) -> str:
+    """Scores of the captions per captioner and style."""
+    rows = []
+    for run, captioner in CAPTIONERS.items():
+        for style, result in read_results(folder / run).items():
+            records = read_records(folder / run / style.replace(":", "-") / "records.jsonl")
+            cells = [captioner, f"{style.removeprefix('json:')} (n {result['n']})"]
+            for metric, named, scale in (
+                ("CIDEr", "CIDEr", 100),
+                ("BLEU-4", "BLEU-4 of captions", 100),
+                ("CLIPScore", "CLIPScore", 1),
+                ("reward", None, 1),
+            ):
+                interval = result["reward_gain"] if named is None else result["gains"][named]
+                values = [f"{scale * result[when][metric]:.{1 if scale > 1 else 3}f}" for when in WHEN]
+                called = {"CLIPScore": "CLIPScore by the student", "reward": "CLIPScore by the reward model"}
+                rows.append([*cells, called.get(metric, metric), *values, gain(interval, scale)])
+                cells = ["", ""]
+            before, after = ([object_recall(record, when) for record in records] for when in WHEN)
+            mean, low, high = paired_bootstrap(before, after)
+            values = [f"{sum(recall) / len(recall):.1f}" for recall in (before, after)]
+            rows.append([*cells, "things named, %", *values, gain({"mean": mean, "low": low, "high": high})])
+    return markdown(["captioner", "style", "metric", "zero-shot", "RLCF", "gain, 95% interval"], rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
-    tables = f"## Classification, top-1 in percent\n\n{classification_table(folder)}\n"
+    tables = "\n\n".join(f"## {title}\n\n{table(folder)}" for title, table in TABLES.items()) + "\n"
     print(tables)
     write_atomically(folder / "results.md", tables)
-    picture(folder, folder / "data").save(folder / "classification.png")
-    print(f"picture: {folder / 'classification.png'}, tables: {folder / 'results.md'}")
+
+
+TABLES = {
+    "Classification, top-1 in percent": classification_table,
+    "Retrieval, recall in percent": retrieval_table,
+    "Captioning": captioning_table,
+}
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import nn
 
 from classification.main import main
@@ -107,6 +108,10 @@ class Results:
     @property
     def metrics(self):
         return json.loads((self.folder / "results.json").read_text())["datasets"]
+
+    def logits(self, dataset="folder-blur"):
+        """What --save-logits kept: name -> (N, classes)."""
+        return load_file(self.folder / dataset / "logits.safetensors")
 
     def records(self, dataset="folder-blur", seconds=False):
         file = self.folder / dataset / "records.jsonl"

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
 
 from classification import main as entry
 from classification.clip_model import class_features
@@ -20,7 +19,7 @@ from rlcf.errors import UserError, run_main
 from rlcf.metrics import calibration_error, paired_bootstrap
 from rlcf.runs import Shard, shuffled
 
-from .conftest import EMOJI, TINY_RUN
+from .conftest import EMOJI, TINY_RUN, Results
 
 ROOT = Path(__file__).resolve().parents[2]
 TUNES = ("prompt", "image-encoder", "norm")
@@ -39,21 +38,17 @@ def run_script(*flags, cwd):
     )
 
 
-def confidences(results, name="adapted", dataset="folder-blur"):
-    return [record[f"{name}_confidence"] for record in results.records(dataset)]
-
-
 # ---- what runs, and what it leaves ----
 
 
 @pytest.mark.parametrize("tune", TUNES)
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_tunes_every_part(classify, capsys, method, tune):
-    results = classify("--method", method, "--tune", tune, "--limit", 3)
-    records = results.records(seconds=True)
+    results = classify("--method", method, "--tune", tune, "--limit", 3, "--save-logits")
+    records, logits = results.records(seconds=True), results.logits()
     assert [r["status"] for r in records] == ["ok"] * 3 and all(r["seconds"] > 0 for r in records)
-    moved = [r["adapted_confidence"] != r["zero_shot_confidence"] for r in records]
-    assert moved == [method != "zeroshot"] * 3
+    moved = (logits["adapted"] - logits["zero_shot"]).abs().amax(dim=1) > 1e-4
+    assert moved.tolist() == [method != "zeroshot"] * 3
     assert capsys.readouterr().out.startswith("folder:blur: n 3, zero-shot top-1 ")
 
 
@@ -128,23 +123,21 @@ def test_a_written_config_is_a_preset_that_repeats_the_run(classify):
 
 def test_zero_shot_answers_are_the_same_beside_every_method(classify):
     def zero_shot(*flags):
-        results = classify("--limit", 4, *flags, output="-".join(flags))
-        return [r["id"] for r in results.records()], confidences(results, "zero_shot")
+        return classify("--limit", 4, "--save-logits", *flags, output="-".join(flags)).logits()["zero_shot"]
 
-    ids, expected = zero_shot("--method", "zeroshot")
+    expected = zero_shot("--method", "zeroshot")
     for flags in (
-        ("--method", "rlcf"),
         ("--method", "tpt", "--tune", "prompt"),
-        ("--momentum", "--momentum-every", "1"),
+        MOMENTUM,
+        ("--tune", "norm", "--batchnorm", "published-norm"),
     ):
-        assert zero_shot(*flags) == (ids, pytest.approx(expected, abs=1e-4))
+        torch.testing.assert_close(zero_shot(*flags), expected, atol=1e-4, rtol=0)
 
 
 def test_saved_logits_are_those_of_the_records(classify):
     results = classify("--save-logits", "--tune", "prompt")
-    file = results.folder / "folder-blur" / "logits.safetensors"
-    logits = load_file(file)
-    with safe_open(file, "pt") as stream:
+    logits = results.logits()
+    with safe_open(results.folder / "folder-blur" / "logits.safetensors", "pt") as stream:
         assert json.loads(stream.metadata()["classnames"]) == list(EMOJI)
     assert {name: matrix.shape for name, matrix in logits.items()} == {"zero_shot": (N, 6), "adapted": (N, 6)}
     for row, record in enumerate(results.records()):
@@ -192,17 +185,13 @@ def test_an_interrupted_run_goes_on_to_the_same_records(classify, monkeypatch, m
     for samples in (3, 2):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             break_off_after(samples, patch)
-            classify(*flags, "--workers", 2)
+            classify(*flags)
     with monkeypatch.context() as patch:
         calls = break_off_after(99, patch)
-        again = classify(*flags)
+        again = classify(*flags, "--workers", 2)
     assert len(calls) == 1 and again.records() == whole.records()
-    for (name, matrix), expected in zip(
-        load_file(again.folder / "folder-blur" / "logits.safetensors").items(),
-        load_file(whole.folder / "folder-blur" / "logits.safetensors").values(),
-        strict=True,
-    ):
-        assert torch.equal(matrix, expected), name
+    for name in ("zero_shot", "adapted"):
+        assert torch.equal(again.logits()[name], whole.logits()[name])
     assert again.metrics["folder:blur"]["top1_gain"] == whole.metrics["folder:blur"]["top1_gain"]
 
 
@@ -296,9 +285,8 @@ def damaged(emoji, tmp_path):
     return bad
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_damaged_image_stops_the_run_and_the_remedy_goes_on_with_it(classify, damaged, workers, capsys):
-    flags = ["--data", damaged.parents[1], "--datasets", "folder", "--tune", "norm", "--workers", workers]
+def test_a_damaged_image_stops_the_run_and_the_remedy_goes_on_with_it(classify, damaged, capsys):
+    flags = ["--data", damaged.parents[1], "--datasets", "folder", "--tune", "norm"]
     with pytest.raises(UserError) as error:
         classify(*flags)
     assert str(error.value).startswith(f"{damaged} cannot be read as an image (")
@@ -326,7 +314,7 @@ def test_logits_of_an_unreadable_image_are_nan(classify, damaged):
     flags = ["--data", damaged.parents[1], "--datasets", "folder", "--method", "zeroshot"]
     results = classify(*flags, "--skip-bad-images", "--save-logits")
     row = [r["id"] for r in results.records("folder")].index("cat/1.png")
-    logits = load_file(results.folder / "folder" / "logits.safetensors")["adapted"]
+    logits = results.logits("folder")["adapted"]
     assert logits.isnan().any(dim=1).nonzero().flatten().tolist() == [row] and logits[row].isnan().all()
 
 
@@ -390,23 +378,23 @@ def test_every_flag_is_tested():
 
 @pytest.fixture(scope="module")
 def answers(emoji, tmp_path_factory):
-    """The confidences of a run of two images."""
+    """The adapted logits of a run of two images."""
     known = {}
 
     def ask(flags):
         if tuple(flags) not in known:
             output = tmp_path_factory.mktemp("flags")
-            data = ["--data", str(emoji), "--datasets", "folder:blur", "--output", str(output), "--limit", "2"]
+            data = ["--data", str(emoji), "--datasets", "folder:blur", "--output", str(output)]
+            data += ["--limit", "2", "--save-logits"]
             main([*data, "--student", "demo-student", "--reward", "demo-reward", *TINY_RUN, *flags])
-            lines = (output / "folder-blur" / "records.jsonl").read_text().splitlines()
-            known[tuple(flags)] = np.array([json.loads(line)["adapted_confidence"] for line in lines])
+            known[tuple(flags)] = Results(output).logits()["adapted"].numpy()
         return known[tuple(flags)]
 
     return ask
 
 
 def differ(first, second):
-    return np.abs(first - second).max() > 1e-7
+    return np.abs(first - second).max() > 1e-5
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -429,13 +417,14 @@ def test_an_ensemble_of_weight_zero_is_the_other_model(answers):
 
 def test_bf16_answers_are_near_those_of_fp32(answers):
     zero_shot = ["--method", "zeroshot"]
-    np.testing.assert_allclose(answers([*zero_shot, "--precision", "bf16"]), answers(zero_shot), atol=0.1)
+    np.testing.assert_allclose(answers([*zero_shot, "--precision", "bf16"]), answers(zero_shot), atol=0.5)
 
 
 def test_the_seed_changes_the_views_and_not_the_zero_shot_answers(classify):
-    first, second = (classify("--tune", "norm", "--seed", seed, output=str(seed)) for seed in (0, 1))
-    assert confidences(first, "zero_shot") == pytest.approx(confidences(second, "zero_shot"))
-    assert confidences(first) != pytest.approx(confidences(second))
+    runs = [classify("--tune", "norm", "--save-logits", "--seed", seed, output=str(seed)) for seed in (0, 1)]
+    first, second = (run.logits() for run in runs)
+    torch.testing.assert_close(first["zero_shot"], second["zero_shot"], atol=1e-4, rtol=0)
+    assert (first["adapted"] - second["adapted"]).abs().amax(dim=1).min() > 1e-4
 
 
 @pytest.mark.parametrize(("tune", "expected"), [("image-encoder", "a_photo_of_a"), ("prompt", "a photo of a")])
@@ -472,17 +461,16 @@ def test_class_names_of_a_file_are_what_the_student_reads(classify, tmp_path):
     names.write_text("\n".join(["car", "apple", *EMOJI[2:]]))
     plain = classify("--method", "zeroshot", "--save-logits")
     swapped = classify("--method", "zeroshot", "--save-logits", "--classnames", names, output="swapped")
-    before, after = (load_file(r.folder / "folder-blur" / "logits.safetensors")["zero_shot"] for r in (plain, swapped))
+    before, after = (results.logits()["zero_shot"] for results in (plain, swapped))
     torch.testing.assert_close(after, before[:, [1, 0, 2, 3, 4, 5]], atol=1e-4, rtol=0)
 
 
 def test_a_coop_checkpoint_starts_the_context(classify, tmp_path):
     torch.save({"state_dict": {"ctx": torch.randn(4, 128) * 0.02}}, tmp_path / "coop.pt")
-    first, coop = (
-        classify("--tune", "prompt", "--method", "zeroshot", "--context", context, output=f"run{i}")
-        for i, context in enumerate(["words", tmp_path / "coop.pt"])
-    )
-    assert confidences(first) != pytest.approx(confidences(coop))
+    flags = ["--tune", "prompt", "--method", "zeroshot", "--save-logits", "--context"]
+    words = classify(*flags, "words").logits()["adapted"]
+    coop = classify(*flags, tmp_path / "coop.pt", output="coop").logits()["adapted"]
+    assert (words - coop).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("preset", sorted((ROOT / "classification" / "configs").glob("*.yaml")), ids=lambda p: p.stem)

@@ -24,16 +24,11 @@ ROOT = Path(__file__).resolve().parents[2]
 TEXTS = 5 * SCENES
 
 
-def run_script(*flags, cwd, script=("retrieval/main.py",)):
-    """The entry script as a user runs it."""
-    return subprocess.run(
-        [sys.executable, *script, *map(str, flags)],
-        cwd=cwd,
-        env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
+def run_command(*command, cwd, **environment):
+    """A command as a user types it."""
+    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"} | environment
+    words = [str(word) for word in command]
+    return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=180)
 
 
 # ---- what runs, and what it leaves ----
@@ -247,16 +242,9 @@ def test_two_shards_have_the_records_of_one_process(retrieve, scenes, tmp_path):
     flags = ["--limit", 4, "--sample-k", 5, "--steps", 1, "--lr", "1e-3", "--workers", 0, "--device", "cpu"]
     models = ["--student", "demo-student", "--reward", "demo-reward", "--data", scenes, "--datasets", "json:blur"]
     whole = retrieve("--limit", 4, output="whole")
-    torchrun = (
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--master-port",
-        "29517",
-        ROOT / "retrieval/main.py",
-    )
-    ran = run_script(*models, *flags, "--output", tmp_path / "two", cwd=tmp_path, script=map(str, torchrun))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, ROOT / "retrieval/main.py", *models, *flags, "--output", tmp_path / "two"]
+    ran = run_command(*command, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.count("json:blur-i2t: n 4") == 1
     sharded = type(whole)(tmp_path / "two")
@@ -323,11 +311,6 @@ def test_texts_longer_than_the_context_are_cut_counted_and_told(retrieve, write_
 
 
 # ---- flags ----
-
-
-def ranks_and_scores(results):
-    scores = [load_file(results.folder / f"json-blur-{d}" / "logits.safetensors")["adapted"] for d in ("i2t", "t2i")]
-    return [matrix.clone() for matrix in scores]
 
 
 ENSEMBLE = ["--reward", "demo-reward", "demo-student", "--method", "kd"]
@@ -450,9 +433,8 @@ def test_a_launcher_runs_an_experiment_as_a_user_does(scenes, tmp_path):
     (images.parent / "coco_karpathy_test.json").write_text(json.dumps(listed))
     models = ["--student", "demo-student", "--reward", "demo-reward", "demo-student", "--reward-weights", "3", "1"]
     settings = ["--sample-k", "5", "--t2i-sample-k", "3", "--limit", "2", "--momentum-every", "1"]
-    command = ["bash", str(ROOT / "scripts/tta_coco_ret.sh"), "cpu", "ensemble-momentum", *models, *settings]
-    environment = os.environ | {"RLCF_ROOT": str(root), "PYTHON": sys.executable, "OMP_WAIT_POLICY": "PASSIVE"}
-    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=180)
+    command = ["bash", ROOT / "scripts/tta_coco_ret.sh", "cpu", "ensemble-momentum", *models, *settings]
+    ran = run_command(*command, cwd=tmp_path, RLCF_ROOT=str(root), PYTHON=sys.executable)
     assert ran.returncode == 0, ran.stderr
     folder = root / "output/tta-coco-ret-ensemble-momentum"
     assert list(json.loads((folder / "results.json").read_text())["datasets"]) == ["coco-i2t", "coco-t2i", "coco"]
