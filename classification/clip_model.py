@@ -146,8 +146,14 @@ def _mix_statistics(layer: nn.BatchNorm2d, prior: float) -> None:
 def class_features(
     clip: Backbone, classnames: Sequence[str], prompt: str, position: str = "end", templates: str = "single"
 ) -> Tensor:
-    """(C, D), unit length; with several templates the mean of their unit-length features, again unit length."""
+    """(C, D), unit length; with several templates the mean of their unit-length features, again unit length.
+
+    Raises UserError for a text that is longer than the model's context.
+    """
     texts = [class_texts(name, prompt, position, templates) for name in classnames]
+    long = next((group[0] for group in texts if clip.truncated(group)), None)
+    if long is not None:
+        raise UserError(f"the text tower of {clip.name} has no room for '{long}'; shorten the class name or --prompt")
     features = clip.encode_text([text for group in texts for text in group])
     return F.normalize(features.view(len(classnames), -1, features.shape[-1]).mean(dim=1), dim=-1)
 

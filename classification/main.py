@@ -110,6 +110,8 @@ class ClassificationConfig(Config):
             raise UserError(f"--context {self.context} is for --tune prompt")
         if self.method == "zeroshot" and self.context != "words" and self.templates != "single":
             raise UserError(f"--context {self.context} and --templates {self.templates} exclude each other")
+        if self.entropy_weight > 0 and self.method == "tpt":
+            raise UserError("--entropy-weight adds TPT's objective to another method's; tpt has it alone")
         if self.bn_prior > 0 and self.tune == "prompt":
             raise UserError("--bn-prior is for --tune image-encoder or norm")
         if self.bn_prior > 0 and self.batchnorm != "batch":

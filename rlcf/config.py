@@ -97,6 +97,8 @@ class Config(Settings):
             raise UserError(f"--reward-weights has {len(weights)} numbers for {len(self.reward)} reward models")
         if weights is not None and (min(weights) < 0 or sum(weights) <= 0):
             raise UserError("--reward-weights must not be negative, nor all 0")
+        if self.divide_by_std and self.baseline == "none":
+            raise UserError("--divide-by-std needs a mean to start from; use --baseline answers or all")
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Settings)

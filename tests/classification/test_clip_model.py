@@ -8,6 +8,7 @@ from classification.clip_model import EncoderPolicy, PromptPolicy, class_feature
 from classification.main import ClassificationConfig, adapt
 from classification.reward import Rewards
 from rlcf.episode import Episodes
+from rlcf.backbone import load_clip
 from rlcf.errors import UserError
 from rlcf.prompted_text import TextTower, prompt_text
 
@@ -483,3 +484,8 @@ def test_with_momentum_the_zero_shot_answer_is_still_the_loaded_models(setup, vi
     pairs = [adapt(config, policy, rewards, episodes, views) for _ in range(3)]
     assert torch.equal(pairs[0][0], pairs[1][0]) and torch.equal(pairs[0][0], pairs[2][0])
     assert not torch.equal(pairs[0][1], pairs[1][1])
+
+
+def test_a_class_text_that_would_be_cut_is_refused():
+    with pytest.raises(UserError, match="no room for 'a photo of a dog dog"):
+        class_features(load_clip("demo-student"), ["cat", "dog " * 40], "a photo of a")

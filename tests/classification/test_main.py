@@ -641,3 +641,15 @@ def test_the_script_tells_a_truncated_jpeg_on_a_line_of_its_own(tmp_path, plant)
     last = done.stderr.splitlines()[-1]
     assert last.startswith(f"error: {bad} cannot be read as an image (image file is truncated")
     assert last.endswith("; mend it or pass --skip-bad-images")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--method", "tpt", "--entropy-weight", "1"], "--entropy-weight"),
+        (["--divide-by-std", "--baseline", "none"], "--divide-by-std"),
+    ],
+)
+def test_a_flag_that_would_do_nothing_is_refused(flags, said):
+    with pytest.raises(UserError, match=said):
+        main(["--data", ".", *flags])

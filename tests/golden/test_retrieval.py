@@ -21,11 +21,12 @@ from rlcf.runs import Shard
 ENSEMBLE = ["rewardB", "rewardRN", "rewardA"]  # ViT-L/14@336px, RN50x64, ViT-L/14
 DIRECTION = {"image2text": "i2t", "text2image": "t2i"}
 LOOSER = {
-    "h_ret_policy_image2text": 6e-4,
-    "h_ret_policy_momentum_image2text": 6e-4,
-    "h_ret_policy_ensemble_text2image": 6e-4,
-    "h_ret_policy_momentum_text2image": 3.5e-4,
-    "h_ret_policy_text2image": 3.5e-4,
+    "h_ret_policy_image2text": 8e-4,
+    "h_ret_policy_text2image": 8e-4,
+    "h_ret_policy_ensemble_text2image": 5.5e-4,
+    "h_ret_policy_momentum_image2text": 7.5e-4,
+    "h_ret_policy_momentum_text2image": 7e-4,
+    "h_ret_kd_image2text": 1.5e-4,
 }
 COMMON = {"lr": 1e-4, "eps": 1e-6, "steps": 3, "sample_k": 4}
 MOMENTUM = {"momentum": True, "momentum_decay": 0.9, "momentum_every": 4, "momentum_weight": 1.0}
@@ -95,7 +96,8 @@ def test_adaptation_equals_the_authors(name, golden, clip, inputs, recorded):
         _, after = adapt(config, policy, rewards.see(query), episodes, samples[query])
         np.testing.assert_allclose(after, row, atol=LOOSER.get(name, 1e-4), rtol=0)
 
-    np.testing.assert_allclose(torch.stack(recorded["losses"]), expected["loss"].ravel(), atol=1e-4, rtol=1e-5)
+    room = 1e-4 if config.method == "kd" else 5e-5
+    np.testing.assert_allclose(torch.stack(recorded["losses"]), expected["loss"].ravel(), atol=room, rtol=0)
     if config.method == "rlcf":
         assert np.array_equal(torch.cat(recorded["answers"]), expected["sampled_index"])
         np.testing.assert_allclose(torch.cat(recorded["scores"]), expected["clip_score"], atol=1e-5, rtol=0)
