@@ -7,8 +7,8 @@ from torch import nn
 from classification.clip_model import EncoderPolicy, PromptPolicy, class_features, initial_context, read_coop
 from classification.main import ClassificationConfig, adapt
 from classification.reward import Rewards
-from rlcf.episode import Episodes
 from rlcf.backbone import load_clip
+from rlcf.episode import Episodes
 from rlcf.errors import UserError
 from rlcf.prompted_text import TextTower, prompt_text
 
