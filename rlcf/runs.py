@@ -33,7 +33,8 @@ Record = dict[str, Any]
 
 logger = logging.getLogger("rlcf")
 
-MAY_CHANGE = ("output", "workers", "datasets", "skip_bad_images", "evaluate", "evaluate_clip", "evaluate_prefix")
+EVALUATION = ("evaluate", "evaluate_clip", "evaluate_java", "evaluate_prefix")
+MAY_CHANGE = ("output", "workers", "datasets", "skip_bad_images", *EVALUATION)
 """Settings that do not change a sample's record: a run may go on with other values of these."""
 
 

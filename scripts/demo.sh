@@ -25,7 +25,7 @@ classify() {
         --views 16 --selection 0.5 "${@:2}"
 }
 retrieve() {
-    run "$1" retrieval/main.py --data "$demo/scenes" --datasets json:clean json:blur json:fog "${@:2}"
+    run "$1" retrieval/main.py --data "$demo/scenes" --datasets json:clean json:blur json:fog --limit 150 "${@:2}"
 }
 encoder=(--tune image-encoder --lr 1e-4 --batchnorm frozen)
 
@@ -40,7 +40,7 @@ encoder=(--tune image-encoder --lr 1e-4 --batchnorm frozen)
     classify reward-alone --method zeroshot --student demo-reward
     classify kd-tune --method kd "${encoder[@]}"
     classify rlcf-prompt --method rlcf --tune prompt --lr 7e-3
-    retrieve retrieval --method rlcf --steps 5 --lr 1e-4 --sample-k 20 --t2i-sample-k 3
+    retrieve retrieval --method rlcf --steps 5 --lr 1e-4 --sample-k 10 --t2i-sample-k 5
 } & second=$!
 wait "$first"
 wait "$second"
