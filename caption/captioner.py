@@ -13,10 +13,13 @@ from rlcf.errors import UserError
 
 
 class Captioner:
-    """Tunes the mapper; CLIP and the language model are frozen (RLCF, ICLR 2024)."""
+    """Tunes the mapper; CLIP and the language model are frozen (RLCF, ICLR 2024).
 
-    def __init__(self, clip: Backbone, mapper: Mapper, lm: LanguageModel) -> None:
-        self.clip, self.lm = clip, lm
+    trained_with: the CLIP that the mapper was trained with, where that is known.
+    """
+
+    def __init__(self, clip: Backbone, mapper: Mapper, lm: LanguageModel, trained_with: str = "") -> None:
+        self.clip, self.lm, self.trained_with = clip, lm, trained_with
         self.mapper = mapper.to(lm.device).eval().requires_grad_(True)
         self.tuned: dict[str, nn.Parameter] = dict(mapper.named_parameters())
         self.buffers: dict[str, Tensor] = dict(mapper.named_buffers())
@@ -29,9 +32,10 @@ class Captioner:
         """
         features = self.clip.encode_image(self.clip.prepare(views))
         if features.shape[-1] != self.mapper.feature_width:
+            known = f" ({self.trained_with})" if self.trained_with else ""
             raise UserError(
                 f"the features of {self.clip.name} are {features.shape[-1]} wide, the mapper takes "
-                f"{self.mapper.feature_width}; give the --student that the captioner was trained with"
+                f"{self.mapper.feature_width}; give the --student that the captioner was trained with{known}"
             )
         return features
 

@@ -155,7 +155,8 @@ def adapt(
 def make_captioner(config: CaptionConfig, student: Backbone) -> Captioner:
     checkpoint = read_checkpoint(config.checkpoint)
     lm = load_language_model(config.language_model, student.device, student.precision, checkpoint.language_model)
-    return Captioner(student, checkpoint.build_mapper(lm.width), lm)
+    trained_with = str(checkpoint.described.get("student", ""))
+    return Captioner(student, checkpoint.build_mapper(lm.width), lm, trained_with)
 
 
 def make_rewards(config: CaptionConfig, clips: list[Backbone]) -> Rewards | None:

@@ -7,14 +7,12 @@ themselves, to which noise is added, and takes image features for text features 
 import math
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import get_linear_schedule_with_warmup
@@ -23,7 +21,8 @@ if not __package__:  # run as a script: imports start from the project, not from
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from caption.curve import History, write_curve
-from caption.features import Features, read_features
+from caption.examples import Examples, batches, gaussian_noise, make_examples, split_examples, uniform_noise
+from caption.features import read_features
 from caption.language_model import LanguageModel, load_language_model
 from caption.mapper import MAPPER_FILE, MAPPER_KEYS, TRAINING_FILE, Mapper, MLPMapper, TransformerMapper, save_mapper
 from rlcf.backbone import read_weights
@@ -98,23 +97,6 @@ class TrainConfig(Settings):
             )
 
 
-def gaussian_noise(features: Tensor, normal: Tensor, variance: float) -> Tensor:
-    """CapDec (Nukrai et al., EMNLP 2022 Findings, section 3).
-
-    features: (N, D), unit length; normal: (N, D) of a standard normal distribution. Returns (N, D), unit length.
-    """
-    return F.normalize(features + math.sqrt(variance) * normal, dim=-1)
-
-
-def uniform_noise(features: Tensor, normal: Tensor, uniform: Tensor, variance: float) -> Tensor:
-    """The same with noise that is uniform in the ball of radius sqrt(variance).
-
-    normal: (N, D) of a standard normal distribution; uniform: (N,) in [0, 1).
-    """
-    radius = math.sqrt(variance) * uniform ** (1.0 / features.shape[-1])
-    return F.normalize(features + radius[:, None] * F.normalize(normal, dim=-1), dim=-1)
-
-
 def caption_loss(lm: LanguageModel, mapper: nn.Module, features: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
     """Mean negative log-likelihood of the captions' tokens, a scalar, nats (ClipCap, section 3).
 
@@ -123,39 +105,6 @@ def caption_loss(lm: LanguageModel, mapper: nn.Module, features: Tensor, ids: Te
     with lm.autocast():
         prefix = mapper(features)
     return -(lm.token_log_likelihood(prefix, ids, mask) * mask).sum() / mask.sum()
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Captions as token ids, and the features they are learnt from: (N, D), unit length."""
-
-    rows: list[list[int]]
-    features: Tensor
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def take(self, lm: LanguageModel, chosen: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        """Features, ids and mask of some examples."""
-        ids, mask = lm.pad_rows([self.rows[i] for i in chosen])
-        return self.features[torch.from_numpy(chosen)].to(lm.device), ids, mask
-
-
-def make_examples(config: TrainConfig, lm: LanguageModel, features: Features, source: str) -> Examples:
-    texts = lm.tokenizer(features.captions, add_special_tokens=False)["input_ids"]
-    end = [lm.stops[0]] if config.end_token else []
-    inputs = features.of_captions(KIND[config.method], source)
-    return Examples([[lm.bos, *ids, *end] for ids in texts], F.normalize(inputs, dim=-1))
-
-
-def split_examples(config: TrainConfig, examples: Examples, features: Features) -> tuple[Examples, Examples]:
-    """Those to learn from, and a share to validate with; the captions of an image stay together."""
-    groups = np.array(features.image_index)
-    images = np.random.default_rng(config.seed).permutation(np.unique(groups))
-    held_out = np.isin(groups, images[: round(config.validation_share * len(images))])
-    parts = (np.flatnonzero(~held_out), np.flatnonzero(held_out))
-    first, second = (Examples([examples.rows[i] for i in part], examples.features[part]) for part in parts)
-    return first, second
 
 
 def make_mapper(config: TrainConfig, feature_width: int, width: int) -> Mapper:
@@ -169,18 +118,16 @@ def make_mapper(config: TrainConfig, feature_width: int, width: int) -> Mapper:
     )
 
 
-def batches(size: int, batch_size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    order = rng.permutation(size)
-    return (order[i : i + batch_size] for i in range(0, size, batch_size))
-
-
 class Training:
-    """The mapper, its optimiser and how far they are. What an epoch draws depends on (seed, epoch) alone."""
+    """The mapper, its optimiser and how far they are. What an epoch draws depends on (seed, epoch) alone.
+
+    student: the CLIP that the features are of, where that is known.
+    """
 
     def __init__(
-        self, config: TrainConfig, lm: LanguageModel, mapper: Mapper, examples: Examples, folder: Path
+        self, config: TrainConfig, lm: LanguageModel, mapper: Mapper, examples: Examples, folder: Path, student: str
     ) -> None:
-        self.config, self.lm, self.examples, self.folder = config, lm, examples, folder
+        self.config, self.lm, self.examples, self.folder, self.student = config, lm, examples, folder, student
         self.mapper = mapper.to(lm.device)
         self.steps_per_epoch = -(-len(examples) // config.batch_size)
         total = config.epochs * self.steps_per_epoch
@@ -195,7 +142,10 @@ class Training:
         self.history: History = {"train": [], "validation": []}
 
     def run_epoch(self) -> float:
-        """One pass over the captions. Returns the mean loss. Raises UserError when a loss is not finite."""
+        """One pass over the captions. Returns the mean loss.
+
+        Raises UserError when a loss, or what the mapper has become, is not finite; the last checkpoint is kept.
+        """
         rng = np.random.default_rng([self.config.seed, self.epoch])
         noise = torch.Generator().manual_seed(int(rng.integers(2**31)))
         progress = tqdm(
@@ -208,8 +158,7 @@ class Training:
             features, ids, mask = self.examples.take(self.lm, chosen)
             loss = caption_loss(self.lm, self.mapper, self.disturb(features, noise), ids, mask)
             losses.append(loss.item())
-            if not math.isfinite(losses[-1]):
-                raise UserError(self._not_finite(len(losses)))
+            self._check(math.isfinite(losses[-1]), f"the loss of step {len(losses)}")
             self.optimiser.zero_grad(set_to_none=True)
             self.scaler.scale(loss).backward()
             self.scaler.step(self.optimiser)
@@ -219,7 +168,7 @@ class Training:
         for part in np.array_split(np.arange(len(losses)), min(POINTS, len(losses))):
             step = self.epoch * self.steps_per_epoch + int(part[-1]) + 1
             self.history["train"].append([step, float(np.mean(np.array(losses)[part]))])
-        self.epoch += 1
+        self._check(all(bool(p.isfinite().all()) for p in self.mapper.parameters()), "what was learnt")
         return float(np.mean(losses))
 
     def disturb(self, features: Tensor, generator: torch.Generator) -> Tensor:
@@ -234,7 +183,7 @@ class Training:
 
     @torch.no_grad()
     def validate(self, examples: Examples) -> float | None:
-        """Mean loss on other captions, without noise; None when there are none."""
+        """Mean loss on other captions, without noise; None when there are none. Raises UserError as `run_epoch`."""
         if not len(examples):
             return None
         total = count = 0.0
@@ -244,12 +193,13 @@ class Training:
             tokens = float(mask.sum())
             total += tokens * caption_loss(self.lm, self.mapper, features, ids, mask).item()
             count += tokens
-        self.history["validation"].append([self.epoch * self.steps_per_epoch, total / count])
+        self._check(math.isfinite(total), "the validation loss")
+        self.history["validation"].append([(self.epoch + 1) * self.steps_per_epoch, total / count])
         return total / count
 
     def save(self) -> None:
-        """ckpt-latest.pt, to go on from, in the published layout; mapper.safetensors; the loss curve."""
-        described = self.described()
+        """The epoch is done: ckpt-latest.pt, to go on from, in the published layout; mapper.safetensors; the curve."""
+        self.epoch += 1
         state = {
             "state_dict": {MAPPER_KEYS + name: tensor for name, tensor in self.mapper.state_dict().items()},
             "epoch": self.epoch,
@@ -257,12 +207,16 @@ class Training:
             "scheduler": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
             "history": self.history,
-            "described": described,
+            "described": self.described(),
         }
         temporary = self.folder / f".{TRAINING_FILE}"
         torch.save(state, temporary)
         temporary.replace(self.folder / TRAINING_FILE)
-        save_mapper(self.folder / MAPPER_FILE, self.mapper, described, self.config.save_half)
+        self.export()
+
+    def export(self) -> None:
+        """mapper.safetensors and the loss curve, as they follow from ckpt-latest.pt."""
+        save_mapper(self.folder / MAPPER_FILE, self.mapper, self.described(), self.config.save_half)
         write_curve(self.folder, self.history)
 
     def resume(self) -> None:
@@ -282,18 +236,20 @@ class Training:
             raise UserError(
                 f"{file} is of another training (its features or mapper have other sizes); choose another --output"
             ) from error
+        self.export()  # it may have been stopped before
 
     def described(self) -> dict[str, Any]:
         names = ("method", "language_model", "mapper", "heads", "end_token")
         described = {name: getattr(self.config, name) for name in names}
-        return described | {"width": self.lm.width, "features": self.mapper.feature_width, "epoch": self.epoch}
+        return described | {"student": self.student, "width": self.lm.width, "epoch": self.epoch}
 
-    def _not_finite(self, step: int) -> str:
-        kept = "nothing was kept yet"
-        if self.epoch:
-            kept = f"{self.folder / TRAINING_FILE} of epoch {self.epoch} is kept"
-        where = f"step {step} in epoch {self.epoch + 1}"
-        return f"the loss of {where} is not finite; {kept}; lower --lr or use --precision fp32"
+    def _check(self, finite: bool, what: str) -> None:
+        if not finite:
+            kept = (
+                f"{self.folder / TRAINING_FILE} of epoch {self.epoch} is kept" if self.epoch else "nothing is kept yet"
+            )
+            where = f"{what} in epoch {self.epoch + 1}"
+            raise UserError(f"{where} is not finite; {kept}; lower --lr or use --precision fp32")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -302,19 +258,20 @@ def main(argv: list[str] | None = None) -> None:
     precision = resolve_precision(config, device)
     features = read_features(config.data)
     lm = load_language_model(config.language_model, device, precision)
-    examples = make_examples(config, lm, features, config.data)
+    kind = KIND[config.method]
+    examples = make_examples(lm, features, kind, config.end_token, config.data)
     if config.validation:
-        held_out = make_examples(config, lm, read_features(config.validation), config.validation)
+        held_out = make_examples(lm, read_features(config.validation), kind, config.end_token, config.validation)
         if held_out.features.shape[1] != examples.features.shape[1]:
             raise UserError(
                 f"the features of {config.validation} are {held_out.features.shape[1]} wide, those of {config.data} "
                 f"{examples.features.shape[1]}; extract both with the same --student"
             )
     else:
-        examples, held_out = split_examples(config, examples, features)
+        examples, held_out = split_examples(examples, features, config.validation_share, config.seed)
     mapper = make_mapper(config, examples.features.shape[1], lm.width)
     folder = open_run_folder(replace(config, device=device.type, precision=precision), begun=TRAINING_FILE)
-    training = Training(config, lm, mapper, examples, folder)
+    training = Training(config, lm, mapper, examples, folder, features.student)
     training.resume()
     while training.epoch < config.epochs:
         started = time.perf_counter()

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Set everything up and show RLCF on the embedded world: pictures no model was trained on, tiny models, no download.
 #   bash scripts/demo.sh
-# Leaves output/demo/: the pictures, a run folder a method, results.md and classification.png.
+# Leaves output/demo/: the pictures, a run folder a method, results.md, classification.png, captioning.png.
 source "$(dirname "$0")/env.sh"
 
 demo="$OUTPUT/demo"
@@ -27,6 +27,11 @@ classify() {
 retrieve() {
     run "$1" retrieval/main.py --data "$demo/scenes" --datasets json:clean json:blur json:fog --limit 150 "${@:2}"
 }
+caption() {
+    run "$1" caption/main.py --data "$demo/scenes" --datasets json:clean json:blur --checkpoint "demo-$1" \
+        --language-model demo-lm --sample-k 10 --steps 4 --lr 1e-4 --weight-decay 0 \
+        --evaluate --evaluate-clip demo-student --evaluate-prefix "" --no-evaluate-java
+}
 encoder=(--tune image-encoder --lr 1e-4 --batchnorm frozen)
 
 "$PYTHON" -m rlcf.demo.world "$demo/single" --styles clean blur fog noto --per-class 2
@@ -34,12 +39,14 @@ encoder=(--tune image-encoder --lr 1e-4 --batchnorm frozen)
 {   # two at a time, a thread each
     classify rlcf-tune --method rlcf "${encoder[@]}"
     classify tpt-prompt --method tpt --tune prompt --steps 1 --lr 5e-3
+    caption clipcap
     retrieve retrieval-reward-alone --method zeroshot --student demo-reward
 } & first=$!
 {
     classify reward-alone --method zeroshot --student demo-reward
     classify kd-tune --method kd "${encoder[@]}"
     classify rlcf-prompt --method rlcf --tune prompt --lr 7e-3
+    caption capdec
     retrieve retrieval --method rlcf --steps 5 --lr 1e-4 --sample-k 10 --t2i-sample-k 5
 } & second=$!
 wait "$first"

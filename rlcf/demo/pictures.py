@@ -80,20 +80,25 @@ def _card(
 
 
 def choose_captions(folder: Path, count: int = 4) -> list[tuple[str, dict[str, Any]]]:
-    """(style, record) of ClipCap's scenes: those that gained most things by RLCF, and one that lost some."""
-    rows = []
+    """(style, record) of ClipCap's scenes: in turn from every style one that gained most things, and one that lost."""
+    gained, lost = [], []
     for style in read_results(folder / "clipcap"):
-        for record in read_records(folder / "clipcap" / style.replace(":", "-") / "records.jsonl"):
-            rows.append((object_recall(record, "adapted") - object_recall(record, "zero_shot"), style, record))
-    rows.sort(key=lambda row: -row[0])  # stable: the same pictures every time
-    lost = [row for row in rows if row[0] < 0][-1:]
-    return [(style, record) for _, style, record in [*rows[: count - len(lost)], *lost]]
+        records = read_records(folder / "clipcap" / style.replace(":", "-") / "records.jsonl")
+        change = {r["id"]: object_recall(r, "adapted") - object_recall(r, "zero_shot") for r in records}
+        records.sort(key=lambda record: -change[record["id"]])  # stable: the same pictures every time
+        gained += [(place, style, record) for place, record in enumerate(records)]
+        lost += [(style, record) for record in records if change[record["id"]] < 0]
+    best = sorted(gained, key=lambda row: row[0])[: count - 1]
+    return [*((style, record) for _, style, record in best), *lost[:1]]
 
 
 def captioning_picture(folder: Path) -> Image.Image:
-    """Cards: the scene, what it shows, its caption before and after, and the reward of both."""
+    """Cards: the scene, what it shows, its caption before and after, and the reward of both.
+
+    A caption is green where it names both things.
+    """
     examples = choose_captions(folder)
-    sheet = Image.new("RGB", (len(examples) * 300, 410), "white")
+    sheet = Image.new("RGB", (len(examples) * 300, 430), "white")
     pen = ImageDraw.Draw(sheet)
     small, plain = ImageFont.load_default(14), ImageFont.load_default(16)
     for place, (style, record) in enumerate(examples):

@@ -36,7 +36,11 @@ def test_the_language_model_knows_every_word_of_the_scenes(lm):
 
 def test_the_language_model_says_again_what_stands_before(lm):
     """What makes a frozen language model follow a prefix."""
-    told, same, other = scene("dog", "owl"), scene_captions(scene("dog", "owl"))[1], scene_captions(scene("pig", "key"))[1]
+    told, same, other = (
+        scene("dog", "owl"),
+        scene_captions(scene("dog", "owl"))[1],
+        scene_captions(scene("pig", "key"))[1],
+    )
     ids, _ = lm.tokenize([scene_captions(told)[0]])
     before = lm.model.get_input_embeddings()(torch.cat([ids, torch.tensor([[lm.stops[-1]]])], dim=1))
     with torch.no_grad():

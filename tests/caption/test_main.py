@@ -199,9 +199,9 @@ def test_features_of_another_width_than_the_mapper_are_told(captioner):
     tiny = captioner.mapper
     tiny.feature_width = 64
     with pytest.raises(
-        UserError, match="features of demo-student are 128 wide, the mapper takes 64; give the --student"
+        UserError, match=r"features of demo-student are 128 wide, the mapper takes 64; give the --student .*\(a CLIP\)"
     ):
-        Captioner(captioner.clip, tiny, captioner.lm).encode(torch.zeros(1, 3, 64, 64))
+        Captioner(captioner.clip, tiny, captioner.lm, "a CLIP").encode(torch.zeros(1, 3, 64, 64))
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from caption import train
+from caption.examples import gaussian_noise, make_examples, split_examples, uniform_noise
 from caption.features import Features, read_features, write_features
 from caption.mapper import read_checkpoint
-from caption.train import gaussian_noise, main, uniform_noise
+from caption.train import main
 from rlcf.errors import UserError
 
 CAPTIONS = [
@@ -158,6 +159,12 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(fit,
     )
 
 
+def test_an_epoch_that_ends_with_weights_that_are_not_finite_is_not_kept(fit, tmp_path):
+    with pytest.raises(UserError, match=r"in epoch 1 is not finite; nothing is kept yet"):
+        fit("--lr", "1e30", "--warmup", "0", "--batch-size", "12")
+    assert not (tmp_path / "run" / "ckpt-latest.pt").exists()
+
+
 def test_validation_features_may_be_given_and_must_be_as_wide(fit, tmp_path):
     narrow = make_features(tmp_path / "narrow", width=8)
     with pytest.raises(UserError, match=r"features of .*narrow are 8 wide, those of .*features 16"):
@@ -168,20 +175,16 @@ def test_validation_features_may_be_given_and_must_be_as_wide(fit, tmp_path):
 
 
 def test_captions_of_an_image_are_learnt_from_or_validated_with_together(features, lm_folder):
-    config = train.TrainConfig(data=str(features), validation_share=0.5)
     lm = train.load_language_model(str(lm_folder("opt")))
     held = read_features(str(features))
-    first, second = train.split_examples(config, train.make_examples(config, lm, held, ""), held)
+    first, second = split_examples(make_examples(lm, held, "image", True, ""), held, share=0.5, seed=0)
     assert len(first) == len(second) == 6
     assert not {tuple(row.tolist()) for row in first.features} & {tuple(row.tolist()) for row in second.features}
 
 
 def test_captions_end_with_the_token_that_stops_generation_unless_told_otherwise(features, lm_folder):
     lm, held = train.load_language_model(str(lm_folder("gpt2"))), read_features(str(features))
-    ends = {
-        end: train.make_examples(train.TrainConfig(data="x", end_token=end), lm, held, "").rows[0]
-        for end in (True, False)
-    }
+    ends = {end: make_examples(lm, held, "image", end, "").rows[0] for end in (True, False)}
     assert ends[True] == [*ends[False], lm.stops[0]] and ends[False][0] == lm.bos
 
 
