@@ -41,20 +41,26 @@ class PromptPolicy:
         return self.clip.encode_image(self.clip.prepare(views))
 
     def logits(self, features: Tensor) -> Tensor:
-        """features: (V, D) from `encode`. Returns (V, C), scaled."""
+        """Logits that are learnt from. features: (V, D) from `encode`. Returns (V, C), scaled."""
+        classes = self._class_features() if torch.is_grad_enabled() else self._starting_class_features()
+        return self.clip.logit_scale * features @ classes.T
+
+    def zero_shot(self, features: Tensor) -> Tensor:
+        """The logits of the model as it was loaded. features: (V, D). Returns (V, C)."""
+        return self.logits(features)
+
+    def answer(self, features: Tensor) -> Tensor:
+        """The logits of the adapted model. features: (V, D). Returns (V, C)."""
         return self.clip.logit_scale * features @ self._class_features().T
 
-    zero_shot = answer = logits
-
-    def _class_features(self) -> Tensor:
-        """(C, D), unit length. Without a graph, those of the same context are computed once."""
-        if torch.is_grad_enabled():
-            return self._encode_classes()
+    def _starting_class_features(self) -> Tensor:
+        """(C, D), unit length, without a graph. Every episode starts from the same context: computed once."""
         if self._known is None or not torch.equal(self._known[0], self.context):
-            self._known = (self.context.detach().clone(), self._encode_classes())
+            self._known = (self.context.detach().clone(), self._class_features())
         return self._known[1]
 
-    def _encode_classes(self) -> Tensor:
+    def _class_features(self) -> Tensor:
+        """(C, D), unit length."""
         with self.clip.autocast():
             features = self.prompts(self.context)
         return F.normalize(features.float(), dim=-1)

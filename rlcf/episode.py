@@ -108,7 +108,7 @@ class Episodes:
         parameters = [p for p in self.tuned.values() if p.requires_grad]
         hyper = self.optimiser
         optimiser = torch.optim.AdamW(
-            parameters, lr=hyper.lr, weight_decay=hyper.weight_decay, eps=hyper.eps, foreach=True
+            parameters, lr=hyper.lr, weight_decay=hyper.weight_decay, eps=hyper.eps, fused=True
         )
         scaler = torch.amp.GradScaler(parameters[0].device.type, init_scale=1000.0, enabled=self.precision == "fp16")
         for step in range(self.steps):

@@ -22,7 +22,7 @@ run() {
 # The settings were chosen on pictures of the validation seed; these are of the test seed.
 classify() {
     run "$1" classification/main.py --data "$demo/single" --datasets folder:clean folder:blur folder:fog folder:noto \
-        --views 16 --selection 0.5 "${@:2}"
+        --views 12 --selection 0.5 "${@:2}"
 }
 retrieve() {
     run "$1" retrieval/main.py --data "$demo/scenes" --datasets json:clean json:blur json:fog --limit 150 "${@:2}"
@@ -34,7 +34,8 @@ caption() {
 }
 encoder=(--tune image-encoder --lr 1e-4 --batchnorm frozen)
 
-"$PYTHON" -m rlcf.demo.world "$demo/single" --styles clean blur fog noto --per-class 2
+"$PYTHON" -m rlcf.demo.world "$demo/single" --styles clean --per-class 1
+"$PYTHON" -m rlcf.demo.world "$demo/single" --styles blur fog noto --per-class 2
 "$PYTHON" -m rlcf.demo.world "$demo/scenes" --styles clean blur fog --scenes 100
 {   # two at a time, a thread each
     classify rlcf-tune --method rlcf "${encoder[@]}"

@@ -225,11 +225,25 @@ def test_the_class_features_of_one_context_are_computed_once_without_a_graph(set
     features = policy.encode(views)
     with torch.no_grad():
         first = policy.logits(features)
-        assert torch.equal(policy.answer(features), first) and passes == [False]
+        assert torch.equal(policy.zero_shot(features), first) and passes == [False]
         policy.context.add_(0.1)
-        assert not torch.equal(policy.logits(features), first) and passes == [False] * 2
+        assert not torch.equal(policy.answer(features), first) and passes == [False] * 2
     policy.logits(features)
     assert passes == [False, False, True]
+
+
+def test_an_answer_in_between_does_not_make_the_starting_class_features_forgotten(setup, views, monkeypatch):
+    _, policy, _, _ = setup("prompt")
+    passes = []
+    forward = TextTower.__call__
+    monkeypatch.setattr(TextTower, "__call__", lambda *a: passes.append(1) or forward(*a))
+    features, start = policy.encode(views), policy.context.detach().clone()
+    with torch.no_grad():
+        first = policy.zero_shot(features)
+        policy.context.add_(0.1)
+        policy.answer(features)
+        policy.context.copy_(start)
+        assert torch.equal(policy.zero_shot(features), first) and len(passes) == 2
 
 
 # ---- the image tower ----
