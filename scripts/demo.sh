@@ -1,10 +1,16 @@
 #!/usr/bin/env bash
 # Set everything up and show RLCF on the embedded world: pictures no model was trained on, tiny models, no download.
-#   bash scripts/demo.sh
+#   bash scripts/demo.sh                  # classification, retrieval and captioning
+#   bash scripts/demo.sh classification   # that one alone
 # Leaves output/demo/: the pictures, a run folder a method, results.md, classification.png, captioning.png.
 source "$(dirname "$0")/env.sh"
 
 demo="$OUTPUT/demo"
+tasks="${ARGUMENTS[0]:-all}"
+if [[ "$tasks" != all && "$tasks" != classification ]]; then
+    echo "error: unknown demo '$tasks'; there are: all classification" >&2
+    exit 2
+fi
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1
 rm -rf "$demo"
 mkdir -p "$demo"
@@ -25,9 +31,11 @@ classify() {
         --views 12 --selection 0.5 "${@:2}"
 }
 retrieve() {
+    [ "$tasks" = all ] || return 0
     run "$1" retrieval/main.py --data "$demo/scenes" --datasets json:clean json:blur json:fog --limit 150 "${@:2}"
 }
 caption() {
+    [ "$tasks" = all ] || return 0
     run "$1" caption/main.py --data "$demo/scenes" --datasets json:clean json:blur --checkpoint "demo-$1" \
         --language-model demo-lm --sample-k 10 --steps 4 --lr 1e-4 --weight-decay 0 \
         --evaluate --evaluate-clip demo-student --evaluate-prefix "" --no-evaluate-java
@@ -41,14 +49,14 @@ encoder=(--tune image-encoder --lr 1e-4 --batchnorm frozen)
     classify rlcf-tune --method rlcf "${encoder[@]}"
     classify tpt-prompt --method tpt --tune prompt --steps 1 --lr 5e-3
     caption clipcap
-    retrieve retrieval-reward-alone --method zeroshot --student demo-reward
+    retrieve retrieval --method rlcf --steps 5 --lr 1e-4 --sample-k 10 --t2i-sample-k 5
 } & first=$!
 {
     classify reward-alone --method zeroshot --student demo-reward
     classify kd-tune --method kd "${encoder[@]}"
     classify rlcf-prompt --method rlcf --tune prompt --lr 7e-3
     caption capdec
-    retrieve retrieval --method rlcf --steps 5 --lr 1e-4 --sample-k 10 --t2i-sample-k 5
+    retrieve retrieval-reward-alone --method zeroshot --student demo-reward
 } & second=$!
 wait "$first"
 wait "$second"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train the embedded captioners from nothing: the language model, then ClipCap and CapDec on scenes as the embedded
-# student sees them. Writes assets/demo-lm, demo-clipcap and demo-capdec. About an hour on two cores.
+# student sees them. Writes assets/demo-lm, demo-clipcap and demo-capdec. About an hour and a half on two cores.
 #   bash scripts/train_demo_captioner.sh
 source "$(dirname "$0")/env.sh"
 

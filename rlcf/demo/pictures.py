@@ -117,16 +117,20 @@ def captioning_picture(folder: Path) -> Image.Image:
     return sheet
 
 
-PICTURES = {"classification.png": classification_picture, "captioning.png": captioning_picture}
+PICTURES = {
+    "rlcf-tune": ("classification.png", classification_picture),
+    "clipcap": ("captioning.png", captioning_picture),
+}
+"""A run that was made -> the picture of it."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
-    for name, draw in PICTURES.items():
+    for name, draw in (picture for run, picture in PICTURES.items() if (folder / run).exists()):
         draw(folder).save(folder / name)
-    print(f"pictures: {', '.join(str(folder / name) for name in PICTURES)}; tables: {folder / 'results.md'}")
+        print(f"picture: {folder / name}")
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def gain(interval: dict[str, float], scale: float = 1.0) -> str:
     '+0.031 (-0.002 to +0.060)'
     """
     mean, low, high = (scale * interval[key] for key in ("mean", "low", "high"))
-    digits = 1 if max(abs(low), abs(high)) >= 1 else 3
+    digits = 3 if 0 < max(abs(low), abs(high)) < 1 else 1
     return f"{mean:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
 
 
@@ -131,16 +131,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
-    tables = "\n\n".join(f"## {title}\n\n{table(folder)}" for title, table in TABLES.items()) + "\n"
+    made = [table for run, table in TABLES.items() if (folder / run).exists()]
+    tables = "\n\n".join(f"## {title}\n\n{table(folder)}" for title, table in made) + "\n"
     print(tables)
     write_atomically(folder / "results.md", tables)
 
 
 TABLES = {
-    "Classification, top-1 in percent": classification_table,
-    "Retrieval, recall in percent": retrieval_table,
-    "Captioning": captioning_table,
+    "rlcf-tune": ("Classification, top-1 in percent", classification_table),
+    "retrieval": ("Retrieval, recall in percent", retrieval_table),
+    "clipcap": ("Captioning", captioning_table),
 }
+"""A run that was made -> the table that tells of it."""
 
 
 if __name__ == "__main__":
