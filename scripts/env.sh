@@ -19,8 +19,16 @@ if [ -z "$LANGUAGE_MODEL" ]; then
 fi
 ARGUMENTS=("$@")  # the launcher's: the GPU's number, a variant where the launcher has some, further flags
 
+check_gpu() {
+    if [[ ! "${ARGUMENTS[0]:-}" =~ ^([0-9]+|cpu)$ ]]; then
+        echo "error: the first argument is the GPU's number, or cpu: bash $0 0 [flags]" >&2
+        exit 2
+    fi
+}
+
 # variant NAME...: VARIANT becomes the word after the GPU's number, or the first NAME when there is none.
 variant() {
+    check_gpu
     VARIANT="$1"
     local word="${ARGUMENTS[1]:---}"
     if [[ "$word" != -* ]]; then
@@ -30,13 +38,6 @@ variant() {
         fi
         VARIANT="$word"
         ARGUMENTS=("${ARGUMENTS[0]}" "${ARGUMENTS[@]:2}")
-    fi
-}
-
-check_gpu() {
-    if [[ ! "${ARGUMENTS[0]:-}" =~ ^([0-9]+|cpu)$ ]]; then
-        echo "error: the first argument is the GPU's number, or cpu: bash $0 0 [flags]" >&2
-        exit 2
     fi
 }
 
