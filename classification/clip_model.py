@@ -47,7 +47,7 @@ class PromptPolicy:
 
     def zero_shot(self, features: Tensor) -> Tensor:
         """The logits of the model as it was loaded. features: (V, D). Returns (V, C)."""
-        return self.logits(features)
+        return self.clip.logit_scale * features @ self._starting_class_features().T
 
     def answer(self, features: Tensor) -> Tensor:
         """The logits of the adapted model. features: (V, D). Returns (V, C)."""
