@@ -44,15 +44,17 @@ encoder=(--tune image-encoder --lr 1e-4 --batchnorm frozen)
 
 "$PYTHON" -m rlcf.demo.world "$demo/single" --styles clean --per-class 1
 "$PYTHON" -m rlcf.demo.world "$demo/single" --styles blur fog noto --per-class 2
-"$PYTHON" -m rlcf.demo.world "$demo/scenes" --styles clean blur fog --scenes 100
+if [ "$tasks" = all ]; then
+    "$PYTHON" -m rlcf.demo.world "$demo/scenes" --styles clean blur fog --scenes 100
+fi
 {   # two at a time, a thread each
     classify rlcf-tune --method rlcf "${encoder[@]}"
     classify tpt-prompt --method tpt --tune prompt --steps 1 --lr 5e-3
+    classify reward-alone --method zeroshot --student demo-reward
     caption clipcap
     retrieve retrieval --method rlcf --steps 5 --lr 1e-4 --sample-k 10 --t2i-sample-k 5
 } & first=$!
 {
-    classify reward-alone --method zeroshot --student demo-reward
     classify kd-tune --method kd "${encoder[@]}"
     classify rlcf-prompt --method rlcf --tune prompt --lr 7e-3
     caption capdec
