@@ -1,1 +1,1 @@
-"""The embedded world: a hundred emoji, two tiny CLIPs that know them, and styles that neither was trained on."""
+"""The embedded world: a hundred emoji, tiny models that know them, and styles that none was trained on."""

@@ -2,7 +2,7 @@
 
     OMP_WAIT_POLICY=PASSIVE python -m rlcf.demo.train_language_model
 
-writes assets/demo-lm and prints the perplexity on scenes that were never trained on. scripts/train-demo-captioners.sh
+writes assets/demo-lm and prints the perplexity on scenes that were never trained on. scripts/train_demo_captioner.sh
 calls it and then trains the embedded captioners.
 
 The model reads several captions of one scene one after another, each between BOS and EOS. So it learns to say again
