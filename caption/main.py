@@ -31,8 +31,9 @@ from rlcf.config import Config, option, parse_config, resolve_device, resolve_pr
 from rlcf.episode import Episodes
 from rlcf.errors import UserError, run_main
 from rlcf.images import ImageLoader, refuse_or_skip
+from rlcf.memory import peak_memory_mb
 from rlcf.reward import advantages, ensemble_weights
-from rlcf.runs import Record, Run, Shard, peak_memory_mb, shuffled
+from rlcf.runs import Record, Run, Shard, shuffled
 from rlcf.views import Views
 
 EPILOG = """examples:

@@ -1,6 +1,11 @@
-"""The student: what is tuned, and how an image's logits over the classes come about."""
+"""The student: what is tuned, and how an image's logits over the classes come about.
 
-from collections.abc import Sequence
+A policy adapts to one sample, or to several at once whose tuned parameters lie side by side. Shapes are those of one
+sample; of several, N stands before them: views (N, V, 3, H, W), logits (N, V, C).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,60 +15,71 @@ from torch import Tensor, nn
 
 from classification.classnames import class_texts
 from rlcf.backbone import Backbone, read_weights
+from rlcf.class_features import ClassFeatures, default_chunk
 from rlcf.errors import UserError
 from rlcf.prompted_text import prompt_classes, word_tokens
-from rlcf.tuning import tune_image_tower
+from rlcf.tuning import norms_per_sample, tune_image_tower
 
 
 class PromptPolicy:
     """Tunes the context vectors of the class prompts; image features are frozen (TPT, NeurIPS 2022; CoOp, IJCV 2022).
 
-    context: (n_ctx, width) starting vectors.
+    context: (n_ctx, width) starting vectors; samples: how many are adapted to at once; chunk: classes whose text graph
+    is held at a time, None for as many as a share of the free memory holds.
     """
 
     views_interact = False
 
-    def __init__(self, clip: Backbone, classnames: Sequence[str], context: Tensor, position: str = "end") -> None:
+    def __init__(
+        self,
+        clip: Backbone,
+        classnames: Sequence[str],
+        context: Tensor,
+        position: str = "end",
+        samples: int = 1,
+        chunk: int | None = None,
+    ) -> None:
         tower = clip.text_tower
         if tower is None:
             raise UserError(f"the text tower of {clip.name} cannot be driven by embeddings; use --tune image-encoder")
         self.clip, self.n_classes = clip, len(classnames)
-        self.context = nn.Parameter(context.detach().clone().to(clip.device))
+        context = context.detach().clone().to(clip.device)
+        self.context = nn.Parameter(context if samples == 1 else context.repeat(samples, 1, 1))
         clip.tokenize(classnames)  # refuses a word that an embedded model lacks
         self.prompts = prompt_classes(tower, clip.tokenizer, classnames, len(context), position, clip.device)
+        chunk = chunk or default_chunk(self.prompts, samples, clip.device)
+        self.class_features = ClassFeatures(clip, self.prompts, chunk)
         self.tuned: dict[str, nn.Parameter] = {"context": self.context}
         self.buffers: dict[str, Tensor] = {}
-        self._known: tuple[Tensor, Tensor] | None = None
 
     @torch.no_grad()
     def encode(self, views: Tensor) -> Tensor:
         """What stays frozen of a sample. views: (V, 3, H, W) as made. Returns (V, D) image features."""
-        return self.clip.encode_image(self.clip.prepare(views))
+        return of_each_view(lambda views: self.clip.encode_image(self.clip.prepare(views)), views)
+
+    def screen(self, views: Tensor) -> Tensor:
+        """Logits in bf16, without a graph, to leave views out. views: (V, 3, H, W) as made. Returns (V, C)."""
+        return self._similarity(screening_features(self.clip, views), self.class_features.at_start(self.context))
 
     def logits(self, features: Tensor) -> Tensor:
-        """Logits that are learnt from. features: (V, D) from `encode`. Returns (V, C), scaled."""
-        classes = self._class_features() if torch.is_grad_enabled() else self._starting_class_features()
-        return self.clip.logit_scale * features @ classes.T
+        """Logits that are learnt from. features: (V, D) from `encode`. Returns (V, C), scaled.
+
+        Without a graph they are those that an episode starts from.
+        """
+        learning = torch.is_grad_enabled()
+        classes = self.class_features if learning else self.class_features.at_start
+        return self._similarity(features, classes(self.context))
 
     def zero_shot(self, features: Tensor) -> Tensor:
         """The logits of the model as it was loaded. features: (V, D). Returns (V, C)."""
-        return self.clip.logit_scale * features @ self._starting_class_features().T
+        return self._similarity(features, self.class_features.at_start(self.context))
 
     def answer(self, features: Tensor) -> Tensor:
         """The logits of the adapted model. features: (V, D). Returns (V, C)."""
-        return self.clip.logit_scale * features @ self._class_features().T
+        return self._similarity(features, self.class_features(self.context))
 
-    def _starting_class_features(self) -> Tensor:
-        """(C, D), unit length, without a graph. Every episode starts from the same context: computed once."""
-        if self._known is None or not torch.equal(self._known[0], self.context):
-            self._known = (self.context.detach().clone(), self._class_features())
-        return self._known[1]
-
-    def _class_features(self) -> Tensor:
-        """(C, D), unit length."""
-        with self.clip.autocast():
-            features = self.prompts(self.context)
-        return F.normalize(features.float(), dim=-1)
+    def _similarity(self, features: Tensor, classes: Tensor) -> Tensor:
+        return self.clip.logit_scale * features @ classes.mT
 
 
 class EncoderPolicy:
@@ -73,7 +89,8 @@ class EncoderPolicy:
     tuning, the stored ones (which tuning moved) for the answer, as published; "frozen": the stored ones throughout;
     "published-norm": as the published norm tuning, those of the one image also for the answer, and the layers of the
     downsample branches not tuned. bn_prior: N > 0 mixes, while tuning, the stored statistics with those of the views,
-    N / (N + 1) to 1 / (N + 1) (Schneider et al., NeurIPS 2020, eq. 3).
+    N / (N + 1) to 1 / (N + 1) (Schneider et al., NeurIPS 2020, eq. 3). samples: how many are adapted to at once, each
+    with normalisation layers of its own.
     """
 
     def __init__(
@@ -83,6 +100,7 @@ class EncoderPolicy:
         tune: str = "image-encoder",
         batchnorm: str = "batch",
         bn_prior: float = 0.0,
+        samples: int = 1,
     ) -> None:
         self.clip, self.class_features, self.n_classes = clip, class_features, len(class_features)
         self.visual: nn.Module = clip.model.visual
@@ -96,6 +114,11 @@ class EncoderPolicy:
             clip, tune == "norm", lambda name: batchnorm == "published-norm" and "downsample" in name
         )
         self.buffers = dict(self.visual.named_buffers())
+        if samples > 1:
+            layers = nn.ModuleList(norms_per_sample(clip, self.tuned, samples))
+            batch_norms = [layer for layer in layers if isinstance(layer, nn.BatchNorm2d)]
+            self.tuned = {name: p for name, p in layers.named_parameters() if p.requires_grad}
+            self.buffers = dict(layers.named_buffers())
         self._train_layers = batch_norms if batchnorm != "frozen" else []
         self._answer_from_batch = batchnorm == "published-norm"
         self.views_interact = bool(self._train_layers)
@@ -103,7 +126,11 @@ class EncoderPolicy:
 
     def encode(self, views: Tensor) -> Tensor:
         """What stays frozen of a sample. views: (V, 3, H, W) as made. Returns (V, 3, *size) pixels."""
-        return self.clip.prepare(views)
+        return of_each_view(self.clip.prepare, views)
+
+    def screen(self, views: Tensor) -> Tensor:
+        """Logits in bf16, without a graph, to leave views out. views: (V, 3, H, W) as made. Returns (V, C)."""
+        return self.clip.logit_scale * screening_features(self.clip, views) @ self.class_features.T
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Logits that are learnt from. pixels: (V, 3, *size) from `encode`. Returns (V, C), scaled."""
@@ -120,10 +147,22 @@ class EncoderPolicy:
     def _forward(self, pixels: Tensor, batch_statistics: bool) -> Tensor:
         for layer in self._train_layers:
             layer.train(batch_statistics)
-        return self.clip.logit_scale * self.clip.encode_image(pixels) @ self.class_features.T
+        return self.clip.logit_scale * of_each_view(self.clip.encode_image, pixels) @ self.class_features.T
 
 
 Policy = PromptPolicy | EncoderPolicy
+
+
+def of_each_view(function: Callable[[Tensor], Tensor], views: Tensor) -> Tensor:
+    """A function of a batch of images, for the views of one sample or of several. views: (..., V, 3, H, W)."""
+    return function(views.flatten(0, -4)).unflatten(0, views.shape[:-3])
+
+
+@torch.no_grad()
+def screening_features(clip: Backbone, views: Tensor) -> Tensor:
+    """Image features in bf16 autocast, whatever the model's own precision. views: (V, 3, H, W). Returns (V, D)."""
+    quick = replace(clip, precision="bf16")
+    return of_each_view(lambda views: quick.encode_image(quick.prepare(views)), views)
 
 
 class _PriorBatchNorm(nn.BatchNorm2d):

@@ -4,9 +4,11 @@ Each image's views are ranked by the entropy of their zero-shot logits; the most
 few steps, the image is answered, and the weights are put back.
 """
 
+import itertools
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,11 +28,12 @@ from rlcf.config import Config, option, parse_config, resolve_device, resolve_pr
 from rlcf.episode import Episodes
 from rlcf.errors import UserError, run_main
 from rlcf.images import ImageLoader, refuse_or_skip
+from rlcf.memory import peak_memory_mb
 from rlcf.metrics import calibration_error, paired_bootstrap, top_k_accuracy
-from rlcf.objectives import atkd, dkd, kd, marginal_entropy, reinforce, select_confident
+from rlcf.objectives import atkd, count_confident, dkd, kd, marginal_entropy, reinforce, select_confident
 from rlcf.reward import advantages, ensemble_weights
-from rlcf.runs import Record, Run, Shard, peak_memory_mb, shuffled, write_atomically
-from rlcf.views import AUGMENTATIONS, Views
+from rlcf.runs import Record, Run, Shard, shuffled, write_atomically
+from rlcf.views import AUGMENTATIONS, PlannedViews, Views
 
 DISTILLATION = {"kd": kd, "dkd": dkd, "atkd": atkd}
 EPILOG = """examples:
@@ -88,6 +91,32 @@ class ClassificationConfig(Config):
         0.0, "N > 0: while tuning, mix a ResNet's stored statistics with the views', N to 1", at_least=0, group="method"
     )
 
+    class_chunk: int | None = option(
+        None,
+        "prompt tuning: classes whose text graph is in memory at a time; as many as a quarter of the free memory holds "
+        "when not given",
+        at_least=1,
+        group="speed",
+    )
+    episodes: int = option(
+        1,
+        "images that are adapted to at once, prompt and norm tuning: the same answers, faster where small towers leave "
+        "a GPU idle",
+        at_least=1,
+        group="speed",
+    )
+    select_precision: str = option(
+        "same",
+        "precision in which the views are ranked: the run's, or bf16 for twice as many as are kept, which are ranked "
+        "again in the run's",
+        choices=("same", "bf16"),
+        group="speed",
+    )
+    views_on_device: bool = option(False, "make the views on the device that adapts, crop only", group="speed")
+    draft_jpeg: bool = option(
+        False, "decode a JPEG much larger than the views at a half, a quarter or an eighth", group="speed"
+    )
+
     prompt: str = option("a photo of a", "words of the class prompts, also of the reward models'", group="prompt")
     class_position: str = option(
         "end", "where the class name stands in the prompt", choices=("end", "middle", "front"), group="prompt"
@@ -118,8 +147,20 @@ class ClassificationConfig(Config):
             raise UserError(f"--bn-prior and --batchnorm {self.batchnorm} exclude each other")
         if self.batchnorm == "published-norm" and self.tune != "norm":
             raise UserError("--batchnorm published-norm is for --tune norm")
-        if self.method != "zeroshot" and int(self.views * self.selection) < 1:
-            raise UserError(f"--selection {self.selection:g} of --views {self.views} keeps no view; raise one of them")
+        if self.method != "zeroshot":
+            count_confident(self.views, self.selection)
+        if self.episodes > 1 and (self.method == "zeroshot" or self.tune == "image-encoder"):
+            raise UserError(
+                "--episodes is for --tune prompt or norm; a whole image tower adapts to one image at a time"
+            )
+        if self.episodes > 1 and self.momentum:
+            raise UserError("--momentum carries weights from sample to sample; use --episodes 1")
+        if self.class_chunk is not None and not tunes_prompt:
+            raise UserError("--class-chunk is for prompt tuning; use --tune prompt")
+        if self.views_on_device and self.augment != "crop":
+            raise UserError(f"--views-on-device makes crops only; use --augment crop, not {self.augment}")
+        if self.select_precision == "bf16" and self.method == "zeroshot":
+            raise UserError("--select-precision ranks views; zeroshot has one")
 
     @property
     def reward_names(self) -> list[str]:
@@ -135,6 +176,7 @@ def objective(config: ClassificationConfig, logits: Tensor, seen: Seen | None) -
     """What a step minimises.
 
     logits: (V, C) of the views that are learnt from; seen: the same views as the reward models see them (None: TPT).
+    Returns a scalar; of (N, V, C), N samples at once, one each.
     """
     if seen is None:
         return marginal_entropy(logits)
@@ -148,40 +190,115 @@ def objective(config: ClassificationConfig, logits: Tensor, seen: Seen | None) -
 
 
 def adapt(
-    config: ClassificationConfig, policy: Policy, rewards: Rewards | None, episodes: Episodes, views: Tensor
+    config: ClassificationConfig,
+    policy: Policy,
+    rewards: Rewards | None,
+    episodes: Episodes,
+    views: Tensor,
+    mixed: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """An image's logits before and after its episode.
+    """An image's logits before and after its episode, or those of N images at once.
 
-    views: (V, 3, H, W) as made, the centre crop first. Returns (C,), and (C,) or None for an episode that was given up.
+    views: (V, 3, H, W) or (N, V, 3, H, W) as made, the centre crop first; mixed: whether the N images are different
+    ones. Returns (C,), and (C,) or None for an episode that was given up; (N, C), and (N, C) or None when one of the N
+    should be, or when a mixed one's fp16 gradients overflow, which alone would cost it a step.
     """
+    if config.method != "zeroshot":
+        keep = count_confident(views.shape[-4], config.selection)
+        if config.select_precision == "bf16":
+            views = shortlist(policy, views, 2 * keep)
     encoded = policy.encode(views)
+    centre = encoded.narrow(views.dim() - 4, 0, 1)
     with torch.no_grad(), episodes.original_weights():
-        before = policy.zero_shot(encoded[:1])[0]
+        before = policy.zero_shot(centre).squeeze(-2)
     if config.method == "zeroshot":
         return before, before
-    kept, seen = torch.arange(len(views)), None
+    chosen, seen = encoded, None
 
     def loss(step: int) -> Tensor:
-        nonlocal kept, seen
+        nonlocal chosen, seen
         if step == 0:
             # The choice needs no graph, unless views interact: then it is this pass that is learnt from.
             with torch.set_grad_enabled(policy.views_interact):
                 logits = policy.logits(encoded)
-            kept = select_confident(logits.detach(), config.selection)
-            seen = rewards.see(views[kept.to(views.device)]) if rewards else None
+            kept = select_confident(logits.detach(), keep)
+            chosen = take(encoded, kept)
+            seen = rewards.see(take(views, kept.to(views.device))) if rewards else None
             if policy.views_interact:
-                return objective(config, logits[kept], seen)
-        return objective(config, policy.logits(encoded[kept]), seen)
+                return objective(config, take(logits, kept), seen).sum()
+        return objective(config, policy.logits(chosen), seen).sum()
 
-    return before, episodes.run(loss, lambda: policy.answer(encoded[:1])[0])
+    return before, episodes.run(loss, lambda: policy.answer(centre).squeeze(-2), skip_overflow=not mixed)
+
+
+def take(views: Tensor, kept: Tensor) -> Tensor:
+    """The views kept of each sample, or what was made of them. views: (V, ...) or (N, V, ...); kept: (K,) or (N, K)."""
+    return views[kept] if kept.dim() == 1 else views[torch.arange(len(kept), device=kept.device).unsqueeze(-1), kept]
+
+
+def shortlist(policy: Policy, views: Tensor, count: int) -> Tensor:
+    """The centre crop and the `count` views that are most confident in bf16. views: (V, 3, H, W) or (N, V, 3, H, W)."""
+    if policy.views_interact:
+        raise UserError(
+            "--select-precision bf16 leaves views out, whose BatchNorm statistics count; use --batchnorm frozen"
+        )
+    ranked = select_confident(policy.screen(views)[..., 1:, :], count) + 1
+    kept = torch.cat([torch.zeros_like(ranked[..., :1]), ranked], dim=-1)
+    return take(views, kept.to(views.device))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """An image's logits before and after its episode, (C,); after: None when it was given up. seconds: its share."""
+
+    before: Tensor
+    after: Tensor | None
+    seconds: float
+
+
+def adapt_all(
+    config: ClassificationConfig,
+    policy: Policy,
+    rewards: Rewards | None,
+    episodes: Episodes,
+    samples: Iterator[tuple[int, Tensor | PlannedViews | str]],
+) -> Iterator[tuple[int, Outcome | str]]:
+    """(index, outcome) of each image, `config.episodes` at a time; what is wrong with one that cannot be read."""
+    while group := list(itertools.islice(samples, config.episodes)):
+        yield from ((index, sample) for index, sample in group if isinstance(sample, str))
+        readable = [(index, sample) for index, sample in group if not isinstance(sample, str)]
+        started = time.perf_counter()
+        views = [s.render(policy.clip.device) if isinstance(s, PlannedViews) else s for _, s in readable]
+        pairs = adapt_group(config, policy, rewards, episodes, views)
+        for (index, _), (before, after) in zip(readable, pairs, strict=True):
+            yield index, Outcome(before, after, (time.perf_counter() - started) / len(readable))
+
+
+def adapt_group(
+    config: ClassificationConfig, policy: Policy, rewards: Rewards | None, episodes: Episodes, group: Sequence[Tensor]
+) -> list[tuple[Tensor, Tensor | None]]:
+    """`adapt` for up to `config.episodes` images at once. group: the views of each."""
+    if config.episodes == 1:
+        return [adapt(config, policy, rewards, episodes, views) for views in group]
+    if not group:
+        return []
+    filled = [*group, *[group[-1]] * (config.episodes - len(group))]
+    before, after = adapt(config, policy, rewards, episodes, torch.stack(filled), mixed=True)
+    if after is not None:
+        return list(zip(before, after, strict=True))[: len(group)]
+    pairs = []
+    for views in group:  # each on its own, in every place
+        before, after = adapt(config, policy, rewards, episodes, views.expand(config.episodes, *views.shape))
+        pairs.append((before[0], None if after is None else after[0]))
+    return pairs
 
 
 def make_policy(config: ClassificationConfig, student: Backbone, classnames: list[str]) -> Policy:
     if config.tune == "prompt" and config.templates == "single":
         context = initial_context(student, config.context, config.n_ctx, config.prompt, config.seed)
-        return PromptPolicy(student, classnames, context, config.class_position)
+        return PromptPolicy(student, classnames, context, config.class_position, config.episodes, config.class_chunk)
     features = class_features(student, classnames, config.prompt, config.class_position, config.templates)
-    return EncoderPolicy(student, features, config.tune, config.batchnorm, config.bn_prior)
+    return EncoderPolicy(student, features, config.tune, config.batchnorm, config.bn_prior, config.episodes)
 
 
 def make_rewards(config: ClassificationConfig, clips: list[Backbone], classnames: list[str]) -> Rewards | None:
@@ -210,27 +327,30 @@ def run_dataset(
         write_atomically(records.folder / "classnames.txt", "".join(f"{name}\n" for name in dataset.classnames))
     ids = dataset.ids
     todo = records.todo(shuffled(len(ids), config.seed, config.limit), ids)
-    views = Views(student.centre_view, student.size, config.n_views, config.augment, config.seed)
-    loader = ImageLoader(dataset.files, todo, views).one_by_one(config.workers, student.device.type == "cuda")
+    views = Views(
+        student.centre_view, student.size, config.n_views, config.augment, config.seed, config.views_on_device
+    )
+    loader = ImageLoader(dataset.files, todo, views, student.size if config.draft_jpeg else None)
+    samples = loader.one_by_one(config.workers, student.device.type == "cuda")
+    outcomes = adapt_all(config, policy, rewards, episodes, samples)
     tally: Counter[str] = Counter()
     for record in records.written:
         count(tally, record)
     done = len(records.done)
-    with records, tqdm(loader, desc=dataset.name, initial=done, total=done + len(todo)) as progress:
-        for index, sample in progress:
+    with records, tqdm(outcomes, desc=dataset.name, initial=done, total=done + len(todo)) as progress:
+        for index, outcome in progress:
             record = {"index": index, "id": ids[index], "label": dataset.samples[index][1]}
-            if isinstance(sample, str):
-                refuse_or_skip(sample, config.skip_bad_images)
-                records.add(record | {"status": "unreadable", "reason": sample})
+            if isinstance(outcome, str):
+                refuse_or_skip(outcome, config.skip_bad_images)
+                records.add(record | {"status": "unreadable", "reason": outcome})
                 continue
-            started = time.perf_counter()
-            before, after = adapt(config, policy, rewards, episodes, sample)
+            before, after = outcome.before, outcome.after
             if not before.isfinite().all():
                 raise UserError(f"the student's logits of {ids[index]} are not finite; use --precision fp32")
             answer = before if after is None else after
             record |= {"status": "ok" if after is not None else "non-finite"}
-            record |= describe("zero_shot", before) | describe("adapted", answer)
-            records.add(record | {"seconds": time.perf_counter() - started}, {"zero_shot": before, "adapted": answer})
+            record |= describe("zero_shot", before) | describe("adapted", answer) | {"seconds": outcome.seconds}
+            records.add(record, {"zero_shot": before, "adapted": answer})
             progress.set_postfix_str(count(tally, record), refresh=False)
     episodes.load_state_dict(loaded)  # a momentum buffer ends with its dataset
     summary = summarise(records.finish())

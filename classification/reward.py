@@ -30,8 +30,12 @@ class Rewards:
 
     @torch.no_grad()
     def see(self, views: Tensor) -> "Seen":
-        """views: (V, 3, H, W) as made; each model gets them at its own resolution and normalisation, once a sample."""
-        return Seen(self, [clip.encode_image(clip.prepare(views)) for clip in self.clips])
+        """views: (V, 3, H, W) as made; each model gets them at its own resolution and normalisation, once a sample.
+
+        Shapes, here and below, are those of one sample; of several at once, N stands before them.
+        """
+        flat, shape = views.flatten(0, -4), views.shape[:-3]
+        return Seen(self, [clip.encode_image(clip.prepare(flat)).unflatten(0, shape) for clip in self.clips])
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Seen:
         models = zip(self.image_features, self.rewards.class_features, strict=True)
         weight = self.rewards.clipscore_weight
         return weighted_mean(
-            [clip_score(image.unsqueeze(1), text[answers], weight) for image, text in models], self.rewards.weights
+            [clip_score(image.unsqueeze(-2), text[answers], weight) for image, text in models], self.rewards.weights
         )
 
     def teacher_logits(self) -> Tensor:

@@ -31,9 +31,10 @@ from rlcf.config import Config, option, parse_config, resolve_device, resolve_pr
 from rlcf.episode import Episodes
 from rlcf.errors import UserError, run_main
 from rlcf.images import ImageLoader, refuse_or_skip
+from rlcf.memory import peak_memory_mb
 from rlcf.objectives import kd, reinforce
 from rlcf.reward import advantages, ensemble_weights
-from rlcf.runs import Run, Shard, peak_memory_mb, shuffled, write_atomically
+from rlcf.runs import Run, Shard, shuffled, write_atomically
 from rlcf.views import Views
 
 EPILOG = """examples:
@@ -108,6 +109,7 @@ def adapt(
     sample: what the policy encodes. Returns (G,), and (G,) or None for an episode that was given up.
     """
     encoded = policy.encode(sample)
+    episodes.begin(policy.starts(encoded))
     with torch.no_grad(), episodes.original_weights():
         before = policy.logits(encoded)[0]
     if seen is None:
@@ -139,7 +141,7 @@ def freeze(
 def make_policy(config: RetrievalConfig, student: Backbone, gallery: Tensor) -> Policy:
     if config.direction == "i2t":
         return ImagePolicy(student, gallery, config.tune)
-    return TextPolicy(student, gallery, config.tune, config.tune_embeddings)
+    return TextPolicy(student, gallery, config.tune, config.tune_embeddings, whole_table=config.momentum)
 
 
 def load_samples(

@@ -8,6 +8,7 @@ import pickle
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tqdm import tqdm
 
 from rlcf.errors import UserError
 from rlcf.prompted_text import TextTower, word_tokens
+from rlcf.transformer import encode_class_token, pools_class_token
 
 OPENAI_ARCHITECTURES = {
     "RN50": "RN50",
@@ -41,6 +43,9 @@ OPENAI_ARCHITECTURES = {
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 EMBEDDED = ("demo-student", "demo-reward")
 TEXT_BATCH = 256
+CACHED_PIXELS = 4 * 224 * 224
+"""On a CPU, of the images that pass a tower together when nothing is learnt: so few that its activations stay in the
+cache (16 times 4 images were 1.2 times faster than 64 at once through ViT-B/16)."""
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
@@ -75,7 +80,7 @@ class Backbone:
         """exp(temperature), a scalar. (SigLIP's bias is the same for all classes: the softmax does not see it.)"""
         return self.model.logit_scale.exp().float().squeeze()
 
-    @property
+    @cached_property
     def text_tower(self) -> TextTower | None:
         """None for a text tower that cannot be driven by embeddings (Hugging Face text encoders, CoCa)."""
         try:
@@ -100,17 +105,29 @@ class Backbone:
         resized as published (bicubic, align_corners). Returns (N, 3, *size), normalised.
         """
         images = images.to(self.device)
-        images = images.float() / 255.0 if images.dtype == torch.uint8 else images.float()
+        white = 255.0 if images.dtype == torch.uint8 else 1.0
+        images = (
+            images.float()
+        )  # uint8 becomes a new tensor, which may be changed in place; a float one is the caller's
         if tuple(images.shape[-2:]) != self.size:
             images = F.interpolate(images, size=self.size, mode="bicubic", align_corners=True)
         mean, std = (images.new_tensor(self.preprocess[key]).view(3, 1, 1) for key in ("mean", "std"))
-        return (images - mean) / std
+        scale, shift = 1.0 / (white * std), mean / std
+        return images.mul_(scale).sub_(shift) if white > 1.0 else images * scale - shift
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """pixels: (N, 3, *size) from `prepare`. Returns (N, D), unit length; with a graph where gradients are on."""
+        few = len(pixels)
+        if self.device.type == "cpu" and self.precision == "fp32" and not torch.is_grad_enabled():
+            few = max(1, CACHED_PIXELS // (self.size[0] * self.size[1]))
         with self.autocast():
-            features = self.model.encode_image(pixels)
+            features = torch.cat([self._image_features(part) for part in pixels.split(few)])
         return F.normalize(features.float(), dim=-1)
+
+    @cached_property
+    def _image_features(self) -> Callable[[Tensor], Tensor]:
+        visual = self.model.visual
+        return partial(encode_class_token, visual) if pools_class_token(visual) else self.model.encode_image
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """(N, context length) ids on the model's device. Raises UserError for a word the vocabulary lacks."""
@@ -128,11 +145,17 @@ class Backbone:
         long = [text for text in texts if len(text.encode()) >= room]  # a token is at least a byte
         return sum(len(word_tokens(self.tokenizer, text)) > room for text in long)
 
-    def encode_tokens(self, tokens: Tensor) -> Tensor:
-        """tokens: (N, L) from `tokenize`. Returns (N, D), unit length; with a graph where gradients are on."""
+    def encode_tokens(self, tokens: Tensor, embeddings: Tensor | None = None) -> Tensor:
+        """tokens: (N, L) from `tokenize`. Returns (N, D), unit length; with a graph where gradients are on.
+
+        embeddings: (N, L, width) of the tokens, where they are others than the `text_tower`'s own.
+        """
         tower = self.text_tower
         with self.autocast():
-            features = self.model.encode_text(tokens) if tower is None else tower(tower.embed(tokens), tokens)
+            if tower is None:
+                features = self.model.encode_text(tokens)
+            else:
+                features = tower(tower.embed(tokens) if embeddings is None else embeddings, tokens)
         return F.normalize(features.float(), dim=-1)
 
     @torch.no_grad()

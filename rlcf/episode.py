@@ -1,6 +1,6 @@
 """An episode: from the starting weights, a few steps on one sample, its answer, and the weights put back."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -68,19 +68,34 @@ class Episodes:
         self._start = {name: tensor.detach().clone() for name, tensor in self._state.items()}
         self._original = {k: v.clone() for k, v in self._start.items()} if self.momentum else self._start
         self._buffer = {k: v.clone() for k, v in self._start.items()} if self.momentum else {}
+        parameters = [parameter for parameter in self.tuned.values() if parameter.requires_grad]
+        hyper = self.optimiser
+        self._adamw = torch.optim.AdamW(
+            parameters, lr=hyper.lr, weight_decay=hyper.weight_decay, eps=hyper.eps, fused=True
+        )
         self._since_update = 0
         self.at_original = True
         """Whether episodes start from the original weights: always, until a momentum buffer flows into them."""
 
-    def run(self, loss: Callable[[int], Tensor], answer: Callable[[], Answer]) -> Answer | None:
+    def begin(self, values: Mapping[str, Tensor]) -> None:
+        """Let tuned parameters that belong to one sample alone start from its own values."""
+        if values:
+            self._start.update(values)
+            self._restore(self._start)
+
+    def run(
+        self, loss: Callable[[int], Tensor], answer: Callable[[], Answer], skip_overflow: bool = True
+    ) -> Answer | None:
         """Adapt, answer, restore.
 
-        loss: from the step's number to a scalar with a graph; answer: called with the adapted weights, without a graph.
-        Returns the answer, or None when a loss or the answer was not finite (counted in `non_finite`).
+        loss: from the step's number to a scalar with a graph; answer: called with the adapted weights, without a graph;
+        skip_overflow: whether a step whose scaled fp16 gradients overflow is left out, or the episode is given up.
+        Returns the answer, or None for an episode that was given up or whose loss or answer was not finite (counted in
+        `non_finite`).
         """
         self._restore(self._start)
         try:
-            if not self._adapt(loss):
+            if not self._adapt(loss, skip_overflow):
                 self.non_finite += 1
                 return None
             with torch.no_grad():
@@ -104,28 +119,35 @@ class Episodes:
             if not self.at_original:
                 self._restore(self._start)
 
-    def _adapt(self, loss: Callable[[int], Tensor]) -> bool:
-        parameters = [p for p in self.tuned.values() if p.requires_grad]
-        hyper = self.optimiser
-        optimiser = torch.optim.AdamW(
-            parameters, lr=hyper.lr, weight_decay=hyper.weight_decay, eps=hyper.eps, fused=True
-        )
-        scaler = torch.amp.GradScaler(parameters[0].device.type, init_scale=1000.0, enabled=self.precision == "fp16")
+    def _adapt(self, loss: Callable[[int], Tensor], skip_overflow: bool) -> bool:
+        optimiser = self._fresh_optimiser()
+        device = next(iter(self.tuned.values())).device.type
+        scaler = torch.amp.GradScaler(device, init_scale=1000.0, enabled=self.precision == "fp16")
         for step in range(self.steps):
             value = loss(step)
             if not torch.isfinite(value):
                 return False
-            optimiser.zero_grad(set_to_none=True)
             scaler.scale(value).backward()
             scaler.step(optimiser)
+            scale = scaler.get_scale()
             scaler.update()
-        optimiser.zero_grad(set_to_none=True)
+            optimiser.zero_grad(set_to_none=True)
+            if scaler.get_scale() < scale and not skip_overflow:
+                return False
         return True
 
     @torch.no_grad()
+    def _fresh_optimiser(self) -> torch.optim.Optimizer:
+        """AdamW as if it were new: its moments are set back in place, since making them anew costs more than a step."""
+        self._adamw.zero_grad(set_to_none=True)
+        for moments in self._adamw.state.values():
+            for tensor in moments.values():
+                tensor.zero_()
+        return self._adamw
+
+    @torch.no_grad()
     def _restore(self, values: dict[str, Tensor]) -> None:
-        for name, tensor in self._state.items():
-            tensor.copy_(values[name])
+        torch._foreach_copy_(list(self._state.values()), [values[name] for name in self._state])
 
     @torch.no_grad()
     def _update_momentum(self) -> None:

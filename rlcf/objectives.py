@@ -1,4 +1,7 @@
-"""Losses of test-time adaptation, and the choice of confident views: pure functions of logits."""
+"""Losses of test-time adaptation, and the choice of confident views: pure functions of logits.
+
+Shapes are those of one sample; further dimensions before them, of several samples, give a loss for each.
+"""
 
 import math
 
@@ -18,18 +21,20 @@ def entropy(logits: Tensor) -> Tensor:
     return -(log_probs.exp() * log_probs).sum(dim=-1)
 
 
-def select_confident(logits: Tensor, fraction: float) -> Tensor:
-    """Indices of the views with the lowest entropy, most confident first (TPT, NeurIPS 2022, section 3.2).
-
-    logits: (V, C). Returns (int(V * fraction),) long.
-    Raises UserError when no view would be kept.
-    """
-    keep = int(len(logits) * fraction)
+def count_confident(views: int, fraction: float) -> int:
+    """How many views are kept, int(views * fraction) (TPT, section 3.2). Raises UserError when that is none."""
+    keep = int(views * fraction)
     if keep < 1:
-        raise UserError(
-            f"selecting the fraction {fraction:g} of {len(logits)} views keeps none; raise --selection or --views"
-        )
-    return torch.argsort(entropy(logits))[:keep]
+        raise UserError(f"--selection {fraction:g} of --views {views} keeps no view; raise one of them")
+    return keep
+
+
+def select_confident(logits: Tensor, keep: int) -> Tensor:
+    """Indices of the `keep` views with the lowest entropy, most confident first (TPT, NeurIPS 2022, section 3.2).
+
+    logits: (V, C). Returns (keep,) long.
+    """
+    return torch.argsort(entropy(logits), dim=-1)[..., :keep]
 
 
 def reinforce(logits: Tensor, answers: Tensor, advantages: Tensor) -> Tensor:
@@ -42,7 +47,7 @@ def reinforce(logits: Tensor, answers: Tensor, advantages: Tensor) -> Tensor:
     0.0
     """
     negative_log_likelihood = -logits.log_softmax(dim=-1).gather(-1, answers)
-    return (advantages * negative_log_likelihood).mean()
+    return (advantages * negative_log_likelihood).mean(dim=(-2, -1))
 
 
 def marginal_entropy(logits: Tensor) -> Tensor:
@@ -51,9 +56,9 @@ def marginal_entropy(logits: Tensor) -> Tensor:
     logits: (V, C). Returns a scalar, nats.
     """
     log_probs = logits.log_softmax(dim=-1)
-    mean_log_probs = log_probs.logsumexp(dim=0) - math.log(len(logits))
+    mean_log_probs = log_probs.logsumexp(dim=-2) - math.log(logits.shape[-2])
     mean_log_probs = mean_log_probs.clamp(min=torch.finfo(mean_log_probs.dtype).min)
-    return -(mean_log_probs.exp() * mean_log_probs).sum()
+    return -(mean_log_probs.exp() * mean_log_probs).sum(dim=-1)
 
 
 def kd(student: Tensor, teacher: Tensor) -> Tensor:
@@ -61,7 +66,7 @@ def kd(student: Tensor, teacher: Tensor) -> Tensor:
 
     student, teacher: (V, C) logits, each with its own model's scale. Returns a scalar.
     """
-    return -(teacher.softmax(dim=-1) * student.log_softmax(dim=-1)).sum(dim=-1).mean()
+    return -(teacher.softmax(dim=-1) * student.log_softmax(dim=-1)).sum(dim=-1).mean(dim=-1)
 
 
 def dkd(student: Tensor, teacher: Tensor, alpha: float = 1.0, beta: float = 0.5) -> Tensor:
@@ -74,13 +79,13 @@ def dkd(student: Tensor, teacher: Tensor, alpha: float = 1.0, beta: float = 0.5)
     def target_or_not(logits: Tensor) -> Tensor:  # (V, 2) log-probabilities: the target, all the rest
         log_probs = logits.log_softmax(dim=-1)
         rest = log_probs.masked_fill(target, -torch.inf).logsumexp(dim=-1)
-        return torch.stack([log_probs[target], rest], dim=-1)
+        return torch.stack([log_probs[target].view(rest.shape), rest], dim=-1)
 
     def among_the_rest(logits: Tensor) -> Tensor:  # (V, C - 1)
-        return logits[~target].view(len(logits), -1).log_softmax(dim=-1)
+        return logits[~target].view(*logits.shape[:-1], -1).log_softmax(dim=-1)
 
     def divergence(log_q: Tensor, log_p: Tensor) -> Tensor:
-        return F.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
+        return F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(dim=-1).mean(dim=-1)
 
     tckd = divergence(target_or_not(student), target_or_not(teacher))
     nckd = divergence(among_the_rest(student), among_the_rest(teacher))
@@ -102,4 +107,4 @@ def atkd(student: Tensor, teacher: Tensor, scale: str = "std", multiplier: float
     log_q = (multiplier * student / (scale_of(student) + eps)).log_softmax(dim=-1)
     log_p = (multiplier * teacher / (scale_of(teacher) + eps)).log_softmax(dim=-1)
     divergence = F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(dim=-1, keepdim=True)
-    return (divergence * scale_of(student) ** 2).mean()
+    return (divergence * scale_of(student) ** 2).mean(dim=(-2, -1))

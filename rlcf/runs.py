@@ -10,8 +10,6 @@ import logging
 import os
 import platform
 import re
-import resource
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -34,7 +32,7 @@ Record = dict[str, Any]
 logger = logging.getLogger("rlcf")
 
 EVALUATION = ("evaluate", "evaluate_clip", "evaluate_java", "evaluate_prefix")
-MAY_CHANGE = ("output", "workers", "datasets", "skip_bad_images", *EVALUATION)
+MAY_CHANGE = ("output", "workers", "datasets", "skip_bad_images", "class_chunk", "episodes", *EVALUATION)
 """Settings that do not change a sample's record: a run may go on with other values of these."""
 
 
@@ -321,14 +319,6 @@ def save_rows_atomically(
                 stream.write(row.tobytes())
             column += width
     temporary.replace(file)
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Most memory used so far, MB: of the GPU, or of this process on the CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def versions(

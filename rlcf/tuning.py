@@ -1,8 +1,13 @@
 """What of a CLIP an episode tunes: its image tower, its text tower, or only their normalisation layers."""
 
+import copy
 from collections.abc import Callable, Iterable
+from functools import partial
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from open_clip.transformer import LayerNorm, LayerNormFp32
+from torch import Tensor, nn
 
 from rlcf.backbone import Backbone
 from rlcf.errors import UserError
@@ -61,6 +66,74 @@ def _choose(
 
 def _require_gradients(clip: Backbone, tuned: dict[str, nn.Parameter]) -> dict[str, nn.Parameter]:
     clip.model.requires_grad_(False)
+    for _, layer in normalisation_layers(clip.model):
+        vars(layer).pop("forward", None)  # of an earlier `norms_per_sample`
     for parameter in tuned.values():
         parameter.requires_grad_(True)
     return tuned
+
+
+def norms_per_sample(clip: Backbone, tuned: Iterable[str], samples: int) -> list[nn.Module]:
+    """Give the image tower's normalisation layers parameters of their own for each of several samples.
+
+    A batch then holds the views of the first sample, of the second, and so on, equally many. Where a layer has its C
+    parameters, the new one has samples * C; only those named in `tuned` require gradients. Until the tower is tuned in
+    another way, its layers act through the new ones. Returns these, in the tower's order.
+    Raises UserError for a tower that normalises in another way than CLIP's ViTs and ResNets.
+    """
+    names = set(tuned)
+    made: list[nn.Module] = []
+    clip.model.requires_grad_(False)
+    for name, layer in normalisation_layers(clip.model.visual):
+        vars(layer).pop("forward", None)
+        new: nn.Module
+        forward: Callable[[Tensor], Tensor]
+        if isinstance(layer, nn.BatchNorm2d):
+            new = wide = _wider(layer, samples)
+            forward = partial(_side_by_side, wide, samples)
+        elif isinstance(layer, nn.LayerNorm) and type(layer) in (nn.LayerNorm, LayerNorm, LayerNormFp32):
+            new = LayerNormPerSample(layer, samples)
+            forward = new.forward
+        else:
+            raise UserError(f"--episodes above 1 does not know the {type(layer).__name__} of {clip.name}; use 1")
+        for leaf, parameter in new.named_parameters():
+            parameter.requires_grad_(f"{name}.{leaf}" in names)
+        vars(layer)["forward"] = forward
+        made.append(new)
+    return made
+
+
+class LayerNormPerSample(nn.Module):
+    """A LayerNorm with a scale and a shift a sample. weight, bias: (samples * width,)."""
+
+    def __init__(self, layer: nn.LayerNorm, samples: int) -> None:
+        super().__init__()
+        self.shape, self.eps, self.samples = layer.normalized_shape, layer.eps, samples
+        for name, parameter in layer.named_parameters():
+            self.register_parameter(name, nn.Parameter(parameter.detach().repeat(samples)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (samples * V, ..., width)."""
+        normalised = F.layer_norm(x.float(), self.shape, eps=self.eps).unflatten(0, (self.samples, -1))
+        for name, apply in (("weight", torch.mul), ("bias", torch.add)):
+            parameter = getattr(self, name, None)
+            if parameter is not None:
+                normalised = apply(normalised, parameter.view(self.samples, *[1] * (normalised.dim() - 2), -1))
+        return normalised.flatten(0, 1).to(x.dtype)
+
+
+def _wider(layer: nn.BatchNorm2d, samples: int) -> nn.BatchNorm2d:
+    """A BatchNorm with the channels of several samples."""
+    wide = copy.deepcopy(layer)
+    wide.num_features *= samples
+    for name, parameter in layer.named_parameters():
+        setattr(wide, name, nn.Parameter(parameter.detach().repeat(samples)))
+    for name in ("running_mean", "running_var"):
+        setattr(wide, name, getattr(layer, name).repeat(samples))
+    return wide
+
+
+def _side_by_side(wide: nn.BatchNorm2d, samples: int, x: Tensor) -> Tensor:
+    """The samples' views as channels, so that the statistics are each sample's own. x: (samples * V, C, H, W)."""
+    channels = x.unflatten(0, (samples, -1)).transpose(0, 1).flatten(1, 2)
+    return wide(channels).unflatten(1, (samples, -1)).transpose(0, 1).flatten(0, 1)

@@ -1,18 +1,53 @@
 """Augmented views of one image: the plain centre crop first, then random ones that depend on (seed, index) alone."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image, ImageFilter, ImageOps
+import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
-from torchvision.transforms import functional as TF
 
-Generator = np.random.Generator
+from rlcf.augment import augmix, hard, to_image, to_tensor
+
+Box = tuple[int, int, int, int]
+"""left, top, right, bottom, pixels."""
 
 AUGMENTATIONS = ("crop", "augmix", "hard")
+LEAST_AREA = {"crop": 0.08, "augmix": 0.08, "hard": 0.2}
+"""Share of the image that the smallest crop covers."""
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedViews:
+    """Plain views that are not made yet: a worker process plans them, the device that needs them makes them.
+
+    centre: (3, H, W) uint8, the first view. image: (3, h, w) uint8, what the others are cut from. boxes: (V - 1, 4)
+    int64, left, top, right, bottom in pixels. flips: (V - 1,) bool. size: (H, W), pixels.
+    """
+
+    centre: Tensor
+    image: Tensor
+    boxes: Tensor
+    flips: Tensor
+    size: tuple[int, int]
+
+    def render(self, device: torch.device | str = "cpu") -> Tensor:
+        """The views, (V, 3, H, W) uint8, made on `device`."""
+        dtype = resizing_dtype(torch.device(device))
+        image = self.image.to(device, non_blocking=True).to(dtype)
+        views = torch.empty(1 + len(self.boxes), 3, *self.size, dtype=dtype, device=device)
+        views[0] = self.centre
+        for view, box, flip in zip(views[1:], self.boxes.tolist(), self.flips.tolist(), strict=True):
+            view.copy_(crop_and_resize(image, box, flip, self.size))
+        return views.round().to(torch.uint8) if views.is_floating_point() else views
+
+    def pin_memory(self) -> "PlannedViews":
+        """The same plan, its pixels in page-locked memory; DataLoader asks for it."""
+        return dataclasses.replace(self, centre=self.centre.pin_memory(), image=self.image.pin_memory())
 
 
 @dataclass(frozen=True)
@@ -22,6 +57,7 @@ class Views:
     centre: the model's own evaluation transform, from a PIL image to (3, H, W) in [0, 1].
     size: (H, W) of every view, pixels. count: number of views, the centre crop included.
     augment: "crop" - resized crop and flip; "augmix" - the same, then AugMix; "hard" - BYOL's colour augmentation.
+    on_device: plan the views, and leave it to `PlannedViews.render` to make them; for "crop" alone.
     """
 
     centre: Callable[[Image.Image], Tensor]
@@ -29,22 +65,55 @@ class Views:
     count: int = 64
     augment: str = "crop"
     seed: int = 0
+    on_device: bool = False
 
-    def __call__(self, image: Image.Image, index: int) -> Tensor:
-        """Views of the image that is sample `index`: (count, 3, H, W), uint8 in 0..255, or float in [0, 1] (AugMix)."""
+    def __post_init__(self) -> None:
+        if self.on_device and self.augment != "crop":
+            raise ValueError(f"{self.augment} views are not made on the device; only crop views are")
+
+    def __call__(self, image: Image.Image, index: int) -> Tensor | PlannedViews:
+        """Views of the image that is sample `index`: (count, 3, H, W), uint8 in 0..255, or float in [0, 1] (AugMix).
+
+        With `on_device` their plan.
+        """
         rng = np.random.default_rng([self.seed, index])
         centre = (self.centre(image) * 255.0).round().to(torch.uint8)
-        if self.augment == "augmix":
-            mixed = [_augmix(_crop_and_flip(image, self.size, rng), rng) for _ in range(self.count - 1)]
-            return torch.stack([centre.float() / 255.0, *mixed])
-        make = _hard if self.augment == "hard" else _crop_and_flip
-        return torch.stack([centre, *(_to_tensor(make(image, self.size, rng)) for _ in range(self.count - 1))])
+        # The centre crop alone needs no pixels of the image: do not copy what may be a large one.
+        pixels = to_tensor(image) if self.count > 1 else centre
+        if self.augment == "crop":
+            plan = self._plan(centre, pixels, rng)
+            return plan if self.on_device else plan.render()
+        mixed = self.augment == "augmix"
+        views = torch.empty(self.count, 3, *self.size, dtype=torch.float32 if mixed else torch.uint8)
+        views[0] = centre / 255.0 if mixed else centre
+        for view in views[1:]:
+            box, flip = sample_view(*image.size, LEAST_AREA[self.augment], rng)
+            small = to_image(crop_and_resize(pixels, box, flip, self.size))
+            view.copy_(augmix(small, rng) if mixed else to_tensor(hard(small, rng)))
+        return views
+
+    def _plan(self, centre: Tensor, pixels: Tensor, rng: np.random.Generator) -> PlannedViews:
+        height, width = pixels.shape[1:]
+        drawn = [sample_view(width, height, LEAST_AREA["crop"], rng) for _ in range(self.count - 1)]
+        boxes = torch.tensor([box for box, _ in drawn], dtype=torch.int64).view(-1, 4)
+        flips = torch.tensor([flip for _, flip in drawn], dtype=torch.bool)
+        return PlannedViews(centre, pixels, boxes, flips, self.size)
+
+
+def sample_view(width: int, height: int, least: float, rng: np.random.Generator) -> tuple[Box, bool]:
+    """Where a view of at least the share `least` of the image is cut, and whether it is mirrored: one time in two."""
+    box = sample_crop(width, height, (least, 1.0), rng)
+    return box, bool(rng.random() < 0.5)
 
 
 def sample_crop(
-    width: int, height: int, scale: tuple[float, float], rng: Generator, ratio: tuple[float, float] = (3 / 4, 4 / 3)
-) -> tuple[int, int, int, int]:
-    """A random crop box (left, top, right, bottom), pixels, distributed as torchvision's RandomResizedCrop."""
+    width: int,
+    height: int,
+    scale: tuple[float, float],
+    rng: np.random.Generator,
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Box:
+    """A random crop box, distributed as torchvision's RandomResizedCrop."""
     for _ in range(10):
         area = width * height * rng.uniform(*scale)
         aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
@@ -57,70 +126,17 @@ def sample_crop(
     return left, top, left + w, top + h
 
 
-def _crop_and_flip(
-    image: Image.Image, size: tuple[int, int], rng: Generator, scale: tuple[float, float] = (0.08, 1.0)
-) -> Image.Image:
-    crop = image.crop(sample_crop(*image.size, scale, rng)).resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return ImageOps.mirror(crop) if rng.random() < 0.5 else crop
+def crop_and_resize(image: Tensor, box: Box, flip: bool, size: tuple[int, int]) -> Tensor:
+    """A view: the part of `image` in `box`, bilinear with antialiasing as Pillow does it, mirrored if `flip`.
 
-
-def _hard(image: Image.Image, size: tuple[int, int], rng: Generator) -> Image.Image:
-    """BYOL's recipe (Grill et al., NeurIPS 2020, appendix B) with the strengths of the published runs."""
-    view = _crop_and_flip(image, size, rng, scale=(0.2, 1.0))
-    if rng.random() < 0.5:
-        factors = [rng.uniform(0.6, 1.4), rng.uniform(0.6, 1.4), rng.uniform(0.8, 1.2), rng.uniform(-0.1, 0.1)]
-        jitters = [TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation, TF.adjust_hue]
-        for i in rng.permutation(len(jitters)):
-            view = jitters[i](view, factors[i])
-    if rng.random() < 0.2:
-        view = TF.rgb_to_grayscale(view, num_output_channels=3)
-    if rng.random() < 0.1:
-        view = view.filter(ImageFilter.GaussianBlur(rng.uniform(0.1, 2.0)))
-    return view
-
-
-def _augmix(view: Image.Image, rng: Generator) -> Tensor:
-    """AugMix (Hendrycks et al., ICLR 2020, algorithm 1), severity 1, three chains of one to three operations.
-
-    Returns (3, H, W) float in [0, 1].
+    image: (3, h, w), uint8, or float in 0..255 where torch cannot resize bytes. Returns (3, *size) of the same type.
     """
-    plain = _to_tensor(view).float() / 255.0
-    weights, share = rng.dirichlet([1.0, 1.0, 1.0]), float(rng.beta(1.0, 1.0))
-    mixed = torch.zeros_like(plain)
-    for weight in weights:
-        chain = view
-        for _ in range(rng.integers(1, 4)):
-            chain = _AUGMIX_OPERATIONS[rng.integers(len(_AUGMIX_OPERATIONS))](chain, rng)
-        mixed += float(weight) * (_to_tensor(chain).float() / 255.0)
-    return share * plain + (1.0 - share) * mixed
+    left, top, right, bottom = box
+    part = image[None, :, top:bottom, left:right]
+    view = F.interpolate(part, size, mode="bilinear", antialias=True)[0]
+    return view.flip(-1) if flip else view
 
 
-def _level(rng: Generator, most: float) -> float:
-    """A strength at severity 1 on AugMix's scale of ten."""
-    return rng.uniform(0.1, 1.0) * most / 10.0
-
-
-def _either_way(rng: Generator, value: float) -> float:
-    return -value if rng.random() < 0.5 else value
-
-
-def _affine(image: Image.Image, matrix: tuple[float, float, float, float, float, float]) -> Image.Image:
-    return image.transform(image.size, Image.Transform.AFFINE, matrix, resample=Image.Resampling.BILINEAR)
-
-
-_AUGMIX_OPERATIONS: list[Callable[[Image.Image, Generator], Image.Image]] = [
-    lambda im, rng: ImageOps.autocontrast(im),
-    lambda im, rng: ImageOps.equalize(im),
-    lambda im, rng: ImageOps.posterize(im, 4 - int(_level(rng, 4))),
-    lambda im, rng: im.rotate(_either_way(rng, int(_level(rng, 30))), resample=Image.Resampling.BILINEAR),
-    lambda im, rng: ImageOps.solarize(im, 256 - int(_level(rng, 256))),
-    lambda im, rng: _affine(im, (1, _either_way(rng, _level(rng, 0.3)), 0, 0, 1, 0)),
-    lambda im, rng: _affine(im, (1, 0, 0, _either_way(rng, _level(rng, 0.3)), 1, 0)),
-    lambda im, rng: _affine(im, (1, 0, _either_way(rng, int(_level(rng, im.width / 3))), 0, 1, 0)),
-    lambda im, rng: _affine(im, (1, 0, 0, 0, 1, _either_way(rng, int(_level(rng, im.height / 3))))),
-]
-
-
-def _to_tensor(image: Image.Image) -> Tensor:
-    """(3, H, W) uint8."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+def resizing_dtype(device: torch.device) -> torch.dtype:
+    """What `crop_and_resize` works in: torch resizes bytes with antialiasing on the CPU alone."""
+    return torch.uint8 if device.type == "cpu" else torch.float32

@@ -10,7 +10,7 @@ from classification.reward import Rewards
 from rlcf.backbone import load_clip
 from rlcf.episode import Episodes
 from rlcf.errors import UserError
-from rlcf.prompted_text import TextTower, prompt_text
+from rlcf.prompted_text import PromptedText, TextTower, prompt_text
 
 NAMES = ["dog", "sea lion", "pizza", "sports car", "owl"]
 PROMPT = "a photo of a"
@@ -220,8 +220,8 @@ def test_a_text_tower_that_takes_no_embeddings_is_told(clip, monkeypatch):
 def test_the_class_features_of_one_context_are_computed_once_without_a_graph(setup, views, monkeypatch):
     _, policy, _, _ = setup("prompt")
     passes = []
-    forward = TextTower.__call__
-    monkeypatch.setattr(TextTower, "__call__", lambda *a: passes.append(torch.is_grad_enabled()) or forward(*a))
+    forward = PromptedText.__call__
+    monkeypatch.setattr(PromptedText, "__call__", lambda *a: passes.append(torch.is_grad_enabled()) or forward(*a))
     features = policy.encode(views)
     with torch.no_grad():
         first = policy.logits(features)
@@ -235,8 +235,8 @@ def test_the_class_features_of_one_context_are_computed_once_without_a_graph(set
 def test_an_answer_in_between_does_not_make_the_starting_class_features_forgotten(setup, views, monkeypatch):
     _, policy, _, _ = setup("prompt")
     passes = []
-    forward = TextTower.__call__
-    monkeypatch.setattr(TextTower, "__call__", lambda *a: passes.append(1) or forward(*a))
+    forward = PromptedText.__call__
+    monkeypatch.setattr(PromptedText, "__call__", lambda *a: passes.append(1) or forward(*a))
     features, start = policy.encode(views), policy.context.detach().clone()
     with torch.no_grad():
         first = policy.zero_shot(features)
@@ -445,8 +445,8 @@ def test_views_that_share_batch_statistics_are_learnt_from_in_the_pass_that_rank
 
 
 def count_images(clip, counts, name, monkeypatch):
-    encode = clip.model.encode_image
-    monkeypatch.setattr(clip.model, "encode_image", lambda x: counts.append((name, len(x))) or encode(x))
+    encode = clip._image_features
+    monkeypatch.setitem(vars(clip), "_image_features", lambda x: counts.append((name, len(x))) or encode(x))
 
 
 def test_frozen_towers_see_an_image_once(setup, views, monkeypatch):

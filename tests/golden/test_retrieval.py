@@ -90,7 +90,8 @@ def test_adaptation_equals_the_authors(name, golden, clip, inputs, recorded):
     expected = golden(name)
     config, policy, rewards, samples = make_run(name, clip, inputs)
     assert set(policy.tuned) == {key.removeprefix("visual.") for key in expected["changed_keys"]}
-    assert sum(parameter.numel() for parameter in policy.tuned.values()) == expected["opt_param_count"]
+    of_model = dict(policy.clip.model.named_parameters())
+    assert sum(of_model[key].numel() for key in expected["changed_keys"]) == expected["opt_param_count"]
     episodes = Episodes.from_config(config, policy.tuned, {}, "fp32")
     for query, row in enumerate(expected[f"score_{config.direction}"]):
         _, after = adapt(config, policy, rewards.see(query), episodes, samples[query])

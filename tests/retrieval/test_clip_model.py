@@ -62,6 +62,37 @@ def test_the_published_text_to_image_also_tunes_embeddings_and_scale(clip, image
     assert published - ours == {"token_embedding.weight", "logit_scale"} and not ours - published
 
 
+def after_two_steps(policy, texts, lr=1e-2):
+    """Logits of each text before and after its episode; the weights are the original ones for each."""
+    episodes = Episodes(policy.tuned, AdamW(lr=lr, weight_decay=0.1), steps=2)
+    found = []
+    for text in texts:
+        tokens = policy.encode(text)
+        episodes.begin(policy.starts(tokens))
+        found.append(policy.logits(tokens).detach())
+        loss = lambda step: -policy.logits(tokens).log_softmax(dim=-1)[0, 0]  # noqa: B023, E731
+        found.append(episodes.run(loss, lambda: policy.logits(tokens)))  # noqa: B023
+    return torch.cat(found)
+
+
+def test_only_the_embeddings_that_occur_are_tuned_and_the_answers_are_those_of_the_whole_table(clip, images):
+    student = clip()
+    of_images, _ = features(student, images)
+    table = student.model.token_embedding.weight
+    rows = TextPolicy(student, of_images, embeddings=True)
+    assert rows.tuned["token_embedding.weight"].shape == (student.model.context_length, table.shape[1])
+    before = table.clone()
+    texts = [*TEXTS[:2], "a dog and a dog"]
+    few = after_two_steps(rows, texts)
+    assert not table.requires_grad and torch.equal(table, before)
+    whole = TextPolicy(student, of_images, embeddings=True, whole_table=True)
+    assert whole.tuned["token_embedding.weight"] is table
+    torch.testing.assert_close(few, after_two_steps(whole, texts), atol=1e-5, rtol=0)
+    frozen = TextPolicy(student, of_images)
+    assert (few - after_two_steps(frozen, texts)).abs().max() > 1e-3
+    assert torch.equal(student.model.token_embedding.weight, before)
+
+
 def test_the_stored_statistics_of_batchnorm_are_used_and_kept(clip, images):
     student = clip()
     _, of_texts = features(student, images)

@@ -10,8 +10,8 @@ from PIL import Image
 
 from rlcf.backbone import Backbone
 from rlcf.errors import UserError
-from rlcf.images import ImageLoader, encode_images, read_image, refuse_or_skip
-from rlcf.views import Views
+from rlcf.images import ImageLoader, encode_images, large_enough, read_image, refuse_or_skip
+from rlcf.views import PlannedViews, Views
 
 from .conftest import VIT
 
@@ -84,11 +84,12 @@ def bad_file(folder, kind):
     return file, "image file is truncated"
 
 
+@pytest.mark.parametrize("draft", [None, (1, 1)])
 @pytest.mark.parametrize("kind", ["truncated", "text", "empty", "missing", "folder"])
-def test_a_file_that_is_no_image_is_told_once_with_its_path_and_the_reason(tmp_path, kind):
+def test_a_file_that_is_no_image_is_told_once_with_its_path_and_the_reason(tmp_path, kind, draft):
     file, reason = bad_file(tmp_path, kind)
     with pytest.raises(UserError) as error:
-        read_image(file)
+        read_image(file, draft)
     assert str(error.value).startswith(f"{file} cannot be read as an image ({reason}")
     assert str(error.value).count(str(file)) == 1 and str(error.value).endswith(")")
 
@@ -98,14 +99,14 @@ def test_a_file_that_is_no_image_is_told_once_with_its_path_and_the_reason(tmp_p
 @pytest.mark.filterwarnings("ignore")
 def test_a_damaged_file_is_read_or_told_and_nothing_else(kind, data, tmp_path_factory):
     stream = io.BytesIO()
-    picture(size=(9, 7)).save(stream, kind)
+    picture(size=(19, 17)).save(stream, kind)
     content = bytearray(stream.getvalue()[: data.draw(st.integers(0, len(stream.getvalue())))])
     for place in data.draw(st.lists(st.integers(0, max(len(content) - 1, 0)), max_size=3)) if content else []:
         content[place] = data.draw(st.integers(0, 255))
     file = tmp_path_factory.getbasetemp() / "damaged"
     file.write_bytes(content)
     try:
-        assert read_image(file).mode == "RGB"
+        assert read_image(file, data.draw(st.sampled_from([None, (1, 1)]))).mode == "RGB"
     except UserError as error:
         assert str(file) in str(error)
 
@@ -130,6 +131,70 @@ def test_an_unreadable_file_stops_unless_it_may_be_skipped(caplog):
     assert "skipped: x.jpg is bad" in caplog.messages
 
 
+# ---- drafts ----
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    """A smooth JPEG of 4000 x 3000 pixels."""
+    file = tmp_path_factory.mktemp("photo") / "x.jpg"
+    picture(size=(16, 12)).resize((4000, 3000), Image.Resampling.BICUBIC).save(file)
+    return file
+
+
+def test_a_draft_of_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(photo):
+    assert read_image(photo).size == (4000, 3000)
+    assert read_image(photo, (224, 224)).size == (2000, 1500)
+    assert read_image(photo, (64, 64)).size == (500, 375)
+
+
+def test_views_of_a_draft_are_close_to_those_of_the_whole_image(photo):
+    views = Views(lambda image: torch.zeros(3, 96, 96), (96, 96), count=16, seed=2)
+    whole, draft = (views(read_image(photo, size), 0)[1:].float() for size in (None, (96, 96)))
+    assert (whole - draft).abs().mean(dim=(1, 2, 3)).max() < 3
+
+
+def test_a_jpeg_that_is_not_much_larger_than_its_views_is_decoded_whole(tmp_path):
+    picture(size=(500, 375)).save(tmp_path / "x.jpg")
+    assert np.array_equal(read_image(tmp_path / "x.jpg", (224, 224)), read_image(tmp_path / "x.jpg"))
+
+
+def test_a_draft_keeps_a_views_pixels_in_the_smallest_crop():
+    assert large_enough((224, 224)) == (792, 792) and large_enough((8, 12)) == (43, 29)
+    for size in ((224, 224), (336, 336), (8, 12), (1, 1)):
+        width, height = large_enough(size)
+        assert 0.08 * width * height >= size[0] * size[1]
+
+
+@given(width=st.integers(1, 500), height=st.integers(1, 500))
+def test_a_draft_is_the_whole_image_or_large_enough(width, height, tmp_path_factory):
+    file = tmp_path_factory.getbasetemp() / "plain.jpg"
+    Image.new("RGB", (width, height)).save(file)
+    drafted = read_image(file, (8, 12)).size
+    assert drafted == (width, height) or (drafted[0] >= 43 and drafted[1] >= 29)
+    scale = max(s for s in (1, 2, 4, 8) if s == 1 or (width // s >= 43 and height // s >= 29))
+    assert drafted == (-(-width // scale), -(-height // scale))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP", "PPM"])
+def test_a_file_that_is_no_jpeg_has_no_draft(tmp_path, kind):
+    picture(size=(90, 70)).save(tmp_path / "x", kind)
+    assert np.array_equal(read_image(tmp_path / "x", (2, 2)), read_image(tmp_path / "x"))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_draft_has_the_colours_and_the_orientation_of_the_whole(tmp_path, mode):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter; no image is turned back, as in the published runs
+    colours = Image.new("RGB", (80, 160), (200, 60, 20))
+    colours.paste((20, 60, 200), (0, 80, 80, 160))
+    colours.convert(mode).save(tmp_path / "x.jpg", exif=exif)
+    whole, draft = read_image(tmp_path / "x.jpg"), read_image(tmp_path / "x.jpg", (4, 4))
+    assert draft.mode == "RGB" and whole.size == (80, 160) and draft.size == (20, 40)
+    difference = np.abs(np.asarray(whole.resize((20, 40)), dtype=int) - np.asarray(draft))
+    assert np.median(difference) <= 2 and difference.mean() < 4
+
+
 # ---- many files ----
 
 
@@ -147,6 +212,26 @@ def test_views_are_the_same_whatever_the_number_of_workers(files, workers):
     views = Views(lambda image: torch.zeros(3, 16, 16), (16, 16), count=4, augment="augmix", seed=3)
     for index, made in ImageLoader(files, [5, 1, 3], views).one_by_one(workers):
         assert torch.equal(made, views(read_image(files[index]), index))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_views_planned_in_worker_processes_are_made_here(files, workers):
+    def views(on_device):
+        return Views(lambda image: torch.zeros(3, 16, 16), (16, 16), count=6, seed=3, on_device=on_device)
+
+    loaded = list(ImageLoader(files, [5, 1, 3], views(on_device=True)).one_by_one(workers))
+    assert [index for index, _ in loaded] == [5, 1, 3]
+    for index, plan in loaded:
+        assert isinstance(plan, PlannedViews)
+        assert torch.equal(plan.render("cpu"), views(on_device=False)(read_image(files[index]), index))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_drafts_are_decoded_in_worker_processes(photo, workers):
+    ((_, size),) = ImageLoader([photo], [0], lambda image, index: torch.tensor(image.size), draft=(64, 64)).one_by_one(
+        workers
+    )
+    assert size.tolist() == [500, 375]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -19,7 +19,8 @@ from rlcf import runs
 from rlcf.config import Config, read_preset
 from rlcf.episode import AdamW, Episodes, Momentum
 from rlcf.errors import UserError
-from rlcf.runs import Run, Shard, peak_memory_mb, save_atomically, shuffled, versions, write_atomically
+from rlcf.memory import peak_memory_mb
+from rlcf.runs import Run, Shard, save_atomically, shuffled, versions, write_atomically
 
 ROOT = Path(__file__).resolve().parents[2]
 IDS = [f"{letter}.png" for letter in "abcdefgh"]

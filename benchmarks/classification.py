@@ -1,0 +1,143 @@
+"""Adapting to one image: every fast path of classification against the straightforward loop.
+
+64 views of a photograph-like picture, 6 of them kept; ImageNet's class names, 200 of them or all; steps and learning
+rates of the published experiments.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+from open_clip import IMAGENET_CLASSNAMES
+from torch import Tensor
+
+if not __package__:  # run as a script: imports start from the project, not from this folder
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from benchmarks import reference
+from benchmarks.common import Models, Row, build, parse, picture, report, row
+from benchmarks.measure import gemm_peak, measure
+from classification.classnames import class_texts
+from classification.clip_model import class_features
+from classification.main import ClassificationConfig, adapt, make_policy, make_rewards
+from rlcf.episode import Episodes
+from rlcf.errors import run_main
+from rlcf.views import Views
+
+WORKS = ("encoder", "prompt", "tpt", "prompt-1000")
+PROMPT = ClassificationConfig(method="rlcf", tune="prompt", lr=7e-3)
+PRESETS = {
+    "encoder": ClassificationConfig(method="rlcf", tune="image-encoder", lr=1e-5),
+    "prompt": PROMPT,
+    "tpt": ClassificationConfig(method="tpt", tune="prompt", steps=1, lr=5e-3, weight_decay=0.01),
+}
+
+Pair = tuple[Tensor, Tensor]
+
+
+class Setting:
+    """One image and some classes, for the loop and for the project's own path."""
+
+    def __init__(self, models: Models, classes: int, config: ClassificationConfig) -> None:
+        self.models, self.names, self.config = models, IMAGENET_CLASSNAMES[:classes], config
+        views = Views(models.student.centre_view, models.student.size, config.views)
+        self.views = views(picture(), 0)
+
+    def ours(self) -> Callable[[], Pair]:
+        """What a run does for each image; what it does once for all images is done here."""
+        config, student = self.config, self.models.student
+        policy = make_policy(config, student, self.names)
+        rewards = make_rewards(config, [self.models.reward] if config.reward_names else [], self.names)
+        episodes = Episodes.from_config(config, policy.tuned, policy.buffers, student.precision)
+
+        def call() -> Pair:
+            before, after = adapt(config, policy, rewards, episodes, self.views)
+            if after is None:
+                raise RuntimeError("the episode was given up")
+            return before, after
+
+        return call
+
+    def loop(self) -> Callable[[], Pair]:
+        config, student, reward = self.config, self.models.student, self.models.reward
+        seen = reward if config.method == "rlcf" else None
+        hyper = {"steps": config.steps, "lr": config.lr, "weight_decay": config.weight_decay, "eps": config.eps}
+        hyper |= {"keep": int(config.views * config.selection), "k": config.sample_k}
+        of_reward = class_features(reward, self.names, config.prompt) if seen else None
+        pixels, reward_pixels = student.prepare(self.views), reward.prepare(self.views) if seen else None
+        if config.tune == "image-encoder":
+            of_student = class_features(student, self.names, config.prompt)
+            return lambda: reference.adapt_image_encoder(
+                student.model, seen.model, of_student, of_reward, pixels, reward_pixels, **hyper
+            )
+        tokens = student.tokenize([text for name in self.names for text in class_texts(name, config.prompt)])
+        words = student.tokenize([config.prompt])[0, 1 : 1 + len(config.prompt.split())]
+        context = student.text_tower.embed(words)
+        return lambda: reference.adapt_prompt(
+            student.model,
+            seen.model if seen else None,
+            tokens,
+            of_reward,
+            context,
+            pixels,
+            reward_pixels,
+            **hyper,
+            objective=config.method,
+        )
+
+
+def compare(models: Models, work: str, repeats: int, peak: float) -> Row:
+    """200 classes, the loop beside ours."""
+    setting = Setting(models, 200, PRESETS[work])
+    measured = measure(setting.loop(), setting.ours(), repeats, models.student.device)
+    config = setting.config
+    name = f"{config.method.upper()} {config.tune}, 200 classes, {config.steps} step{'s'[: config.steps - 1]}"
+    return row(name, measured, peak, {"encoder": 3.3, "prompt": 7.0, "tpt": 4.5}[work])
+
+
+def all_classes(models: Models, chunk: int | None, repeats: int, peak: float) -> Row:
+    """1000 classes: the loop's seconds and memory are drawn on from those of 100 and 200, which grow linearly.
+
+    Its logits at 1000 are not known, so the difference is that of ours in chunks and in one, at 200.
+    """
+    device = models.student.device
+    few, more = (Setting(models, classes, PROMPT).loop() for classes in (100, 200))
+    drawn = measure(few, more, repeats, device, compare=False)
+    in_one, in_chunks = (Setting(models, 200, replace(PROMPT, class_chunk=chunk)).ours() for chunk in (200, 64))
+    exact = measure(in_one, in_chunks, 1, device)
+    ours = Setting(models, 1000, replace(PROMPT, class_chunk=chunk)).ours()
+    whole = measure(few, ours, repeats, device, compare=False, warm=False)
+    seconds = [m + 8 * (m - f) for f, m in zip(drawn.reference_seconds, drawn.fast_seconds, strict=True)]
+    measured = replace(
+        whole,
+        reference_seconds=seconds,
+        reference_mb=drawn.fast_mb + 8 * (drawn.fast_mb - drawn.reference_mb) if drawn.fast_mb else None,
+        difference=exact.difference,
+        moved=exact.moved,
+    )
+    print(
+        f"the loop's seconds: {median(drawn.reference_seconds):.1f} for 100, {median(drawn.fast_seconds):.1f} for 200"
+    )
+    return row("RLCF prompt, 1000 classes, 3 steps (loop: drawn on)", measured, peak, 15.0)
+
+
+def main(argv: list[str] | None = None) -> None:
+    further = {
+        "--works": {"nargs": "+", "choices": WORKS, "default": WORKS, "help": "which rows"},
+        "--class-chunk": {"type": int, "metavar": "N", "help": "of the row with 1000 classes; default: as a run's"},
+    }
+    options = parse(__doc__ or "", argv, "classification", 3, further)
+    models, peak = build(options.size, options.device), gemm_peak(options.device)
+    rows = []
+    for work in options.works:
+        if work == "prompt-1000":
+            rows.append(all_classes(models, options.class_chunk, options.repeats, peak))
+        else:
+            rows.append(compare(models, work, options.repeats, peak))
+    report(options, rows, peak)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,231 @@
+"""What the benchmarks share: flags, models with random weights, a picture, the table and its JSON."""
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from open_clip.transform import PreprocessCfg
+from PIL import Image
+
+from benchmarks.measure import Measurement
+from rlcf.backbone import Backbone
+from rlcf.config import Parser, Settings, command_line, resolve_device
+from rlcf.errors import UserError
+from rlcf.runs import versions, write_atomically
+
+SIZES = ("tiny", "b16")
+TINY = {
+    "embed_dim": 32,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 64, "layers": 2, "head_width": 64},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2},
+}
+ARCHITECTURES = {"tiny": (TINY, TINY), "b16": ("ViT-B-16-quickgelu", "ViT-L-14-quickgelu")}
+"""Of the student and the reward model."""
+
+
+def parse(
+    description: str,
+    argv: Sequence[str] | None,
+    name: str,
+    repeats: int = 3,
+    further: Mapping[str, Mapping[str, Any]] | None = None,
+) -> argparse.Namespace:
+    """A benchmark's flags: size, repeats, threads, device (a torch.device), output (a Path); torch gets the threads.
+
+    name: of the script, for its JSON; further: flag -> what argparse's `add_argument` takes.
+    Raises UserError for a mistake in them, before anything is measured.
+    """
+    parser = Parser(description=description, allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument(
+        "--size", choices=SIZES, default="tiny", help="random-weight models: tiny, or ViT-B/16 with a ViT-L/14 reward"
+    )
+    parser.add_argument("--repeats", type=_count, default=repeats, metavar="N", help="pairs of timed calls")
+    parser.add_argument("--threads", type=_count, default=2, metavar="N", help="of torch on the CPU")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda:N")
+    output = Path("output/benchmarks") / f"{name}.json"
+    parser.add_argument("--output", type=Path, default=output, metavar="FILE", help="JSON of the table")
+    for flag, described in (further or {}).items():
+        parser.add_argument(flag, **described)
+    options = parser.parse_args(argv)
+    options.device = resolve_device(Settings(device=options.device))
+    _check_writable(options.output)
+    torch.set_num_threads(options.threads)
+    return options
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
+    return int(text)
+
+
+def _check_writable(file: Path) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {file} ({error.strerror}); choose another --output") from error
+    if file.is_dir() or not os.access(file.parent, os.W_OK):
+        raise UserError(f"cannot write {file}; choose another --output")
+
+
+@dataclass(frozen=True)
+class Models:
+    """Both sides of a comparison take the same weights: the loops `.model`, the fast paths the Backbone."""
+
+    student: Backbone
+    reward: Backbone
+
+
+def build(size: str, device: torch.device, precision: str = "fp32") -> Models:
+    """A student and a reward model with random weights, the same at every call."""
+    student, reward = ARCHITECTURES[size]
+    return Models(
+        _backbone("student", student, 0, device, precision),
+        _backbone("reward", reward, 2, device, precision),  # with seed 1 all scores of the tiny one clamp to 0
+    )
+
+
+def _backbone(
+    name: str, architecture: str | dict[str, Any], seed: int, device: torch.device, precision: str
+) -> Backbone:
+    config = open_clip.get_model_config(architecture) if isinstance(architecture, str) else architecture
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = open_clip.CLIP(**config, init_logit_scale=math.log(100))  # as trained CLIPs have it
+    model = model.eval().requires_grad_(False).to(device)
+    preprocess = vars(PreprocessCfg(size=model.visual.image_size))
+    tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)
+    return Backbone(name, model, tokenizer, preprocess, device, precision)
+
+
+def picture(width: int = 500, height: int = 375, seed: int = 0) -> Image.Image:
+    """Soft colours with finer and finer detail, as a photograph has: random crops of it differ."""
+    rng = np.random.default_rng(seed)
+    pixels = np.zeros((height, width, 3))
+    for octave in range(7):
+        coarse = rng.normal(size=(3, 3 * 2**octave, 4 * 2**octave)).astype(np.float32)
+        channels = [Image.fromarray(c).resize((width, height), Image.Resampling.BICUBIC) for c in coarse]
+        pixels += np.stack(channels, axis=-1) / 1.5**octave
+    return Image.fromarray((255 / (1 + np.exp(-pixels))).round().astype(np.uint8))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. seconds: median of `repeats` calls; ratio: how many times faster; mb: peak memory.
+
+    difference: largest one of the logits; moved: how far adaptation moved them; fraction: of the machine's own GEMM
+    peak; required: the ratio that must be reached. None: not measured, or not asked for.
+    """
+
+    work: str
+    reference_seconds: float
+    fast_seconds: float
+    ratio_min: float
+    ratio_median: float
+    ratio_max: float
+    repeats: int
+    difference: float | None = None
+    moved: float | None = None
+    reference_mb: float | None = None
+    fast_mb: float | None = None
+    reference_fraction: float | None = None
+    fast_fraction: float | None = None
+    required: float | None = None
+
+
+def row(work: str, measured: Measurement, peak: float, required: float | None = None) -> Row:
+    """peak: GFLOP/s from `gemm_peak`, of the same run."""
+    slow, fast = median(measured.reference_seconds), median(measured.fast_seconds)
+
+    def fraction(flops: int | None, seconds: float) -> float | None:
+        return flops / seconds / (1e9 * peak) if flops else None
+
+    return Row(
+        work=work,
+        reference_seconds=slow,
+        fast_seconds=fast,
+        ratio_min=min(measured.ratios),
+        ratio_median=median(measured.ratios),
+        ratio_max=max(measured.ratios),
+        repeats=len(measured.ratios),
+        difference=measured.difference,
+        moved=measured.moved,
+        reference_mb=measured.reference_mb,
+        fast_mb=measured.fast_mb,
+        reference_fraction=fraction(measured.reference_flops, slow),
+        fast_fraction=fraction(measured.fast_flops, fast),
+        required=required,
+    )
+
+
+def report(options: argparse.Namespace, rows: Sequence[Row], peak: float) -> None:
+    """Print the table and write its JSON to `options.output`. peak: GFLOP/s from `gemm_peak`."""
+    about = {
+        "command": command_line(),
+        "size": options.size,
+        "device": device_name(options.device),
+        "threads": options.threads,
+        "gemm_peak_gflops": peak,
+        "versions": versions(),
+    }
+    print(f"{about['device']}, {options.threads} threads, size {options.size}, GEMM peak {peak:.0f} GFLOP/s\n")
+    print(table(rows), flush=True)
+    content = about | {"rows": [dataclasses.asdict(line) for line in rows]}
+    write_atomically(options.output, json.dumps(content, indent=2) + "\n")
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Fixed width; the loop is the reference."""
+    head = ["work", "loop -> ours, s", "times faster (min - max)", "needed", "logits differ", "adaptation moves them"]
+    head += ["loop -> ours, MB", "of GEMM peak", "pairs"]
+    lines = [head, *map(_cells, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    widths[0] = -widths[0]  # the work to the left, numbers to the right
+    return "\n".join(
+        "  ".join(f"{cell:{'<' if width < 0 else '>'}{abs(width)}}" for cell, width in zip(line, widths, strict=True))
+        for line in lines
+    )
+
+
+def _cells(line: Row) -> list[str]:
+    def pair(first: float | None, second: float | None, spec: str) -> str:
+        if first is None and second is None:
+            return ""
+        return " -> ".join("?" if value is None else format(value, spec) for value in (first, second))
+
+    def one(value: float | None, spec: str) -> str:
+        return "" if value is None else format(value, spec)
+
+    return [
+        line.work,
+        pair(line.reference_seconds, line.fast_seconds, ".3f"),
+        f"{line.ratio_median:.2f} ({line.ratio_min:.2f} - {line.ratio_max:.2f})",
+        one(line.required, ".1f"),
+        one(line.difference, ".1e"),
+        one(line.moved, ".2g"),
+        pair(line.reference_mb, line.fast_mb, ".0f"),
+        pair(line.reference_fraction, line.fast_fraction, ".0%"),
+        str(line.repeats),
+    ]
+
+
+def device_name(device: torch.device) -> str:
+    """What computes: the GPU's or the CPU's name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    named = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.is_file() else None
+    return named[1] if named else platform.processor() or platform.machine()

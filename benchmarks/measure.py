@@ -1,0 +1,183 @@
+"""Measure two callables in turn, in one process: seconds, peak memory, FLOPs, and how far apart their answers are."""
+
+import ctypes
+import gc
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+Call = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Seconds of each call, one a repeat; peak memory, MB; FLOPs of one call.
+
+    difference: the largest one of what the two return; moved: how far adaptation moves the reference's logits, where it
+    returns them before and after. None: not measured.
+    """
+
+    reference_seconds: list[float]
+    fast_seconds: list[float]
+    reference_mb: float | None = None
+    fast_mb: float | None = None
+    reference_flops: int | None = None
+    fast_flops: int | None = None
+    difference: float | None = None
+    moved: float | None = None
+
+    @property
+    def ratios(self) -> list[float]:
+        """How many times faster, one a pair of calls."""
+        return [slow / fast for slow, fast in zip(self.reference_seconds, self.fast_seconds, strict=True)]
+
+
+def measure(
+    reference: Call, fast: Call, repeats: int, device: torch.device, *, warm: bool = True, compare: bool = True
+) -> Measurement:
+    """Call the two in turn: reference, fast, reference, fast, ...
+
+    Each returns a tensor, or a tuple of tensors: logits, or logits before and after. Untimed, the fast one is called
+    twice before, to warm up and to count its FLOPs, and the reference once, for both; with warm=False it is not, and
+    has no FLOPs. compare: whether the two return what can be compared; else nothing of it is kept.
+    Memory is all that the process holds at its peak during a call (on CUDA what torch allocated), models included. What
+    the fast path keeps between its calls is no fault of the reference: that one's is the lowest of its calls (the first
+    comes before any of the fast path's), the fast path's the highest.
+    """
+    slow, quick = _Side(reference, device, compare), _Side(fast, device, compare)
+    reference_flops = count_flops(slow.run) if warm else None
+    quick.run()
+    fast_flops = count_flops(quick.run)
+    for _ in range(repeats):
+        slow.run()
+        quick.run()
+    return Measurement(
+        reference_seconds=slow.seconds[-repeats:],
+        fast_seconds=quick.seconds[-repeats:],
+        reference_mb=min(slow.peaks_mb, default=None),
+        fast_mb=max(quick.peaks_mb, default=None),
+        reference_flops=reference_flops,
+        fast_flops=fast_flops,
+        difference=largest_difference(slow.result, quick.result) if compare else None,
+        moved=largest_difference(*slow.result) if compare and isinstance(slow.result, tuple) else None,
+    )
+
+
+@dataclass
+class _Side:
+    """One of the two callables, and what was seen of its calls."""
+
+    call: Call
+    device: torch.device
+    keep: bool
+    seconds: list[float] = field(default_factory=list)
+    peaks_mb: list[float] = field(default_factory=list)
+    result: Any = None
+
+    def run(self) -> None:
+        self.result = None
+        gc.collect()
+        told = forget_peak(self.device)
+        _wait(self.device)
+        started = time.perf_counter()
+        result = self.call()
+        _wait(self.device)
+        self.seconds.append(time.perf_counter() - started)
+        if told:
+            self.peaks_mb.append(peak_mb(self.device))
+        if self.keep:
+            self.result = result
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+CLEAR = Path("/proc/self/clear_refs")
+
+
+def forget_peak(device: torch.device) -> bool:
+    """From now on `peak_mb` tells the peak of what comes. Returns False where the system cannot (CPU, not Linux)."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    if not os.access(CLEAR, os.W_OK):
+        return False
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's: what was freed goes back to the system
+    if trim:
+        trim(0)
+    CLEAR.write_text("5")
+    return True
+
+
+def peak_mb(device: torch.device) -> float:
+    """Most memory held since `forget_peak`."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    kilobytes = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    return int(kilobytes[1]) / 2**10 if kilobytes else float("nan")
+
+
+def largest_difference(first: Any, second: Any) -> float:
+    """Absolute, of two tensors or of two tuples of tensors."""
+    if isinstance(first, Tensor):
+        return float((first - second.to(first)).abs().max())
+    return max(largest_difference(a, b) for a, b in zip(first, second, strict=True))
+
+
+def count_flops(call: Call) -> int:
+    """Floating-point operations of matrix products, convolutions and attention in one call, backward passes included.
+
+    A multiplication and an addition are two. Not counted: what is done element by element (normalisation, activations,
+    softmax, the optimiser's step) and image processing. Masked attention counts as if nothing was masked.
+    """
+    aten = torch.ops.aten
+    on_cpu = {  # torch's own table has CUDA's kernels only
+        aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
+        aten._native_multi_head_attention: _whole_attention_flops,
+    }
+    with FlopCounterMode(display=False, custom_mapping=on_cpu) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+Shape = tuple[int, ...]
+
+
+def _attention_flops(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+def _attention_backward_flops(out: Shape, query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
+    return sdpa_backward_flop_count(out, query, key, value)
+
+
+def _whole_attention_flops(query: Shape, key: Shape, value: Shape, width: int, heads: int, *_: Any, **__: Any) -> int:
+    """nn.MultiheadAttention without a graph: the projections are part of the kernel. query: (N, L, width)."""
+    n, length, _width = query
+    per_head = (n, heads, length, width // heads)
+    return 2 * n * length * width * 4 * width + sdpa_flop_count(per_head, per_head, per_head)
+
+
+def gemm_peak(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
+    """The machine's own limit, GFLOP/s: the best of several products of square matrices, with torch's threads."""
+    n = 8192 if device.type == "cuda" else 2048
+    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+    seconds = []
+    for _ in range(20):
+        _wait(device)
+        started = time.perf_counter()
+        a @ b
+        _wait(device)
+        seconds.append(time.perf_counter() - started)
+    return 2 * n**3 / min(seconds) / 1e9
