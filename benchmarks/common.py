@@ -52,8 +52,8 @@ def parse(
     parser.add_argument(
         "--size", choices=SIZES, default="tiny", help="random-weight models: tiny, or ViT-B/16 with a ViT-L/14 reward"
     )
-    parser.add_argument("--repeats", type=_count, default=repeats, metavar="N", help="pairs of timed calls")
-    parser.add_argument("--threads", type=_count, default=2, metavar="N", help="of torch on the CPU")
+    parser.add_argument("--repeats", type=count, default=repeats, metavar="N", help="pairs of timed calls")
+    parser.add_argument("--threads", type=count, default=2, metavar="N", help="of torch on the CPU")
     parser.add_argument("--device", default="cpu", help="cpu or cuda:N")
     output = Path("output/benchmarks") / f"{name}.json"
     parser.add_argument("--output", type=Path, default=output, metavar="FILE", help="JSON of the table")
@@ -61,18 +61,20 @@ def parse(
         parser.add_argument(flag, **described)
     options = parser.parse_args(argv)
     options.device = resolve_device(Settings(device=options.device))
-    _check_writable(options.output)
+    check_writable(options.output)
     torch.set_num_threads(options.threads)
     return options
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """A flag's value, at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
     return int(text)
 
 
-def _check_writable(file: Path) -> None:
+def check_writable(file: Path) -> None:
+    """Make the file's folder. Raises UserError for a file that cannot be written."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -171,26 +173,32 @@ def row(work: str, measured: Measurement, peak: float, required: float | None = 
     )
 
 
-def report(options: argparse.Namespace, rows: Sequence[Row], peak: float) -> None:
-    """Print the table and write its JSON to `options.output`. peak: GFLOP/s from `gemm_peak`."""
+def report(
+    options: argparse.Namespace, rows: Sequence[Row], peak: float, sides: tuple[str, str] = ("loop", "ours")
+) -> None:
+    """Print the table and write its JSON to `options.output`.
+
+    peak: GFLOP/s from `gemm_peak`; sides: what the reference and the fast one are called.
+    """
     about = {
         "command": command_line(),
         "size": options.size,
         "device": device_name(options.device),
-        "threads": options.threads,
+        "threads": torch.get_num_threads(),
         "gemm_peak_gflops": peak,
         "versions": versions(),
     }
-    print(f"{about['device']}, {options.threads} threads, size {options.size}, GEMM peak {peak:.0f} GFLOP/s\n")
-    print(table(rows), flush=True)
+    print(f"{about['device']}, {about['threads']} threads, size {options.size}, GEMM peak {peak:.0f} GFLOP/s\n")
+    print(table(rows, sides), flush=True)
     content = about | {"rows": [dataclasses.asdict(line) for line in rows]}
     write_atomically(options.output, json.dumps(content, indent=2) + "\n")
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Fixed width; the loop is the reference."""
-    head = ["work", "loop -> ours, s", "times faster (min - max)", "needed", "logits differ", "adaptation moves them"]
-    head += ["loop -> ours, MB", "of GEMM peak", "pairs"]
+def table(rows: Sequence[Row], sides: tuple[str, str] = ("loop", "ours")) -> str:
+    """Fixed width."""
+    both = " -> ".join(sides)
+    head = ["work", f"{both}, s", "times faster (min - max)", "needed", "logits differ", "adaptation moves them"]
+    head += [f"{both}, MB", "of GEMM peak", "pairs"]
     lines = [head, *map(_cells, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     widths[0] = -widths[0]  # the work to the left, numbers to the right

@@ -1,8 +1,9 @@
 """The straightforward loops, written for clarity, that every fast path is measured against.
 
-They adapt raw open_clip models as the papers' algorithms read: all 77 tokens, a graph over all views, everything
-computed again at every step, plain AdamW, weights copied before and loaded back after each sample. They share nothing
-with the rest of the project. Images are normalised pixels, (N, 3, H, W); classes and galleries are unit-length
+They adapt raw open_clip models as the papers' algorithms read: the zero-shot answer, the steps, the adapted answer. All
+77 tokens, a graph over all views, everything computed again at every step (the views' features, the class features, the
+reward model's view of the images), plain AdamW, weights copied before and loaded back after each sample. They share
+nothing with the rest of the project. Images are normalised pixels, (N, 3, H, W); classes and galleries are unit-length
 features, (C, D) or (G, D), frozen; models are in eval mode. Loss and logits are fp32.
 """
 
@@ -42,22 +43,22 @@ def adapt_image_encoder(
     """
     scale = student.logit_scale.detach().exp()
     start = copy.deepcopy(student.state_dict())
+    with torch.no_grad():
+        before = scale * encode_image(student, views[:1]) @ student_classes.T
     with tuning(student, student.visual.parameters()) as tuned:
         optimiser = adamw(tuned, lr, weight_decay, eps)
         for step in range(steps):
             logits = scale * encode_image(student, views) @ student_classes.T  # (V, C)
             if step == 0:
-                before = logits[0].detach()
                 kept = most_confident(logits.detach(), keep)
-                seen = see(reward, reward_views[kept])
-            loss = reinforce(logits[kept], seen, reward_classes, k)
+            loss = reinforce(logits[kept], see(reward, reward_views[kept]), reward_classes, k)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
         with torch.no_grad():
             after = scale * encode_image(student, views[:1]) @ student_classes.T
     student.load_state_dict(start)
-    return before, after[0]
+    return before[0], after[0]
 
 
 def adapt_prompt(
@@ -90,6 +91,8 @@ def adapt_prompt(
         prompts = torch.cat([embeddings[:, :1], shared, embeddings[:, 1 + len(context) :]], dim=1)
         return encode_prompts(student, prompts, tokens)
 
+    with torch.no_grad():
+        before = scale * encode_image(student, views[:1]) @ class_features().T
     with tuning(student, [context]) as tuned:
         optimiser = adamw(tuned, lr, weight_decay, eps)
         for step in range(steps):
@@ -97,11 +100,9 @@ def adapt_prompt(
                 features = encode_image(student, views)
             logits = scale * features @ class_features().T  # (V, C)
             if step == 0:
-                before = logits[0].detach()
                 kept = most_confident(logits.detach(), keep)
-                seen = see(reward, reward_views[kept]) if objective == "rlcf" else None
             if objective == "rlcf":
-                loss = reinforce(logits[kept], seen, reward_classes, k)
+                loss = reinforce(logits[kept], see(reward, reward_views[kept]), reward_classes, k)
             else:
                 loss = entropy(mean_prediction(logits[kept]))
             optimiser.zero_grad()
@@ -109,7 +110,7 @@ def adapt_prompt(
             optimiser.step()
         with torch.no_grad():
             after = scale * encode_image(student, views[:1]) @ class_features().T
-    return before, after[0]
+    return before[0], after[0]
 
 
 def adapt_image_query(
@@ -133,21 +134,20 @@ def adapt_image_query(
     """
     scale = student.logit_scale.detach().exp()
     start = copy.deepcopy(student.state_dict())
+    with torch.no_grad():
+        before = scale * encode_image(student, pixels) @ gallery.T
     with tuning(student, student.visual.parameters()) as tuned:
         optimiser = adamw(tuned, lr, weight_decay, eps)
-        seen = see(reward, reward_pixels)
-        for step in range(steps):
+        for _ in range(steps):
             logits = scale * encode_image(student, pixels) @ gallery.T  # (1, G)
-            if step == 0:
-                before = logits[0].detach()
-            loss = reinforce(logits, seen, reward_gallery, k)
+            loss = reinforce(logits, see(reward, reward_pixels), reward_gallery, k)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
         with torch.no_grad():
             after = scale * encode_image(student, pixels) @ gallery.T
     student.load_state_dict(start)
-    return before, after[0]
+    return before[0], after[0]
 
 
 def adapt_text_query(
@@ -170,14 +170,14 @@ def adapt_text_query(
     """
     text_tower = [weight for name, weight in student.named_parameters() if not name.startswith("visual.")]
     start = copy.deepcopy(student.state_dict())
+    with torch.no_grad():
+        before = student.logit_scale.exp() * encode_text(student, tokens) @ gallery.T
     with tuning(student, text_tower) as tuned:
         optimiser = adamw(tuned, lr, weight_decay, eps)
-        with torch.no_grad():
-            seen = encode_text(reward, tokens)
-        for step in range(steps):
+        for _ in range(steps):
             logits = student.logit_scale.exp() * encode_text(student, tokens) @ gallery.T  # (1, G)
-            if step == 0:
-                before = logits[0].detach()
+            with torch.no_grad():
+                seen = encode_text(reward, tokens)
             loss = reinforce(logits, seen, reward_gallery, k)
             optimiser.zero_grad()
             loss.backward()
@@ -185,7 +185,7 @@ def adapt_text_query(
         with torch.no_grad():
             after = student.logit_scale.exp() * encode_text(student, tokens) @ gallery.T
     student.load_state_dict(start)
-    return before, after[0]
+    return before[0], after[0]
 
 
 def make_views(image_file: Path, count: int, size: int, mean: Iterable[float], std: Iterable[float]) -> Tensor:
@@ -222,7 +222,7 @@ def encode_prompts(model: open_clip.CLIP, embeddings: Tensor, tokens: Tensor) ->
 
 
 def see(reward: open_clip.CLIP, pixels: Tensor) -> Tensor:
-    """The images as the reward model sees them, once a sample: (N, D), unit length, without a graph."""
+    """The images as the reward model sees them: (N, D), unit length, without a graph."""
     with torch.no_grad():
         return encode_image(reward, pixels)
 

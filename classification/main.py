@@ -150,9 +150,7 @@ class ClassificationConfig(Config):
         if self.method != "zeroshot":
             count_confident(self.views, self.selection)
         if self.episodes > 1 and (self.method == "zeroshot" or self.tune == "image-encoder"):
-            raise UserError(
-                "--episodes is for --tune prompt or norm; a whole image tower adapts to one image at a time"
-            )
+            raise UserError("--episodes is for --tune prompt or norm; an image tower adapts to one image at a time")
         if self.episodes > 1 and self.momentum:
             raise UserError("--momentum carries weights from sample to sample; use --episodes 1")
         if self.class_chunk is not None and not tunes_prompt:

@@ -68,11 +68,7 @@ class Episodes:
         self._start = {name: tensor.detach().clone() for name, tensor in self._state.items()}
         self._original = {k: v.clone() for k, v in self._start.items()} if self.momentum else self._start
         self._buffer = {k: v.clone() for k, v in self._start.items()} if self.momentum else {}
-        parameters = [parameter for parameter in self.tuned.values() if parameter.requires_grad]
-        hyper = self.optimiser
-        self._adamw = torch.optim.AdamW(
-            parameters, lr=hyper.lr, weight_decay=hyper.weight_decay, eps=hyper.eps, fused=True
-        )
+        self._adamw: torch.optim.AdamW | None = None
         self._since_update = 0
         self.at_original = True
         """Whether episodes start from the original weights: always, until a momentum buffer flows into them."""
@@ -139,6 +135,11 @@ class Episodes:
     @torch.no_grad()
     def _fresh_optimiser(self) -> torch.optim.Optimizer:
         """AdamW as if it were new: its moments are set back in place, since making them anew costs more than a step."""
+        if self._adamw is None:
+            parameters, hyper = [p for p in self.tuned.values() if p.requires_grad], self.optimiser
+            self._adamw = torch.optim.AdamW(
+                parameters, lr=hyper.lr, weight_decay=hyper.weight_decay, eps=hyper.eps, fused=True
+            )
         self._adamw.zero_grad(set_to_none=True)
         for moments in self._adamw.state.values():
             for tensor in moments.values():

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 
 from classification import main as entry
@@ -367,12 +369,17 @@ CHOICES = {
     "batchnorm": (["--tune", "norm"], [["--batchnorm", b] for b in ("batch", "frozen", "published-norm")]),
     "class_position": (PROMPT, [["--class-position", p] for p in ("end", "middle", "front")]),
 }
+SAME = {
+    "class_chunk": (PROMPT, ["--class-chunk", "2"]),
+    "episodes": (PROMPT, ["--episodes", "2"]),
+    "views_on_device": ([], ["--views-on-device"]),
+}
 OWN_TESTS = {"data", "output", "device", "limit", "workers", "skip_bad_images", "clip_root", "datasets", "corruption"}
-OWN_TESTS |= {"severity", "classnames", "save_logits"}
+OWN_TESTS |= {"severity", "classnames", "save_logits", "select_precision", "draft_jpeg"}
 
 
 def test_every_flag_is_tested():
-    tested = CHANGES.keys() | CHOICES.keys() | OWN_TESTS
+    tested = CHANGES.keys() | CHOICES.keys() | SAME.keys() | OWN_TESTS
     assert tested == {spec.name for spec in dataclasses.fields(ClassificationConfig)}
 
 
@@ -408,6 +415,58 @@ def test_every_choice_of_a_flag_has_its_own_answers(answers, name):
     base, choices = CHOICES[name]
     found = [answers([*base, *choice]) for choice in choices]
     assert all(differ(a, b) for i, a in enumerate(found) for b in found[:i])
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_a_flag_for_speed_leaves_the_answers(answers, name):
+    base, change = SAME[name]
+    np.testing.assert_allclose(answers([*base, *change]), answers(base), atol=1e-4)
+
+
+def test_views_on_the_device_and_screening_are_asked_for_by_their_flags(answers, monkeypatch):
+    rendered, screened = [], []
+    render, shortlist = entry.PlannedViews.render, entry.shortlist
+    monkeypatch.setattr(entry.PlannedViews, "render", lambda *a: rendered.append(1) or render(*a))
+    monkeypatch.setattr(entry, "shortlist", lambda *a: screened.append(a[2]) or shortlist(*a))
+    frozen = ["--batchnorm", "frozen", "--workers", "1"]
+    answers([*frozen, "--views-on-device"])
+    assert len(rendered) == 2 and not screened
+    few = answers([*frozen, "--selection", "0.2", "--select-precision", "bf16"])
+    assert len(rendered) == 2 and screened == [2, 2]  # twice the one that is kept
+    np.testing.assert_allclose(few, answers([*frozen, "--selection", "0.2"]), atol=1e-3)
+
+
+def test_groups_of_episodes_leave_the_records_and_an_unreadable_image_its_place(classify, emoji, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(emoji, data)
+    bad = sorted((data / "blur").rglob("*.png"))[3]
+    bad.write_bytes(bad.read_bytes()[:200])
+    flags = ["--data", data, "--tune", "norm", "--batchnorm", "frozen", "--skip-bad-images", "--limit", 7]
+    one, three = (classify(*flags, "--episodes", n, output=str(n)).records() for n in (1, 3))
+    kept = ("index", "id", "label", "status", "zero_shot", "adapted", "reason")
+    assert [{k: r.get(k) for k in kept} for r in one] == [{k: r.get(k) for k in kept} for r in three]
+
+
+def test_a_run_goes_on_with_other_groups_and_chunks(classify):
+    flags = ["--tune", "prompt", "--limit", 4]
+    first = classify(*flags, output="one")
+    again = classify(*flags, "--episodes", 2, "--class-chunk", 3, output="one")
+    assert again.records(seconds=True) == first.records(seconds=True)
+
+
+def test_large_jpegs_are_decoded_smaller_when_asked(classify, tmp_path, monkeypatch):
+    folder = tmp_path / "photos" / "shots"
+    for name in EMOJI[:3]:
+        (folder / name).mkdir(parents=True)
+        picture = np.random.default_rng(0).integers(0, 256, (1000, 1400, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(folder / name / "1.jpg")
+    sizes = []
+    make = entry.Views.__call__
+    monkeypatch.setattr(entry.Views, "__call__", lambda v, image, i: sizes.append(image.size) or make(v, image, i))
+    flags = ["--data", tmp_path / "photos", "--datasets", "folder:shots", "--limit", 1]
+    classify(*flags)
+    classify(*flags, "--draft-jpeg", output="draft")
+    assert sizes == [(1400, 1000), (350, 250)]  # 64 px views need 227
 
 
 def test_an_ensemble_of_weight_zero_is_the_other_model(answers):
@@ -534,6 +593,17 @@ def told(classify, capsys):
             "--templates imagenet80 has no prompt to tune; ",
         ),
         (["--tune", "prompt", "--bn-prior", "16"], "--bn-prior is for --tune image-encoder or norm"),
+        (["--episodes", "2"], "--episodes is for --tune prompt or norm; an image tower adapts to one image at a time"),
+        (
+            ["--episodes", "2", "--tune", "norm", "--momentum"],
+            "--momentum carries weights from sample to ",
+        ),
+        (["--class-chunk", "2"], "--class-chunk is for prompt tuning; use --tune prompt"),
+        (
+            ["--views-on-device", "--augment", "hard"],
+            "--views-on-device makes crops only; use --augment crop",
+        ),
+        (["--select-precision", "bf16", "--method", "zeroshot"], "--select-precision ranks views; zeroshot has one"),
         (["--batchnorm", "published-norm"], "--batchnorm published-norm is for --tune norm"),
         (["--batchnorm", "frozen", "--bn-prior", "16"], "--bn-prior and --batchnorm frozen exclude each other"),
         (["--reward-weights", "1", "2"], "--reward-weights has 2 numbers for 1 reward models"),

@@ -235,3 +235,30 @@ def test_loading_an_empty_state_changes_nothing():
     p, episodes, _ = scalar(2.0, momentum=Momentum())
     episodes.load_state_dict({})
     assert p.item() == 2.0 and episodes.updates == 0 and episodes.at_original
+
+
+def test_parameters_of_one_sample_begin_at_its_own_values(net):
+    own, before = torch.full((2, 4), 0.5), net.state()
+    with torch.no_grad():
+        net.episodes.begin({"2.weight": own})
+    assert torch.equal(net.model[2].weight, own)
+    net.episodes.run(net.loss, net.answer)
+    assert torch.equal(net.model[2].weight, own) and torch.equal(net.model[0].weight, before["0.weight"])
+
+
+def test_moments_of_an_earlier_episode_are_forgotten():
+    """A first Adam step is lr against the gradient's sign; with moments it would not be."""
+    _, episodes, push = scalar(steps=1, lr=0.5)
+    for direction in (-1.0, 100.0, -1.0):
+        assert push(direction) == pytest.approx(-math.copysign(0.5, direction))
+    assert len(episodes._adamw.state) == 1
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_an_fp16_step_that_overflows_is_left_out_or_gives_the_episode_up(skip):
+    p = nn.Parameter(torch.tensor([0.0]))
+    episodes = Episodes({"p": p}, AdamW(lr=1.0, weight_decay=0.0), steps=2, precision="fp16")
+    slopes = [3e38, 1.0]  # the first, times the scale, is more than fp32 holds; its loss is 0
+    answer = episodes.run(lambda step: slopes[step] * p.sum(), lambda: p.item(), skip_overflow=skip)
+    assert answer == (pytest.approx(-1.0) if skip else None)
+    assert episodes.non_finite == (0 if skip else 1)

@@ -76,6 +76,62 @@ def test_the_shortened_sequence_has_the_features_of_the_full_one(case):
     torch.testing.assert_close(shortened, case.model.encode_text(tokens), atol=1e-5, rtol=1e-5)
 
 
+PACKED = {"clip": True, "custom": True, "siglip": False, "eos": True, "causal-last": True, "no-projection": True}
+
+
+def test_causal_towers_share_the_start_and_others_read_each_prompt_on_its_own(case, request):
+    assert layout(case).packed == PACKED[request.node.callspec.params["case"]]
+
+
+def test_towers_whose_blocks_are_not_clips_read_each_prompt_on_its_own(build, make_tokenizer):
+    text = SHORT_TEXT | {"qk_norm": True}
+    model = build(open_clip.CustomTextCLIP, text=text)
+    prompts = prompt_classes(TextTower(model), make_tokenizer(end=99, padding=0), NAMES, 4, "end", CPU)
+    assert prompts.tower.causal and not prompts.packed
+    context = TextTower(model).embed(torch.tensor([3, 7, 6, 3]))
+    expected = model.encode_text(make_tokenizer(end=99, padding=0)([prompt_text("a photo of a", n) for n in NAMES]))
+    torch.testing.assert_close(prompts(context), expected, atol=1e-5, rtol=1e-5)
+
+
+MANY = ["dog", "very old sailing ship", "cat", "sea lion", "the big bird and the dog", "bird", "old cat"]
+
+
+@pytest.mark.parametrize("position", ["end", "middle", "front"])
+@pytest.mark.parametrize("names", [MANY, MANY[:1], ["cat", "dog"]])
+def test_packed_prompts_have_the_features_and_gradients_of_padded_ones(case, names, position):
+    prompts, context = layout(case, names, position=position), torch.randn(4, TextTower(case.model).width)
+    if not prompts.packed:
+        pytest.skip("a tower that reads each prompt on its own")
+    found = []
+    for forward in (prompts, lambda context: prompts._each(context[None])):
+        leaf = context.clone().requires_grad_(True)
+        features = forward(leaf)
+        found.append((features, *torch.autograd.grad(features.square().sum(), leaf)))
+    for ours, expected in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_packed_prompts_hold_the_start_once_and_no_padding(vit):
+    prompts = prompt_classes(TextTower(vit), open_clip.SimpleTokenizer(), NAMES, 4, "end", CPU)
+    own = [1 + 1 + 1, 2 + 1 + 1, 4 + 1 + 1]  # words, full stop, end of text
+    assert prompts.layout.shared == 1 + 4 and prompts.n_tokens == 5 + sum(own)
+    front = prompt_classes(TextTower(vit), open_clip.SimpleTokenizer(), NAMES, 4, "front", CPU)
+    assert front.layout.shared == 1 and front.n_tokens == 1 + sum(own) + 3 * 4
+
+
+def test_contexts_of_several_samples_have_the_features_of_each(case):
+    prompts, contexts = layout(case), torch.randn(3, 4, TextTower(case.model).width)
+    together = prompts(contexts)
+    assert together.shape == (3, len(NAMES), *prompts(contexts[0]).shape[1:])
+    torch.testing.assert_close(together, torch.stack([prompts(c) for c in contexts]), atol=1e-5, rtol=1e-5)
+
+
+def test_some_of_the_classes_have_the_features_they_have_among_all(case):
+    prompts, context = layout(case, MANY), context_of(case, "a photo of a")
+    torch.testing.assert_close(prompts[2:5](context), prompts(context)[2:5], atol=1e-5, rtol=1e-5)
+    assert len(prompts[2:5]) == 3
+
+
 def test_every_context_vector_gets_a_gradient_and_changes_every_class(case):
     prompts, context = layout(case), context_of(case, "a photo of a").requires_grad_()
     features = prompts(context)

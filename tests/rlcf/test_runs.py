@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -19,7 +18,6 @@ from rlcf import runs
 from rlcf.config import Config, read_preset
 from rlcf.episode import AdamW, Episodes, Momentum
 from rlcf.errors import UserError
-from rlcf.memory import peak_memory_mb
 from rlcf.runs import Run, Shard, save_atomically, shuffled, versions, write_atomically
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -544,8 +542,3 @@ def test_the_order_of_samples_is_a_permutation_that_the_seed_decides():
     assert shuffled(50, 0, None) == shuffled(50, 0, None) != shuffled(50, 1, None)
     assert shuffled(50, 0, 7) == shuffled(50, 0, None)[:7]
     assert shuffled(3, 0, 7) == shuffled(3, 0, None)
-
-
-def test_the_peak_memory_of_a_process_counts_what_it_held():
-    held = np.ones(2**24)  # 128 MB
-    assert peak_memory_mb(torch.device("cpu")) > held.nbytes / 2**20

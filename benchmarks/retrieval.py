@@ -1,0 +1,91 @@
+"""Adapting to one query: both directions of retrieval against the straightforward loop.
+
+A gallery of 1000 random unit-length features, which stay frozen and cost nothing in either; 8 steps, K and learning
+rate of the published COCO runs. Text to image also tunes the embeddings and the logit scale, as published.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+if not __package__:  # run as a script: imports start from the project, not from this folder
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from benchmarks import reference
+from benchmarks.common import Models, Row, build, parse, picture, report, row
+from benchmarks.measure import gemm_peak, measure
+from retrieval.main import RetrievalConfig, adapt, make_policy
+from retrieval.reward import Rewards
+from rlcf.backbone import Backbone
+from rlcf.episode import Episodes
+from rlcf.errors import run_main
+from rlcf.views import Views
+
+GALLERY = 1000
+TEXT = "a man rides a brown horse along the beach"
+HYPER = {"steps": 8, "lr": 1e-6, "weight_decay": 5e-4, "eps": 1e-6}
+PRESETS = {
+    "i2t": RetrievalConfig(direction="i2t", sample_k=20, **HYPER),
+    "t2i": RetrievalConfig(direction="t2i", sample_k=12, tune_embeddings=True, **HYPER),
+}
+NAMES = {
+    "i2t": "RLCF image to text, 1000 texts, 8 steps",
+    "t2i": "RLCF text to image, 1000 images, 8 steps",
+}
+
+Pair = tuple[Tensor, Tensor]
+
+
+def gallery(clip: Backbone, seed: int) -> Tensor:
+    """(G, D), unit length."""
+    width = clip.model.text_projection.shape[1]
+    features = torch.randn(GALLERY, width, generator=torch.Generator().manual_seed(seed))
+    return F.normalize(features, dim=-1).to(clip.device)
+
+
+def both(models: Models, direction: str) -> tuple[Callable[[], Pair], Callable[[], Pair]]:
+    """The loop, and what a run does for each query: the reward model encodes the query in both."""
+    config, student, reward = PRESETS[direction], models.student, models.reward
+    ours, theirs = gallery(student, 0), gallery(reward, 1)
+    hyper = {**HYPER, "k": config.sample_k}
+    image = Views(student.centre_view, student.size, count=1)(picture(), 0)
+    policy = make_policy(config, student, ours)
+    episodes = Episodes.from_config(config, policy.tuned, {}, student.precision)
+    tokens = student.tokenize([TEXT])
+
+    def fast() -> Pair:
+        with torch.no_grad():
+            query = reward.encode_image(reward.prepare(image)) if direction == "i2t" else reward.encode_text([TEXT])
+        seen = Rewards([reward], [query], {0: 0}, [theirs], [1.0]).see(0)
+        before, after = adapt(config, policy, seen, episodes, image if direction == "i2t" else TEXT)
+        if after is None:
+            raise RuntimeError("the episode was given up")
+        return before, after
+
+    def loop() -> Pair:
+        if direction == "t2i":
+            return reference.adapt_text_query(student.model, reward.model, ours, theirs, tokens, **hyper)
+        pixels, seen = student.prepare(image), reward.prepare(image)
+        return reference.adapt_image_query(student.model, reward.model, ours, theirs, pixels, seen, **hyper)
+
+    return loop, fast
+
+
+def compare(models: Models, direction: str, repeats: int, peak: float) -> Row:
+    measured = measure(*both(models, direction), repeats, models.student.device)
+    return row(NAMES[direction], measured, peak, {"i2t": 1.7, "t2i": 3.3}[direction])
+
+
+def main(argv: list[str] | None = None) -> None:
+    further = {"--works": {"nargs": "+", "choices": list(PRESETS), "default": list(PRESETS), "help": "which rows"}}
+    options = parse(__doc__ or "", argv, "retrieval", 5, further)
+    models, peak = build(options.size, options.device), gemm_peak(options.device)
+    report(options, [compare(models, direction, options.repeats, peak) for direction in options.works], peak)
+
+
+if __name__ == "__main__":
+    run_main(main)

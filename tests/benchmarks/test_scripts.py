@@ -1,0 +1,61 @@
+"""Each benchmark as a user starts it, on tiny models; what its table compares must agree."""
+
+import json
+
+import pytest
+
+from benchmarks import classification, episodes, precision, retrieval
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """The table that a benchmark prints, and its JSON."""
+
+    def start(script, *flags):
+        file = tmp_path / "results" / "table.json"
+        script.main([*flags, "--output", str(file)])
+        return capsys.readouterr().out, json.loads(file.read_text())
+
+    return start
+
+
+def test_every_fast_path_of_classification_has_the_loops_logits(run):
+    printed, content = run(classification, "--repeats", "1")
+    rows = {row["work"]: row for row in content["rows"]}
+    assert list(rows) == [
+        "RLCF image-encoder, 200 classes, 3 steps",
+        "RLCF prompt, 200 classes, 3 steps",
+        "TPT prompt, 200 classes, 1 step",
+        "RLCF prompt, 1000 classes, 3 steps (loop: drawn on)",
+    ]
+    for work, row in rows.items():
+        assert row["difference"] < 5e-4 and row["moved"] > 0.1 and work in printed
+        assert row["ratio_min"] <= row["ratio_median"] <= row["ratio_max"] and row["repeats"] == 1
+        assert row["fast_mb"] > 100 and 0 < row["fast_fraction"] < 1
+    assert content["size"] == "tiny" and content["gemm_peak_gflops"] > 1
+
+
+def test_both_directions_of_retrieval_have_the_loops_logits(run):
+    _, content = run(retrieval, "--repeats", "1")
+    assert len(content["rows"]) == 2
+    assert all(row["difference"] < 1e-4 < row["moved"] for row in content["rows"])
+
+
+def test_several_images_at_once_have_the_answers_of_one_at_a_time(run):
+    printed, content = run(episodes, "--repeats", "1")
+    assert all(row["difference"] < 1e-3 and row["moved"] > 0.1 for row in content["rows"])
+    assert "one at a time -> together, s" in printed
+
+
+def test_chosen_rows_are_the_only_ones(run):
+    _, content = run(classification, "--repeats", "1", "--works", "tpt")
+    assert [row["work"] for row in content["rows"]] == ["TPT prompt, 200 classes, 1 step"]
+
+
+def test_the_effect_of_bf16_is_counted(run):
+    printed, content = run(precision, "--limit", "3")
+    exact = [line for line in content["answers"] if line["variant"] == "fp32"]
+    assert len(content["answers"]) == 6 and all(line["n"] == 6 for line in content["answers"])
+    assert all(line["adapted_changed"] == line["zero_shot_changed"] == 0 for line in exact)
+    assert [(found["views"], found["kept"], found["n"]) for found in content["selection"]] == [(12, 6, 6), (64, 6, 6)]
+    assert printed.startswith("tuned") and "when ranked in bf16 alone" in printed
