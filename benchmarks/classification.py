@@ -18,7 +18,7 @@ if not __package__:  # run as a script: imports start from the project, not from
 
 from benchmarks import reference
 from benchmarks.common import Models, Row, build, parse, picture, report, row
-from benchmarks.measure import gemm_peak, measure
+from benchmarks.measure import gemm_peak, largest_difference, measure
 from classification.classnames import class_texts
 from classification.clip_model import class_features
 from classification.main import ClassificationConfig, adapt, make_policy, make_rewards
@@ -88,38 +88,44 @@ class Setting:
         )
 
 
-def compare(models: Models, work: str, repeats: int, peak: float) -> Row:
+def compare(models: Models, work: str, repeats: int, peak: float, warm: bool) -> Row:
     """200 classes, the loop beside ours."""
     setting = Setting(models, 200, PRESETS[work])
-    measured = measure(setting.loop(), setting.ours(), repeats, models.student.device)
+    measured = measure(setting.loop(), setting.ours(), repeats, models.student.device, warm=warm)
     config = setting.config
     name = f"{config.method.upper()} {config.tune}, 200 classes, {config.steps} step{'s'[: config.steps - 1]}"
     return row(name, measured, peak, {"encoder": 3.3, "prompt": 7.0, "tpt": 4.5}[work])
 
 
-def all_classes(models: Models, chunk: int | None, repeats: int, peak: float) -> Row:
-    """1000 classes: the loop's seconds and memory are drawn on from those of 100 and 200, which grow linearly.
+def all_classes(models: Models, chunk: int | None, repeats: int, peak: float, warm: bool) -> Row:
+    """1000 classes: the loop's seconds, memory and FLOPs are drawn on from those of 100 and 200, which grow linearly.
 
-    Its logits at 1000 are not known, so the difference is that of ours in chunks and in one, at 200.
+    Its logits at 1000 are not known, so the difference is that of ours in chunks from ours in one, at 200.
     """
     device = models.student.device
-    few, more = (Setting(models, classes, PROMPT).loop() for classes in (100, 200))
-    drawn = measure(few, more, repeats, device, compare=False)
-    in_one, in_chunks = (Setting(models, 200, replace(PROMPT, class_chunk=chunk)).ours() for chunk in (200, 64))
-    exact = measure(in_one, in_chunks, 1, device)
-    ours = Setting(models, 1000, replace(PROMPT, class_chunk=chunk)).ours()
-    whole = measure(few, ours, repeats, device, compare=False, warm=False)
-    seconds = [m + 8 * (m - f) for f, m in zip(drawn.reference_seconds, drawn.fast_seconds, strict=True)]
+    few, more = (Setting(models, classes, PROMPT) for classes in (100, 200))
+    whole, in_one, in_chunks = (
+        Setting(models, classes, replace(PROMPT, class_chunk=chunk)).ours()
+        for classes, chunk in ((1000, chunk), (200, 200), (200, 64))
+    )
+    at_200 = measure(more.loop(), in_chunks, repeats, device, warm=warm)
+    at_1000 = measure(few.loop(), whole, repeats, device, warm=warm, compare=False)
+    exact, chunked = in_one(), in_chunks()
+
+    def drawn_on(at_100: float | None, at_200: float | None) -> float | None:
+        return None if at_100 is None or at_200 is None else at_200 + 8 * (at_200 - at_100)
+
+    seconds = map(drawn_on, at_1000.reference_seconds, at_200.reference_seconds)
     measured = replace(
-        whole,
-        reference_seconds=seconds,
-        reference_mb=drawn.fast_mb + 8 * (drawn.fast_mb - drawn.reference_mb) if drawn.fast_mb else None,
-        difference=exact.difference,
-        moved=exact.moved,
+        at_1000,
+        reference_seconds=list(seconds),
+        reference_mb=drawn_on(at_1000.reference_mb, at_200.reference_mb),
+        reference_flops=drawn_on(at_1000.reference_flops, at_200.reference_flops),
+        difference=largest_difference(exact, chunked),
+        moved=largest_difference(*exact),
     )
-    print(
-        f"the loop's seconds: {median(drawn.reference_seconds):.1f} for 100, {median(drawn.fast_seconds):.1f} for 200"
-    )
+    few_s, more_s = median(at_1000.reference_seconds), median(at_200.reference_seconds)
+    print(f"the loop's seconds: {few_s:.1f} with 100 classes, {more_s:.1f} with 200")
     return row("RLCF prompt, 1000 classes, 3 steps (loop: drawn on)", measured, peak, 15.0)
 
 
@@ -130,12 +136,12 @@ def main(argv: list[str] | None = None) -> None:
     }
     options = parse(__doc__ or "", argv, "classification", 3, further)
     models, peak = build(options.size, options.device), gemm_peak(options.device)
-    rows = []
+    rows, warm = [], options.size == "tiny"
     for work in options.works:
         if work == "prompt-1000":
-            rows.append(all_classes(models, options.class_chunk, options.repeats, peak))
+            rows.append(all_classes(models, options.class_chunk, options.repeats, peak, warm))
         else:
-            rows.append(compare(models, work, options.repeats, peak))
+            rows.append(compare(models, work, options.repeats, peak, warm))
     report(options, rows, peak)
 
 

@@ -1,13 +1,14 @@
 """The captions of a run as clipscore/main.py reads them, and what that command says of them."""
 
+import contextlib
+import io
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clipscore import main as clipscore
 from rlcf.errors import UserError
 from rlcf.metrics import paired_bootstrap
 from rlcf.runs import Record, write_atomically
@@ -17,7 +18,6 @@ SCORES = {"zero_shot": "scores-zero-shot.json", "adapted": "scores.json"}
 REFERENCES = "references.json"
 NO_MEANS = ("BLEU", "METEOR")
 """Metrics whose value for the corpus is not the mean of the captions' own."""
-COMMAND = Path(__file__).resolve().parent.parent / "clipscore" / "main.py"
 
 
 def write_captions(folder: Path, records: Sequence[Record]) -> None:
@@ -34,7 +34,10 @@ def write_captions(folder: Path, records: Sequence[Record]) -> None:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How clipscore/main.py is called: its CLIP, what stands before each caption for it, Java or not, where it runs."""
+    """How clipscore/main.py is called, by its function.
+
+    clip: its CLIP; prefix: what stands before each caption for it; java: whether Java may take part.
+    """
 
     clip: str
     prefix: str
@@ -77,7 +80,8 @@ class Evaluation:
             arguments += ["--no-java"]
         if self.clip_root is not None:
             arguments += ["--clip-root", self.clip_root]
-        done = subprocess.run([sys.executable, str(COMMAND), *arguments], capture_output=True, text=True)
-        if done.returncode:
-            said = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1].removeprefix("error: ")
-            raise UserError(f"the captions were made, but {COMMAND.name} of clipscore cannot score them: {said}")
+        try:
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                clipscore.main(arguments)
+        except UserError as error:
+            raise UserError(f"the captions were made, but clipscore/main.py cannot score them: {error}") from error

@@ -4,6 +4,7 @@ import contextlib
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +84,12 @@ class LanguageModel:
             logits = torch.cat([logits, out.logits], dim=1)
         return -F.cross_entropy(logits.float().transpose(1, 2), ids, reduction="none")
 
-    @property
+    @cached_property
     def cache_name(self) -> str:
         """How this version of transformers calls a model's keys and values."""
         return "cache" if "cache" in self._parameters else "past_key_values"
 
-    @property
+    @cached_property
     def _parameters(self) -> Any:
         return inspect.signature(self.model.forward).parameters
 

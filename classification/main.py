@@ -93,7 +93,7 @@ class ClassificationConfig(Config):
 
     class_chunk: int | None = option(
         None,
-        "prompt tuning: classes whose text graph is in memory at a time; as many as a quarter of the free memory holds "
+        "prompt tuning: classes whose text graph is in memory at a time; as many as an eighth of the free memory holds "
         "when not given",
         at_least=1,
         group="speed",

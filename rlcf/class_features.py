@@ -11,9 +11,9 @@ from rlcf.backbone import Backbone
 from rlcf.memory import free_memory
 from rlcf.prompted_text import PromptedText
 
-FLOATS_PER_TOKEN = 36
-"""What a token's graph holds in a block, in widths of the tower (measured on ViT-B/16's: 34)."""
-SHARE_OF_FREE_MEMORY = 0.25
+FLOATS_PER_TOKEN = 24
+"""What a token's graph holds in a block, in widths of the tower (on ViT-B/16's: 19.3), with room for what passes."""
+SHARE_OF_FREE_MEMORY = 1 / 8
 """Of what is free when a run begins, for the graphs of the texts; two may live at once."""
 
 

@@ -12,6 +12,7 @@ if [[ "$tasks" != all && "$tasks" != classification ]]; then
     exit 2
 fi
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1
+export PYTHON demo
 rm -rf "$demo"
 mkdir -p "$demo"
 cd "$PROJECT"
@@ -21,7 +22,7 @@ run() {
     if ! "$PYTHON" "$2" --student demo-student --reward demo-reward --output "$demo/$1" --device cpu --workers 0 \
         "${@:3}" 2> "$demo/$1.log"; then
         cat "$demo/$1.log" >&2
-        return 2
+        return 255  # the last that `two_at_a_time` starts
     fi
 }
 
@@ -31,36 +32,41 @@ classify() {
         --views 12 --selection 0.5 "${@:2}"
 }
 retrieve() {
-    [ "$tasks" = all ] || return 0
-    run "$1" retrieval/main.py --data "$demo/scenes" --datasets json:clean json:blur json:fog --limit 150 "${@:2}"
+    run "$1" retrieval/main.py --data "$demo/scenes" --datasets json:clean json:blur --limit 150 "${@:2}"
 }
 caption() {
-    [ "$tasks" = all ] || return 0
     run "$1" caption/main.py --data "$demo/scenes" --datasets json:clean json:blur --checkpoint "demo-$1" \
         --language-model demo-lm --sample-k 10 --steps 4 --lr 1e-4 --weight-decay 0 \
         --evaluate --evaluate-clip demo-student --evaluate-prefix "" --no-evaluate-java
 }
-encoder=(--tune image-encoder --lr 1e-4 --batchnorm frozen)
+world() {
+    "$PYTHON" -m rlcf.demo.world "$demo/$1" --styles "${@:2}"
+}
+export -f run classify retrieve caption world
 
-"$PYTHON" -m rlcf.demo.world "$demo/single" --styles clean --per-class 1
-"$PYTHON" -m rlcf.demo.world "$demo/single" --styles blur fog noto --per-class 2
-if [ "$tasks" = all ]; then
-    "$PYTHON" -m rlcf.demo.world "$demo/scenes" --styles clean blur fog --scenes 100
-fi
-{   # two at a time, a thread each
-    classify rlcf-tune --method rlcf "${encoder[@]}"
-    classify tpt-prompt --method tpt --tune prompt --steps 1 --lr 5e-3
-    classify reward-alone --method zeroshot --student demo-reward
-    caption clipcap
-    retrieve retrieval --method rlcf --steps 5 --lr 1e-4 --sample-k 10 --t2i-sample-k 5
-} & first=$!
-{
-    classify kd-tune --method kd "${encoder[@]}"
-    classify rlcf-prompt --method rlcf --tune prompt --lr 7e-3
-    caption capdec
-    retrieve retrieval-reward-alone --method zeroshot --student demo-reward
-} & second=$!
-wait "$first"
-wait "$second"
+# Commands, one a line, each on one thread; a line that is not about the demo asked for is left out.
+two_at_a_time() {
+    if [ "$tasks" = classification ]; then grep -vE '^ *(retrieve|caption|world scenes) '; else cat; fi |
+        xargs -P 2 -I COMMAND bash -euc COMMAND || exit 2
+}
+
+two_at_a_time << END
+world single blur fog noto --per-class 2
+world scenes clean blur --scenes 100
+world single clean --per-class 1
+END
+two_at_a_time << END
+classify rlcf-tune --method rlcf --tune image-encoder --lr 1e-4 --batchnorm frozen
+classify kd-tune --method kd --tune image-encoder --lr 1e-4 --batchnorm frozen
+caption clipcap
+caption capdec
+retrieve retrieval --method rlcf --steps 5 --lr 1e-4 --sample-k 10 --t2i-sample-k 5
+classify rlcf-prompt --method rlcf --tune prompt --lr 7e-3 --episodes 8
+classify tpt-prompt --method tpt --tune prompt --steps 1 --lr 5e-3 --episodes 8
+classify reward-alone --method zeroshot --student demo-reward
+retrieve retrieval-reward-alone --method zeroshot --student demo-reward
+END
+"$PYTHON" -m rlcf.demo.pictures "$demo" > "$demo/pictures.log" &
 "$PYTHON" -m rlcf.demo.report "$demo"
-"$PYTHON" -m rlcf.demo.pictures "$demo"
+wait $!
+cat "$demo/pictures.log"

@@ -3,7 +3,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -222,22 +221,12 @@ def test_a_mistake_is_told(flags, told, caption):
 
 @pytest.fixture
 def clipscore(monkeypatch, tmp_path):
-    """The evaluation runs in this process, and finds no Java: quick. Returns its command lines."""
-    commands = []
-
-    def run(command, **_):
-        commands.append(command)
-        script, arguments = Path(command[1]), command[2:]
-        assert script == ROOT / "clipscore" / "main.py" and script.is_file()
-        try:
-            evaluation.main(arguments)
-        except UserError as error:
-            return subprocess.CompletedProcess(command, 2, "", f"error: {error}\n")
-        return subprocess.CompletedProcess(command, 0)
-
-    monkeypatch.setattr("caption.evaluate.subprocess", SimpleNamespace(run=run))
+    """The evaluation finds no Java: quick. Returns the arguments that it was called with."""
+    called = []
+    run = evaluation.main
+    monkeypatch.setattr(evaluation, "main", lambda arguments: called.append(arguments) or run(arguments))
     monkeypatch.setenv("PATH", str(tmp_path))
-    return commands
+    return called
 
 
 def test_evaluation_puts_the_scores_before_and_after_into_the_results(caption, clipscore):
@@ -252,9 +241,7 @@ def test_evaluation_puts_the_scores_before_and_after_into_the_results(caption, c
 
 
 def test_an_evaluation_that_refuses_is_told_and_loses_nothing(caption, clipscore, tmp_path):
-    with pytest.raises(
-        UserError, match=r"the captions were made, but main.py of clipscore cannot score them: .*no-such"
-    ):
+    with pytest.raises(UserError, match=r"the captions were made, but clipscore/main.py cannot score them: .*no-such"):
         caption("--method", "none", "--evaluate", "--evaluate-clip", "no-such")
     assert json.loads((tmp_path / "run" / "results.json").read_text())["datasets"]["json:clean"]["n"] == 8
     folder = caption("--method", "none", "--evaluate", "--evaluate-clip", "demo-student", "--evaluate-prefix", "")
