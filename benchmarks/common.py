@@ -126,10 +126,10 @@ def picture(width: int = 500, height: int = 375, seed: int = 0) -> Image.Image:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. seconds: median of `repeats` calls; ratio: how many times faster; mb: peak memory.
+    """One line of the table. seconds: median of `repeats` calls; ratio_...: how many times faster; ..._mb: peak memory.
 
     difference: largest one of the logits; moved: how far adaptation moved them; fraction: of the machine's own GEMM
-    peak; required: the ratio that must be reached. None: not measured, or not asked for.
+    peak; required: the ratio that must be reached. None, of those with a default: not measured, or not asked for.
     """
 
     work: str

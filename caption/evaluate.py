@@ -83,5 +83,6 @@ class Evaluation:
         try:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
                 clipscore.main(arguments)
-        except UserError as error:
-            raise UserError(f"the captions were made, but clipscore/main.py cannot score them: {error}") from error
+        except (UserError, OSError, RuntimeError) as error:
+            said = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f"the captions were made, but clipscore/main.py cannot score them: {said}") from error

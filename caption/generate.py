@@ -33,7 +33,7 @@ def nucleus_sampling(
         return _generate(lm, prefix, settings, rows=count, returned=count, max_new_tokens=max_new_tokens)[0]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _generate(
     lm: LanguageModel, prefix: Tensor, settings: GenerationConfig, rows: int, returned: int, max_new_tokens: int
 ) -> list[list[str]]:

@@ -121,6 +121,7 @@ class EncoderPolicy:
             self.buffers = dict(layers.named_buffers())
         self._train_layers = batch_norms if batchnorm != "frozen" else []
         self._answer_from_batch = batchnorm == "published-norm"
+        self._whole = samples > 1 or bool(self._train_layers)
         self.views_interact = bool(self._train_layers)
         """Whether a view's logits depend on the other views."""
 
@@ -147,7 +148,8 @@ class EncoderPolicy:
     def _forward(self, pixels: Tensor, batch_statistics: bool) -> Tensor:
         for layer in self._train_layers:
             layer.train(batch_statistics)
-        return self.clip.logit_scale * of_each_view(self.clip.encode_image, pixels) @ self.class_features.T
+        features = of_each_view(lambda pixels: self.clip.encode_image(pixels, self._whole), pixels)
+        return self.clip.logit_scale * features @ self.class_features.T
 
 
 Policy = PromptPolicy | EncoderPolicy

@@ -107,8 +107,8 @@ class ClassificationConfig(Config):
     )
     select_precision: str = option(
         "same",
-        "precision in which the views are ranked: the run's, or bf16 for twice as many as are kept, which are ranked "
-        "again in the run's",
+        "precision in which the views are ranked: the run's; or first bf16, then the run's for the centre crop and the "
+        "best, twice as many as are kept",
         choices=("same", "bf16"),
         group="speed",
     )
@@ -150,15 +150,15 @@ class ClassificationConfig(Config):
         if self.method != "zeroshot":
             count_confident(self.views, self.selection)
         if self.episodes > 1 and (self.method == "zeroshot" or self.tune == "image-encoder"):
-            raise UserError("--episodes is for --tune prompt or norm; an image tower adapts to one image at a time")
+            raise UserError("--episodes is for a method that tunes the prompt or the normalisation layers; use 1")
         if self.episodes > 1 and self.momentum:
             raise UserError("--momentum carries weights from sample to sample; use --episodes 1")
         if self.class_chunk is not None and not tunes_prompt:
-            raise UserError("--class-chunk is for prompt tuning; use --tune prompt")
+            raise UserError("--class-chunk is for a method that tunes the prompt; use --tune prompt")
         if self.views_on_device and self.augment != "crop":
             raise UserError(f"--views-on-device makes crops only; use --augment crop, not {self.augment}")
-        if self.select_precision == "bf16" and self.method == "zeroshot":
-            raise UserError("--select-precision ranks views; zeroshot has one")
+        if self.select_precision == "bf16" and (self.method == "zeroshot" or self.precision == "bf16"):
+            raise UserError("--select-precision bf16 spares a more precise method's ranking of views; leave it out")
 
     @property
     def reward_names(self) -> list[str]:
@@ -236,10 +236,8 @@ def take(views: Tensor, kept: Tensor) -> Tensor:
 
 def shortlist(policy: Policy, views: Tensor, count: int) -> Tensor:
     """The centre crop and the `count` views that are most confident in bf16. views: (V, 3, H, W) or (N, V, 3, H, W)."""
-    if policy.views_interact:
-        raise UserError(
-            "--select-precision bf16 leaves views out, whose BatchNorm statistics count; use --batchnorm frozen"
-        )
+    if views.shape[-4] <= 1 + count:
+        return views
     ranked = select_confident(policy.screen(views)[..., 1:, :], count) + 1
     kept = torch.cat([torch.zeros_like(ranked[..., :1]), ranked], dim=-1)
     return take(views, kept.to(views.device))
@@ -263,13 +261,14 @@ def adapt_all(
 ) -> Iterator[tuple[int, Outcome | str]]:
     """(index, outcome) of each image, `config.episodes` at a time; what is wrong with one that cannot be read."""
     while group := list(itertools.islice(samples, config.episodes)):
-        yield from ((index, sample) for index, sample in group if isinstance(sample, str))
         readable = [(index, sample) for index, sample in group if not isinstance(sample, str)]
         started = time.perf_counter()
         views = [s.render(policy.clip.device) if isinstance(s, PlannedViews) else s for _, s in readable]
         pairs = adapt_group(config, policy, rewards, episodes, views)
-        for (index, _), (before, after) in zip(readable, pairs, strict=True):
-            yield index, Outcome(before, after, (time.perf_counter() - started) / len(readable))
+        pairs = [(before.cpu(), None if after is None else after.cpu()) for before, after in pairs]
+        seconds = (time.perf_counter() - started) / max(1, len(readable))
+        yield from ((i, Outcome(*pair, seconds)) for (i, _), pair in zip(readable, pairs, strict=True))
+        yield from ((index, sample) for index, sample in group if isinstance(sample, str))
 
 
 def adapt_group(
@@ -296,7 +295,12 @@ def make_policy(config: ClassificationConfig, student: Backbone, classnames: lis
         context = initial_context(student, config.context, config.n_ctx, config.prompt, config.seed)
         return PromptPolicy(student, classnames, context, config.class_position, config.episodes, config.class_chunk)
     features = class_features(student, classnames, config.prompt, config.class_position, config.templates)
-    return EncoderPolicy(student, features, config.tune, config.batchnorm, config.bn_prior, config.episodes)
+    policy = EncoderPolicy(student, features, config.tune, config.batchnorm, config.bn_prior, config.episodes)
+    if policy.views_interact and config.select_precision == "bf16":
+        raise UserError(
+            "--select-precision bf16 leaves out views whose BatchNorm statistics count; use --batchnorm frozen"
+        )
+    return policy
 
 
 def make_rewards(config: ClassificationConfig, clips: list[Backbone], classnames: list[str]) -> Rewards | None:
@@ -315,6 +319,8 @@ def run_dataset(
     run: Run,
 ) -> None:
     """Adapt to every image of a dataset, record it, and report."""
+    order = shuffled(len(dataset.ids), config.seed, config.limit)
+    config = replace(config, episodes=min(config.episodes, len(order)))
     policy = make_policy(config, student, dataset.classnames)
     rewards = make_rewards(config, reward_clips, dataset.classnames)
     episodes = Episodes.from_config(config, policy.tuned, policy.buffers, student.precision)
@@ -324,7 +330,7 @@ def run_dataset(
     if run.shard.first:
         write_atomically(records.folder / "classnames.txt", "".join(f"{name}\n" for name in dataset.classnames))
     ids = dataset.ids
-    todo = records.todo(shuffled(len(ids), config.seed, config.limit), ids)
+    todo = records.todo(order, ids)
     views = Views(
         student.centre_view, student.size, config.n_views, config.augment, config.seed, config.views_on_device
     )

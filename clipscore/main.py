@@ -173,7 +173,12 @@ def main(argv: list[str] | None = None) -> None:
         _write(args.save_per_instance, evaluation.per_instance)
     if args.output:
         result = {"scores": evaluation.scores, "n": evaluation.n, "tokenizer": evaluation.tokenizer}
-        result |= {"clip": args.clip, "prefix": args.prefix, "precision": clip.precision, "command": command_line()}
+        result |= {
+            "clip": args.clip,
+            "prefix": args.prefix,
+            "precision": clip.precision,
+            "command": command_line("clipscore/main.py", argv),
+        }
         packages = ("rlcf", "torch", "open_clip_torch", "pycocoevalcap")
         _write(args.output, result | {"versions": versions(packages)})
 

@@ -1,5 +1,7 @@
 """The student: what is tuned, and how a query's logits over the gallery come about."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -57,36 +59,44 @@ class TextPolicy:
             self.rows = nn.Parameter(table.new_zeros(tower.text.context_length, tower.width))
             self.tuned = {name: self.rows if p is table else p for name, p in self.tuned.items()}
 
-    def encode(self, text: str) -> Tensor:
-        """What stays frozen of a sample. Returns its (1, L) tokens."""
-        return self.clip.tokenize([text])
+    def encode(self, text: str) -> "Text":
+        """What stays frozen of a sample."""
+        tokens = self.clip.tokenize([text])
+        if self.rows is None:
+            return Text(tokens)
+        tower = self._tower
+        tokens = tokens[:, : tower.needed_length(tokens)]
+        ids, places = tokens[0].unique(return_inverse=True)
+        return Text(tokens, tower.embed(ids).detach(), places)
 
-    def starts(self, tokens: Tensor) -> dict[str, Tensor]:
-        """Where the parameters begin that belong to this sample alone. tokens: (1, L) from `encode`."""
+    def starts(self, text: "Text") -> dict[str, Tensor]:
+        """Where the parameters begin that belong to this sample alone."""
         if self.rows is None:
             return {}
-        ids, _ = self._occurring(tokens)
         start = torch.zeros_like(self.rows)
-        start[: len(ids)] = self._tower.embed(ids).detach()
+        start[: len(text.embeddings)] = text.embeddings
         return {name: start for name, parameter in self.tuned.items() if parameter is self.rows}
 
-    def logits(self, tokens: Tensor) -> Tensor:
-        """tokens: (1, L) from `encode`. Returns (1, I), scaled."""
-        embeddings = None
-        if self.rows is not None:
-            _, places = self._occurring(tokens)
-            embeddings = self.rows[places].unsqueeze(0)
-            tokens = tokens[:, : len(places)]
-        return self.clip.logit_scale * self.clip.encode_tokens(tokens, embeddings) @ self.image_features.T
+    def logits(self, text: "Text") -> Tensor:
+        """Returns (1, I), scaled."""
+        embeddings = None if self.rows is None else self.rows[text.places].unsqueeze(0)
+        return self.clip.logit_scale * self.clip.encode_tokens(text.tokens, embeddings) @ self.image_features.T
 
     @property
     def _tower(self) -> TextTower:
         assert self.clip.text_tower is not None
         return self.clip.text_tower
 
-    def _occurring(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """The ids that occur where the text's feature depends on them, and which of them each place has."""
-        return tokens[0, : self._tower.needed_length(tokens)].unique(return_inverse=True)
+
+class Text(NamedTuple):
+    """A text that looks for its image.
+
+    tokens: (1, L). Where embeddings are tuned: those that occur, (n, width), and which of them each place has, (L,).
+    """
+
+    tokens: Tensor
+    embeddings: Tensor = torch.empty(0, 0)
+    places: Tensor = torch.empty(0, dtype=torch.long)
 
 
 Policy = ImagePolicy | TextPolicy

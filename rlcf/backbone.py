@@ -104,21 +104,22 @@ class Backbone:
         images: (N, 3, H, W), uint8 in 0..255 or float in [0, 1], of any size; another size than the model's is
         resized as published (bicubic, align_corners). Returns (N, 3, *size), normalised.
         """
-        images = images.to(self.device)
-        white = 255.0 if images.dtype == torch.uint8 else 1.0
-        images = (
-            images.float()
-        )  # uint8 becomes a new tensor, which may be changed in place; a float one is the caller's
+        given = images.to(self.device)
+        images = given.float()
+        if given.dtype == torch.uint8:
+            images = images.div_(255.0)  # a new tensor; a float one is the caller's
         if tuple(images.shape[-2:]) != self.size:
             images = F.interpolate(images, size=self.size, mode="bicubic", align_corners=True)
         mean, std = (images.new_tensor(self.preprocess[key]).view(3, 1, 1) for key in ("mean", "std"))
-        scale, shift = 1.0 / (white * std), mean / std
-        return images.mul_(scale).sub_(shift) if white > 1.0 else images * scale - shift
+        return (images - mean).div_(std)
 
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """pixels: (N, 3, *size) from `prepare`. Returns (N, D), unit length; with a graph where gradients are on."""
+    def encode_image(self, pixels: Tensor, whole: bool = False) -> Tensor:
+        """pixels: (N, 3, *size) from `prepare`. Returns (N, D), unit length; with a graph where gradients are on.
+
+        whole: an image's features depend on the others' (statistics of a batch, layers of several samples).
+        """
         few = len(pixels)
-        if self.device.type == "cpu" and self.precision == "fp32" and not torch.is_grad_enabled():
+        if not whole and self.device.type == "cpu" and self.precision == "fp32" and not torch.is_grad_enabled():
             few = max(1, CACHED_PIXELS // (self.size[0] * self.size[1]))
         with self.autocast():
             features = torch.cat([self._image_features(part) for part in pixels.split(few)])
@@ -179,9 +180,9 @@ def load_clip(
     device = torch.device(device)
     model, tokenizer = _load(name, clip_root)
     model = model.float().eval().requires_grad_(False).to(device)
-    if any(isinstance(layer, nn.BatchNorm2d) for layer in model.visual.modules()):
-        # A ResNet's convolutions are faster so: an episode of RN-type towers by 1.3 times on a CPU.
-        model.visual.to(memory_format=torch.channels_last)
+    visual: nn.Module = model.visual  # type: ignore[assignment]
+    if any(isinstance(layer, nn.BatchNorm2d) for layer in visual.modules()):
+        visual.to(memory_format=torch.channels_last)  # an episode of a ResNet takes 1.3 times less on a CPU
     preprocess = merge_preprocess_dict(PreprocessCfg(), open_clip.get_model_preprocess_cfg(model))
     return Backbone(name, model, tokenizer, preprocess, device, precision)
 

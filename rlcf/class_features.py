@@ -11,8 +11,8 @@ from rlcf.backbone import Backbone
 from rlcf.memory import free_memory
 from rlcf.prompted_text import PromptedText
 
-FLOATS_PER_TOKEN = 24
-"""What a token's graph holds in a block, in widths of the tower (on ViT-B/16's: 19.3), with room for what passes."""
+FLOATS_PER_TOKEN = 28
+"""Widths of the tower that a token's graph holds in a block: 19.3 measured on ViT-B/16's, more with a long context."""
 SHARE_OF_FREE_MEMORY = 1 / 8
 """Of what is free when a run begins, for the graphs of the texts; two may live at once."""
 
@@ -34,7 +34,8 @@ class ClassFeatures:
 
     def __init__(self, clip: Backbone, prompts: PromptedText, chunk: int) -> None:
         self.clip = clip
-        self.chunks = [prompts[i : i + chunk] for i in range(0, len(prompts), chunk)]
+        starts = range(0, len(prompts), chunk)
+        self.chunks = [prompts] if len(starts) == 1 else [prompts[i : i + chunk] for i in starts]
         self._starts: list[_Start] = []
 
     def __call__(self, context: Tensor) -> Tensor:
@@ -52,10 +53,8 @@ class ClassFeatures:
 
         Two are: with a momentum buffer the starting weights are others than the loaded ones.
         """
-        start = self._start(context)
-        if start is None:
-            start = _Start(context.detach().clone(), self._evaluate(context))
-            self._starts = [start, *self._starts[:1]]
+        start = self._start(context) or _Start(context.detach().clone(), self._evaluate(context))
+        self._starts = [start, *(other for other in self._starts if other is not start)][:2]
         return start.features
 
     def _start(self, context: Tensor) -> "_Start | None":

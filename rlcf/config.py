@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import math
 import re
+import shlex
 import sys
 import types
 import typing
@@ -259,6 +260,6 @@ def _read(value: Any, kind: Any) -> Any:
     return kind(number)
 
 
-def command_line() -> str:
-    """The command as it was typed, for log.txt."""
-    return " ".join(sys.argv)
+def command_line(script: str = "", argv: list[str] | None = None) -> str:
+    """The command as it was typed, for log.txt; of a script that was called with `argv`, as it would be typed."""
+    return " ".join(sys.argv) if argv is None else shlex.join([script, *argv])

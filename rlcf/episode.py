@@ -40,8 +40,7 @@ class Episodes:
     """Adapts `tuned` parameters to one sample at a time and restores them bit for bit.
 
     tuned: the parameters that the steps change; buffers: what forward passes may change (BatchNorm statistics).
-    device_type: "cpu" or "cuda", precision: "fp32", "bf16" or "fp16": what the loss was computed under; fp16 gradients
-    are scaled.
+    precision: "fp32", "bf16" or "fp16": what the loss was computed under; fp16 gradients are scaled.
     """
 
     tuned: dict[str, nn.Parameter]
@@ -51,7 +50,7 @@ class Episodes:
     momentum: Momentum | None = None
     precision: str = "fp32"
     non_finite: int = 0
-    """Episodes that were given up because a loss or an answer was not finite."""
+    """Episodes that were given up."""
     updates: int = 0
     """Episodes that have flowed into the momentum buffer."""
 
@@ -75,9 +74,10 @@ class Episodes:
 
     def begin(self, values: Mapping[str, Tensor]) -> None:
         """Let tuned parameters that belong to one sample alone start from its own values."""
-        if values:
-            self._start.update(values)
-            self._restore(self._start)
+        self._start.update(values)
+        with torch.no_grad():
+            for name, value in values.items():
+                self._state[name].copy_(value)
 
     def run(
         self, loss: Callable[[int], Tensor], answer: Callable[[], Answer], skip_overflow: bool = True
@@ -125,10 +125,10 @@ class Episodes:
                 return False
             scaler.scale(value).backward()
             scaler.step(optimiser)
-            scale = scaler.get_scale()
+            scale = 0.0 if skip_overflow else scaler.get_scale()  # on a GPU one waits for it
             scaler.update()
             optimiser.zero_grad(set_to_none=True)
-            if scaler.get_scale() < scale and not skip_overflow:
+            if not skip_overflow and scaler.get_scale() < scale:
                 return False
         return True
 
@@ -141,9 +141,9 @@ class Episodes:
                 parameters, lr=hyper.lr, weight_decay=hyper.weight_decay, eps=hyper.eps, fused=True
             )
         self._adamw.zero_grad(set_to_none=True)
-        for moments in self._adamw.state.values():
-            for tensor in moments.values():
-                tensor.zero_()
+        moments = [tensor for state in self._adamw.state.values() for tensor in state.values()]
+        if moments:
+            torch._foreach_zero_(moments)
         return self._adamw
 
     @torch.no_grad()

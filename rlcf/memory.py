@@ -11,11 +11,14 @@ import torch
 def free_memory(device: torch.device) -> int:
     """Bytes that this process may still take: of the GPU, or of the machine and the limit it set for the process."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
     known = [_number(Path("/proc/meminfo"), "MemAvailable:", 1024)]
-    limit, used = (_number(Path("/sys/fs/cgroup") / name) for name in ("memory.max", "memory.current"))
+    group = Path("/sys/fs/cgroup")
+    limit, used = (_number(group / name) for name in ("memory.max", "memory.current"))
     if limit is not None and used is not None:
-        known.append(max(limit - used, 0))
+        cached = _number(group / "memory.stat", "inactive_file") or 0  # of files; given back when needed
+        known.append(max(limit - used + cached, 0))
     found = [number for number in known if number is not None]
     return min(found) if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 

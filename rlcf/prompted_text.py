@@ -27,6 +27,8 @@ class TextTower:
         self.text = text
         prefix = "" if hasattr(text, "pool_type") else "text_"  # the tower on its own, or built into open_clip's CLIP
         self.pool_type: str = getattr(text, f"{prefix}pool_type")
+        if getattr(text, "use_pad_mask", False) or self.pool_type == "none":
+            raise TypeError("a text tower that masks its padding or does not pool cannot be driven by embeddings")
         self.eos_id: int = getattr(text, f"{prefix}eos_id")
         self.causal = text.attn_mask is not None
         self.standard = is_standard(text.transformer)
@@ -135,6 +137,12 @@ class PromptedText:
         embeddings = self._embeddings(context, self.slots, self.frozen).flatten(0, 1)
         return self.tower(embeddings, self.tokens.repeat(len(context), 1))
 
+    @cached_property
+    def _packed_prompts(self) -> tuple[Tensor, Tensor]:
+        """Slots (T,) and frozen embeddings (T, width) of the packed tokens."""
+        rows, columns = self.layout.rows, self.layout.columns
+        return self.slots[rows, columns], self.frozen[rows, columns]
+
     def _embeddings(self, context: Tensor, slots: Tensor, frozen: Tensor) -> Tensor:
         """context: (N, n_ctx, width); slots: (*S); frozen: (*S, width). Returns (N, *S, width)."""
         chosen = context.index_select(-2, slots.clamp(min=0).flatten())
@@ -143,9 +151,7 @@ class PromptedText:
     def _packed(self, context: Tensor) -> Tensor:
         """context: (N, n_ctx, width). Returns (N, C, D)."""
         layout, text = self.layout, self.tower.text
-        rows, columns = layout.rows, layout.columns
-        x = self._embeddings(context, self.slots[rows, columns], self.frozen[rows, columns])
-        x = x + text.positional_embedding[columns]
+        x = self._embeddings(context, *self._packed_prompts) + text.positional_embedding[layout.columns]
         *blocks, last = text.transformer.resblocks
         for block in blocks:
             x = finish(block, x, layout.attend(block, x))

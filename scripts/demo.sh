@@ -66,7 +66,7 @@ classify tpt-prompt --method tpt --tune prompt --steps 1 --lr 5e-3 --episodes 8
 classify reward-alone --method zeroshot --student demo-reward
 retrieve retrieval-reward-alone --method zeroshot --student demo-reward
 END
-"$PYTHON" -m rlcf.demo.pictures "$demo" > "$demo/pictures.log" &
+"$PYTHON" -m rlcf.demo.pictures "$demo" > "$demo/pictures.log" 2>&1 &
 "$PYTHON" -m rlcf.demo.report "$demo"
-wait $!
+wait $! || { cat "$demo/pictures.log" >&2; exit 2; }
 cat "$demo/pictures.log"

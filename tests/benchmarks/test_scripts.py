@@ -26,7 +26,7 @@ def test_every_fast_path_of_classification_has_the_loops_logits(run):
         "RLCF image-encoder, 200 classes, 3 steps",
         "RLCF prompt, 200 classes, 3 steps",
         "TPT prompt, 200 classes, 1 step",
-        "RLCF prompt, 1000 classes, 3 steps (loop: drawn on)",
+        "RLCF prompt, 1000 classes, 3 steps (loop extrapolated)",
     ]
     for work, row in rows.items():
         assert row["difference"] < 5e-4 and row["moved"] > 0.1 and work in printed

@@ -14,9 +14,10 @@ TUNED = [("prompt", "vit"), ("norm", "vit"), ("norm", "resnet")]
 
 
 @pytest.fixture
-def images(request):
+def images():
     """The views of five images, (8, 3, 64, 64) each."""
-    return list(torch.randint(0, 256, (5, 8, 3, 64, 64), dtype=torch.uint8))
+    generator = torch.Generator().manual_seed(1)  # of other seeds some image lies where a ReLU has its kink
+    return list(torch.randint(0, 256, (5, 8, 3, 64, 64), dtype=torch.uint8, generator=generator))
 
 
 @pytest.fixture
@@ -24,18 +25,10 @@ def setting(clip):
     """Config, policy, rewards and episodes, as the entry script puts them together."""
 
     def make(tune="prompt", kind="vit", method="rlcf", **further):
-        config = ClassificationConfig(
-            **{
-                "method": method,
-                "tune": tune,
-                "views": 8,
-                "selection": 0.4,
-                "steps": 2,
-                "lr": 1e-2,
-                "eps": 1e-3,
-                **further,
-            }
-        )
+        # A larger epsilon: where Adam divides tiny gradients by themselves, the order of float operations decides.
+        rates = {"lr": 5e-2, "eps": 0.1} if kind == "resnet" else {"lr": 1e-2, "eps": 1e-3}
+        shared = {"method": method, "tune": tune, "views": 8, "selection": 0.4, "steps": 2}
+        config = ClassificationConfig(**{**shared, **rates, **further})
         policy = make_policy(config, clip(kind), NAMES)
         rewards = make_rewards(config, [clip("resnet")] if config.reward_names else [], NAMES)
         return config, policy, rewards, Episodes.from_config(config, policy.tuned, policy.buffers, "fp32")
@@ -60,6 +53,13 @@ def test_several_images_at_once_have_the_answers_of_one_at_a_time(setting, image
     together = logits(setting(tune, kind, method, episodes=3), in_groups(images, 3))  # 3, then 2
     torch.testing.assert_close(together, alone, atol=5e-4, rtol=1e-4)
     assert ((alone[:, 1] - alone[:, 0]).abs().amax(dim=1) > 1e-2).sum() >= 3  # where scores do not all clamp to 0
+
+
+def test_images_that_pass_a_tower_a_few_at_a_time_keep_their_own_layers(setting, images, monkeypatch):
+    whole = logits(setting("norm", episodes=5), [images])
+    monkeypatch.setattr("rlcf.backbone.CACHED_PIXELS", 3 * 32 * 32)
+    torch.testing.assert_close(logits(setting("norm", episodes=5), [images]), whole, atol=5e-4, rtol=1e-4)
+    torch.testing.assert_close(logits(setting("norm"), in_groups(images, 1)), whole, atol=5e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("further", [{"batchnorm": "frozen"}, {"batchnorm": "published-norm"}, {"bn_prior": 4.0}])
@@ -154,11 +154,17 @@ def test_layers_that_are_not_clips_are_refused(setting, clip):
 # ---- views screened in bf16 ----
 
 
-@pytest.mark.parametrize(("tune", "kind"), [("prompt", "vit"), ("image-encoder", "vit"), ("norm", "resnet")])
-@pytest.mark.parametrize("episodes", [1, 2])
+@pytest.mark.parametrize(
+    ("tune", "kind", "episodes"),
+    [
+        ("prompt", "vit", 1),
+        ("prompt", "vit", 2),
+        ("image-encoder", "vit", 1),
+        ("norm", "resnet", 1),
+        ("norm", "resnet", 2),
+    ],
+)
 def test_screened_views_are_confirmed_in_the_runs_own_precision(setting, images, tune, kind, episodes):
-    if tune == "image-encoder" and episodes > 1:
-        pytest.skip("one image at a time")
     further = {"episodes": episodes, "batchnorm": "frozen"}
     plain = logits(setting(tune, kind, **further), in_groups(images, episodes))
     config, policy, *rest = setting(tune, kind, select_precision="bf16", **further)
@@ -179,7 +185,14 @@ def test_the_shortlist_is_the_centre_and_the_most_confident_in_bf16(setting, ima
     assert 1e-6 < difference < 0.5
 
 
-def test_views_that_share_statistics_are_not_screened(setting, images):
-    config, policy, *rest = setting("norm", "resnet", select_precision="bf16")
-    with pytest.raises(UserError, match=r"--select-precision bf16 leaves views out.*use --batchnorm frozen"):
-        adapt(config, policy, *rest, images[0])
+def test_views_that_share_statistics_are_not_screened(setting):
+    with pytest.raises(UserError, match=r"--select-precision bf16 leaves out views .*use --batchnorm frozen"):
+        setting("norm", "resnet", select_precision="bf16")
+
+
+def test_few_views_are_not_screened(setting, images, monkeypatch):
+    config, policy, *rest = setting("image-encoder", select_precision="bf16", selection=1.0, views=1)
+    monkeypatch.setattr(policy, "screen", None)
+    assert shortlist(policy, images[0][:3], 2) is not None
+    before, after = adapt(config, policy, *rest, images[0][:1])
+    assert before.shape == after.shape == (6,)

@@ -34,6 +34,8 @@ def clip(golden, tmp_path_factory):
         if not file.exists():
             torch.save({key: torch.from_numpy(value).float() for key, value in golden(name).items()}, file)
         backbone = load_clip(str(file))
+        # The layout of the authors' run: a ResNet's runs at lr 1e-3 depend on the order of float operations.
+        backbone.model.visual.to(memory_format=torch.contiguous_format)
         plain = {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}
         return dataclasses.replace(backbone, preprocess=backbone.preprocess | plain)
 

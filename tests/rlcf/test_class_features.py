@@ -85,6 +85,10 @@ def test_two_starting_contexts_are_remembered(classes, passes):
     for context in (loaded, moved, loaded, moved):
         ours.at_start(context)
     assert len(passes) == 2
+    ours.at_start(loaded)
+    ours.at_start(torch.randn(3, 64))  # the one that was asked for last is kept
+    ours.at_start(loaded)
+    assert len(passes) == 3
 
 
 def test_no_more_than_a_chunk_of_classes_has_a_graph_at_a_time(classes, passes):

@@ -225,3 +225,11 @@ def test_towers_without_token_embeddings_are_refused():
 def test_towers_that_append_a_class_token_are_refused(build):
     with pytest.raises(TypeError, match="cannot be driven by embeddings"):
         TextTower(build(open_clip.CustomTextCLIP, text=SHORT_TEXT | {"embed_cls": True}))
+
+
+@pytest.mark.parametrize(("name", "value"), [("use_pad_mask", True), ("pool_type", "none")])
+def test_towers_that_mask_their_padding_or_do_not_pool_are_refused(build, name, value):
+    model = build(open_clip.CustomTextCLIP, text=SIGLIP_TEXT)
+    setattr(model.text, name, value)
+    with pytest.raises(TypeError, match="masks its padding or does not pool"):
+        TextTower(model)
