@@ -291,7 +291,7 @@ def write_atomically(file: Path, text: str) -> None:
 def save_atomically(file: Path, tensors: dict[str, Tensor], described: dict[str, str] | None = None) -> None:
     """`write_atomically` for a safetensors file. described: its metadata."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    save_file(tensors, temporary, metadata=described)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=described)
     temporary.replace(file)
 
 
