@@ -71,12 +71,13 @@ class LanguageModel:
     def token_log_likelihood(self, prefix: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         """Log-probability of each token given what stands before it; with a graph where gradients are on.
 
-        prefix: (K, P, width), or (1, P, width) that all captions share: it is read once. ids, mask: (K, L) from
-        `tokenize`. Returns (K, L), nats; where the mask is 0, that of the padding.
+        prefix: (N, P, width), each read once and shared by K captions in a row. ids, mask: (N * K, L) from `tokenize`.
+        Returns (N * K, L), nats; where the mask is 0, that of the padding.
         """
         logits, cache = self.read(prefix)
         if len(prefix) < len(ids):
-            logits, cache = logits.expand(len(ids), -1, -1), repeat_cache(cache, len(ids))
+            each = len(ids) // len(prefix)
+            logits, cache = logits.repeat_interleave(each, dim=0), repeat_cache(cache, each)
         if ids.shape[1] > 1:
             seen = torch.cat([mask.new_ones(len(ids), prefix.shape[1]), mask[:, :-1]], dim=1)
             with self.autocast():

@@ -19,28 +19,30 @@ class Rewards:
     clipscore_weight: float = CLIPSCORE_WEIGHT
 
     @torch.no_grad()
-    def see(self, view: Tensor) -> "Seen":
-        """view: (1, 3, H, W) as made; each model gets it at its own resolution and normalisation, once a sample."""
-        return Seen(self, [clip.encode_image(clip.prepare(view)) for clip in self.clips])
+    def see(self, views: Tensor) -> "Seen":
+        """views: (N, 3, H, W) as made; each model gets them at its own resolution and normalisation, once a sample."""
+        return Seen(self, [clip.encode_image(clip.prepare(views)) for clip in self.clips])
 
 
 @dataclass(frozen=True)
 class Seen:
-    """An image as the reward models see it. image_features: (1, D) a model."""
+    """Images as the reward models see them. image_features: (N, D) a model."""
 
     rewards: Rewards
     image_features: list[Tensor]
-    known: dict[str, Tensor] = field(default_factory=dict)
-    """Scores of the captions that were sampled already: a caption that repeats is scored once."""
+    text_features: dict[str, list[Tensor]] = field(default_factory=dict)
+    """Of the captions that were sampled already, (D,) a model: a caption that repeats is encoded once."""
 
-    def scores(self, texts: Sequence[str]) -> Tensor:
-        """CLIPScore of the image with each caption. Returns (len(texts),)."""
-        new = [text for text in dict.fromkeys(texts) if text not in self.known]
+    def scores(self, texts: Sequence[Sequence[str]]) -> Tensor:
+        """CLIPScore of each image with its captions. texts: K of each of the N images. Returns (N, K)."""
+        flat = [text for captions in texts for text in captions]
+        new = [text for text in dict.fromkeys(flat) if text not in self.text_features]
         if new:
-            models = zip(self.rewards.clips, self.image_features, strict=True)
-            weight = self.rewards.clipscore_weight
-            scores = weighted_mean(
-                [clip_score(image, clip.encode_text(new), weight) for clip, image in models], self.rewards.weights
-            )
-            self.known.update(zip(new, scores, strict=True))
-        return torch.stack([self.known[text] for text in texts])
+            encoded = [clip.encode_text(new) for clip in self.rewards.clips]
+            self.text_features.update(zip(new, map(list, zip(*encoded, strict=True)), strict=True))
+        models = zip(self.image_features, zip(*(self.text_features[text] for text in flat), strict=True), strict=True)
+        scores = [
+            clip_score(images[:, None], torch.stack(captions).view(len(texts), -1, images.shape[-1]), self.rewards.clipscore_weight)
+            for images, captions in models
+        ]
+        return weighted_mean(scores, self.rewards.weights)

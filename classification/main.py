@@ -4,12 +4,11 @@ Each image's views are ranked by the entropy of their zero-shot logits; the most
 few steps, the image is answered, and the weights are put back.
 """
 
-import itertools
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from rlcf.backbone import Backbone, load_clip
 from rlcf.config import Config, option, parse_config, resolve_device, resolve_precision
 from rlcf.episode import Episodes
 from rlcf.errors import UserError, run_main
+from rlcf.groups import in_groups
 from rlcf.images import ImageLoader, refuse_or_skip
 from rlcf.memory import peak_memory_mb
 from rlcf.metrics import calibration_error, paired_bootstrap, top_k_accuracy
@@ -243,51 +243,24 @@ def shortlist(policy: Policy, views: Tensor, count: int) -> Tensor:
     return take(views, kept.to(views.device))
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """An image's logits before and after its episode, (C,); after: None when it was given up. seconds: its share."""
-
-    before: Tensor
-    after: Tensor | None
-    seconds: float
-
-
-def adapt_all(
+def adapt_group(
     config: ClassificationConfig,
     policy: Policy,
     rewards: Rewards | None,
     episodes: Episodes,
-    samples: Iterator[tuple[int, Tensor | PlannedViews | str]],
-) -> Iterator[tuple[int, Outcome | str]]:
-    """(index, outcome) of each image, `config.episodes` at a time; what is wrong with one that cannot be read."""
-    while group := list(itertools.islice(samples, config.episodes)):
-        readable = [(index, sample) for index, sample in group if not isinstance(sample, str)]
-        started = time.perf_counter()
-        views = [s.render(policy.clip.device) if isinstance(s, PlannedViews) else s for _, s in readable]
-        pairs = adapt_group(config, policy, rewards, episodes, views)
-        pairs = [(before.cpu(), None if after is None else after.cpu()) for before, after in pairs]
-        seconds = (time.perf_counter() - started) / max(1, len(readable))
-        yield from ((i, Outcome(*pair, seconds)) for (i, _), pair in zip(readable, pairs, strict=True))
-        yield from ((index, sample) for index, sample in group if isinstance(sample, str))
-
-
-def adapt_group(
-    config: ClassificationConfig, policy: Policy, rewards: Rewards | None, episodes: Episodes, group: Sequence[Tensor]
+    group: Sequence[tuple[int, Tensor | PlannedViews]],
+    mixed: bool,
 ) -> list[tuple[Tensor, Tensor | None]]:
-    """`adapt` for up to `config.episodes` images at once. group: the views of each."""
-    if config.episodes == 1:
-        return [adapt(config, policy, rewards, episodes, views) for views in group]
-    if not group:
-        return []
-    filled = [*group, *[group[-1]] * (config.episodes - len(group))]
-    before, after = adapt(config, policy, rewards, episodes, torch.stack(filled), mixed=True)
-    if after is not None:
-        return list(zip(before, after, strict=True))[: len(group)]
-    pairs = []
-    for views in group:  # each on its own, in every place
-        before, after = adapt(config, policy, rewards, episodes, views.expand(config.episodes, *views.shape))
-        pairs.append((before[0], None if after is None else after[0]))
-    return pairs
+    """Each image's logits before and after its episode, (C,); after: None when it was given up.
+
+    group: (index, views) of `config.episodes` images; mixed: as for `adapt`. Returns none when one of different images
+    is given up (`rlcf.groups`).
+    """
+    views = [made.render(policy.clip.device) if isinstance(made, PlannedViews) else made for _, made in group]
+    before, after = adapt(config, policy, rewards, episodes, torch.stack(views), mixed)
+    if after is None:
+        return [] if mixed else [(row, None) for row in before.cpu()]
+    return list(zip(before.cpu(), after.cpu(), strict=True))
 
 
 def make_policy(config: ClassificationConfig, student: Backbone, classnames: list[str]) -> Policy:
@@ -336,24 +309,24 @@ def run_dataset(
     )
     loader = ImageLoader(dataset.files, todo, views, student.size if config.draft_jpeg else None)
     samples = loader.one_by_one(config.workers, student.device.type == "cuda")
-    outcomes = adapt_all(config, policy, rewards, episodes, samples)
+    outcomes = in_groups(samples, config.episodes, partial(adapt_group, config, policy, rewards, episodes))
     tally: Counter[str] = Counter()
     for record in records.written:
         count(tally, record)
     done = len(records.done)
     with records, tqdm(outcomes, desc=dataset.name, initial=done, total=done + len(todo)) as progress:
-        for index, outcome in progress:
+        for index, outcome, seconds in progress:
             record = {"index": index, "id": ids[index], "label": dataset.samples[index][1]}
             if isinstance(outcome, str):
                 refuse_or_skip(outcome, config.skip_bad_images)
                 records.add(record | {"status": "unreadable", "reason": outcome})
                 continue
-            before, after = outcome.before, outcome.after
+            before, after = outcome
             if not before.isfinite().all():
                 raise UserError(f"the student's logits of {ids[index]} are not finite; use --precision fp32")
             answer = before if after is None else after
             record |= {"status": "ok" if after is not None else "non-finite"}
-            record |= describe("zero_shot", before) | describe("adapted", answer) | {"seconds": outcome.seconds}
+            record |= describe("zero_shot", before) | describe("adapted", answer) | {"seconds": seconds}
             records.add(record, {"zero_shot": before, "adapted": answer})
             progress.set_postfix_str(count(tally, record), refresh=False)
     episodes.load_state_dict(loaded)  # a momentum buffer ends with its dataset

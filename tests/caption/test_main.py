@@ -138,19 +138,19 @@ def episode(captioner):
         small = {"checkpoint": "tiny", "sample_k": 3, "steps": 2, "lr": 1e-2, "max_new_tokens": 5, "beams": 2}
         config = CaptionConfig(**{**small, **settings})
         episodes = Episodes.from_config(config, captioner.tuned, captioner.buffers, "fp32")
-        return adapt(config, captioner, rewards, episodes, view, index=0)
+        return adapt(config, captioner, rewards, episodes, [(0, view)])[0]
 
     return run
 
 
 def test_weights_are_put_back_and_the_language_model_is_never_touched(episode, captioner):
-    before = {name: value.clone() for name, value in captioner.mapper.state_dict().items()}
+    before = {name: value.clone() for name, value in captioner.mappers[0].state_dict().items()}
     frozen = {name: value.clone() for name, value in captioner.lm.model.state_dict().items()}
     episode()
-    assert all(torch.equal(value, captioner.mapper.state_dict()[name]) for name, value in before.items())
+    assert all(torch.equal(value, captioner.mappers[0].state_dict()[name]) for name, value in before.items())
     assert all(torch.equal(value, captioner.lm.model.state_dict()[name]) for name, value in frozen.items())
     assert not any(p.requires_grad or p.grad is not None for p in captioner.lm.model.parameters())
-    assert all(p.requires_grad for p in captioner.mapper.parameters())
+    assert all(p.requires_grad for p in captioner.mappers[0].parameters())
 
 
 def test_an_episode_that_is_not_finite_keeps_the_caption_before(episode, monkeypatch):
@@ -167,9 +167,10 @@ def test_weights_that_blow_up_keep_the_caption_before(episode):
 def test_padding_counts_only_when_asked_for(captioner):
     texts = ["a dog", "a cat to the left of an owl"]
     prefix = captioner.prefix(torch.randn(1, 128)).detach()
-    alone = [captioner.log_likelihood(prefix, [text])[0] for text in texts]
-    torch.testing.assert_close(captioner.log_likelihood(prefix, texts), torch.stack(alone), atol=2e-5, rtol=1e-4)
-    padded = captioner.log_likelihood(prefix, texts, score_padding=True)
+    alone = [captioner.log_likelihood(prefix, [[text]])[0, 0] for text in texts]
+    (together,) = captioner.log_likelihood(prefix, [texts])
+    torch.testing.assert_close(together, torch.stack(alone), atol=2e-5, rtol=1e-4)
+    (padded,) = captioner.log_likelihood(prefix, [texts], score_padding=True)
     torch.testing.assert_close(padded[1], alone[1], atol=2e-5, rtol=1e-4)
     assert abs(padded[0] - alone[0]) > 1e-3
 
@@ -178,11 +179,11 @@ def test_reinforce_makes_a_caption_with_a_high_reward_more_likely(captioner):
     texts, features = ["a dog above an owl", "a cat"], torch.nn.functional.normalize(torch.randn(1, 128), dim=-1)
     advantage = torch.tensor([0.5, -0.5])
     optimiser = torch.optim.SGD(captioner.tuned.values(), lr=1e-2)
-    before = captioner.log_likelihood(captioner.prefix(features), texts)
+    before = captioner.log_likelihood(captioner.prefix(features), [texts])[0]
     objective(before, advantage).backward()
     optimiser.step()
     with torch.no_grad():
-        after = captioner.log_likelihood(captioner.prefix(features), texts)
+        after = captioner.log_likelihood(captioner.prefix(features), [texts])[0]
     assert (after[0] - after[1]) > (before[0] - before[1])
 
 
@@ -195,7 +196,7 @@ def test_a_momentum_buffer_moves_the_starting_weights(caption):
 
 
 def test_features_of_another_width_than_the_mapper_are_told(captioner):
-    tiny = captioner.mapper
+    tiny = captioner.mappers[0]
     tiny.feature_width = 64
     with pytest.raises(
         UserError, match=r"features of demo-student are 128 wide, the mapper takes 64; give the --student .*\(a CLIP\)"

@@ -1,5 +1,7 @@
 """Several images adapted to at once, views screened in bf16: the answers of one image at a time."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from classification.clip_model import EncoderPolicy
 from classification.main import ClassificationConfig, adapt, adapt_group, make_policy, make_rewards, shortlist
 from rlcf.episode import Episodes
 from rlcf.errors import UserError
+from rlcf.groups import side_by_side
 from rlcf.objectives import select_confident
 
 NAMES = ["dog", "sea lion", "pizza", "sports car", "owl", "cat"]
@@ -36,9 +39,14 @@ def setting(clip):
     return make
 
 
+def outcomes(setting, group):
+    """Before and after of each image of a group that fits."""
+    return side_by_side(list(enumerate(group)), setting[0].episodes, partial(adapt_group, *setting))
+
+
 def logits(setting, groups):
     """Before and after of all images, (5, 2, C)."""
-    pairs = [pair for group in groups for pair in adapt_group(*setting, group)]
+    pairs = [pair for group in groups for pair in outcomes(setting, group)]
     return torch.stack([torch.stack(pair) for pair in pairs])
 
 
@@ -84,7 +92,7 @@ def test_the_weights_are_back_after_several_images(setting, images, tune, kind):
     config, policy, rewards, episodes = setting(tune, kind, episodes=3)
     before = {name: value.detach().clone() for name, value in {**policy.tuned, **policy.buffers}.items()}
     model = {name: value.clone() for name, value in policy.clip.model.state_dict().items()}
-    adapt_group(config, policy, rewards, episodes, images[:3])
+    outcomes((config, policy, rewards, episodes), images[:3])
     assert all(torch.equal(value, before[name]) for name, value in {**policy.tuned, **policy.buffers}.items())
     assert all(torch.equal(value, model[name]) for name, value in policy.clip.model.state_dict().items())
 
@@ -108,7 +116,7 @@ def test_one_image_that_gives_nothing_finite_leaves_the_others_answers(setting, 
         return torch.where(of_the_spoilt[:, None, None], torch.nan, found) if torch.is_grad_enabled() else found
 
     monkeypatch.setattr(policy, "logits", logits_of)
-    pairs = adapt_group(config, policy, rewards, episodes, images[:3])
+    pairs = outcomes((config, policy, rewards, episodes), images[:3])
     assert [after is None for _, after in pairs] == [False, True, False]
     for image in (0, 2):
         torch.testing.assert_close(pairs[image][1], alone[image, 1], atol=5e-4, rtol=1e-4)
