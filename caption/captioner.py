@@ -50,9 +50,7 @@ class Captioner:
         with self.lm.autocast():
             return torch.cat([mapper(row) for mapper, row in zip(self.mappers, features.split(1), strict=True)])
 
-    def log_likelihood(
-        self, prefix: Tensor, texts: Sequence[Sequence[str]], score_padding: bool = False
-    ) -> Tensor:
+    def log_likelihood(self, prefix: Tensor, texts: Sequence[Sequence[str]], score_padding: bool = False) -> Tensor:
         """Mean log-likelihood of the tokens of each caption, BOS included.
 
         prefix: (N, P, width); texts: K captions of each. score_padding: as published, the padding of shorter captions

@@ -176,7 +176,7 @@ def adapt(
     captions = captioner.caption(prefixes.flatten(0, 1), config.beams, config.max_new_tokens)
     pairs = [captions[i : i + 2] for i in range(0, len(captions), 2)]
     scored = zip(pairs, seen.scores(pairs).tolist(), steps, strict=True)
-    return [Outcome(*pair, values, taken, finite=after is not None) for pair, values, taken in scored]
+    return [Outcome(old, new, values, taken, finite=after is not None) for (old, new), values, taken in scored]
 
 
 def make_captioner(config: CaptionConfig, student: Backbone) -> Captioner:

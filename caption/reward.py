@@ -40,9 +40,10 @@ class Seen:
         if new:
             encoded = [clip.encode_text(new) for clip in self.rewards.clips]
             self.text_features.update(zip(new, map(list, zip(*encoded, strict=True)), strict=True))
-        models = zip(self.image_features, zip(*(self.text_features[text] for text in flat), strict=True), strict=True)
+        weight, shape = self.rewards.clipscore_weight, (len(texts), -1)
+        features = zip(*(self.text_features[text] for text in flat), strict=True)
         scores = [
-            clip_score(images[:, None], torch.stack(captions).view(len(texts), -1, images.shape[-1]), self.rewards.clipscore_weight)
-            for images, captions in models
+            clip_score(images[:, None], torch.stack(captions).unflatten(0, shape), weight)
+            for images, captions in zip(self.image_features, features, strict=True)
         ]
         return weighted_mean(scores, self.rewards.weights)

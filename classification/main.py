@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ if not __package__:  # run as a script: imports start from the project, not from
 
 from classification.clip_model import EncoderPolicy, Policy, PromptPolicy, class_features, initial_context
 from classification.datasets import NAMES, Dataset, load_dataset
+from classification.metrics import as_line, count, describe, summarise
 from classification.reward import Rewards, Seen
 from rlcf.backbone import Backbone, load_clip
 from rlcf.config import Config, option, parse_config, resolve_device, resolve_precision
@@ -29,10 +29,9 @@ from rlcf.errors import UserError, run_main
 from rlcf.groups import in_groups
 from rlcf.images import ImageLoader, refuse_or_skip
 from rlcf.memory import peak_memory_mb
-from rlcf.metrics import calibration_error, paired_bootstrap, top_k_accuracy
 from rlcf.objectives import atkd, count_confident, dkd, kd, marginal_entropy, reinforce, select_confident
 from rlcf.reward import advantages, ensemble_weights
-from rlcf.runs import Record, Run, Shard, shuffled, write_atomically
+from rlcf.runs import Run, Shard, shuffled, write_atomically
 from rlcf.views import AUGMENTATIONS, PlannedViews, Views
 
 DISTILLATION = {"kd": kd, "dkd": dkd, "atkd": atkd}
@@ -257,7 +256,8 @@ def adapt_group(
     is given up (`rlcf.groups`).
     """
     views = [made.render(policy.clip.device) if isinstance(made, PlannedViews) else made for _, made in group]
-    before, after = adapt(config, policy, rewards, episodes, torch.stack(views), mixed)
+    stacked = torch.stack(views) if len(views) > 1 else views[0][None]  # without a copy, which would not be pinned
+    before, after = adapt(config, policy, rewards, episodes, stacked, mixed)
     if after is None:
         return [] if mixed else [(row, None) for row in before.cpu()]
     return list(zip(before.cpu(), after.cpu(), strict=True))
@@ -335,55 +335,6 @@ def run_dataset(
         summary["peak_memory_mb"] = peak_memory_mb(student.device)
         run.report(dataset.name, summary)
         print(as_line(dataset.name, config.method, summary), flush=True)
-
-
-def describe(name: str, logits: Tensor) -> Record:
-    """What a record tells of an answer. logits: (C,)."""
-    confidence, classes = logits.softmax(dim=-1).topk(min(5, len(logits)))
-    return {name: int(classes[0]), f"{name}_top5": classes.tolist(), f"{name}_confidence": float(confidence[0])}
-
-
-def count(tally: Counter[str], record: Record) -> str:
-    """Add a record to the running accuracy. Returns what the progress bar tells."""
-    if record["status"] != "unreadable":
-        tally.update(n=1, before=record["zero_shot"] == record["label"], after=record["adapted"] == record["label"])
-    before, after = (100 * tally[name] / max(tally["n"], 1) for name in ("before", "after"))
-    return f"top-1 {before:.1f} -> {after:.1f}"
-
-
-def summarise(records: list[Record]) -> dict[str, Any]:
-    """Metrics in percent; the gain with its 95% interval. Raises UserError when no image could be read."""
-    answered = [r for r in records if r["status"] != "unreadable"]
-    if not answered:
-        raise UserError("none of the images could be read; records.jsonl tells why")
-    labels = [r["label"] for r in answered]
-    summary: dict[str, Any] = {"n": len(answered), "unreadable": len(records) - len(answered)}
-    correct = {}
-    for name in ("zero_shot", "adapted"):
-        correct[name] = [r[name] == r["label"] for r in answered]
-        ranked = [r[f"{name}_top5"] for r in answered]
-        summary[name] = {
-            "top1": top_k_accuracy(labels, ranked, 1),
-            "top5": top_k_accuracy(labels, ranked, 5),
-            "ece": calibration_error([r[f"{name}_confidence"] for r in answered], correct[name]),
-        }
-    gain, low, high = (100 * value for value in paired_bootstrap(correct["zero_shot"], correct["adapted"]))
-    summary["top1_gain"] = {"mean": gain, "low": low, "high": high}
-    summary["non_finite"] = sum(r["status"] == "non-finite" for r in answered)
-    summary["seconds_per_sample"] = sum(r["seconds"] for r in answered) / len(answered)
-    return summary
-
-
-def as_line(dataset: str, method: str, summary: dict[str, Any]) -> str:
-    line = f"{dataset}: n {summary['n']}, zero-shot top-1 {summary['zero_shot']['top1']:.2f}"
-    if method != "zeroshot":
-        gain = summary["top1_gain"]
-        line += f", {method} {summary['adapted']['top1']:.2f}"
-        line += f" (gain {gain['mean']:+.2f}, 95% interval {gain['low']:+.2f} to {gain['high']:+.2f})"
-    line += f", {summary['seconds_per_sample']:.3f} s an image"
-    for count, what in ((summary["non_finite"], "kept zero-shot (not finite)"), (summary["unreadable"], "unreadable")):
-        line += f", {count} {what}" if count else ""
-    return line
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -30,9 +30,7 @@ def in_groups(
         yield from ((index, wrong, 0.0) for index, wrong in group if isinstance(wrong, str))
 
 
-def side_by_side(
-    group: Sequence[tuple[int, Sample]], places: int, adapt: Adapt[Sample, Outcome]
-) -> list[Outcome]:
+def side_by_side(group: Sequence[tuple[int, Sample]], places: int, adapt: Adapt[Sample, Outcome]) -> list[Outcome]:
     """The outcomes of up to `places` samples: of all at once, or, when one is given up, of each in every place."""
     if not group:
         return []

@@ -36,7 +36,7 @@ retrieve() {
 }
 caption() {
     run "$1" caption/main.py --data "$demo/scenes" --datasets json:clean json:blur --checkpoint "demo-$1" \
-        --language-model demo-lm --sample-k 10 --steps 4 --lr 1e-4 --weight-decay 0 \
+        --language-model demo-lm --sample-k 10 --steps 4 --lr 1e-4 --weight-decay 0 --episodes 8 \
         --evaluate --evaluate-clip demo-student --evaluate-prefix "" --no-evaluate-java
 }
 world() {

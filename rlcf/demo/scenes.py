@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 import torch.nn.functional as F
-from open_clip import OPENAI_IMAGENET_TEMPLATES
 from torch import Tensor
 
 from rlcf.demo.art import NAMES, SCENE_OBJECTS, SIDE
@@ -73,25 +72,6 @@ def scene_captions(scene: Scene) -> list[str]:
         f"{first} {here} and {second} {there}",
         f"there is {first} {relation} {second} and the background is {scene.colour}",
     ]
-
-
-def single_captions(name: str, colour: str) -> list[str]:
-    """Captions of one object: OpenAI's 80 templates, and what stands on which ground."""
-    templates = [template(name) for template in OPENAI_IMAGENET_TEMPLATES]
-    plain = [
-        f"a photo of a {name}.",
-        f"a photo of {article(name)}.",
-        f"{article(name)} on {article(colour)} background",
-    ]
-    return [*plain, *templates]
-
-
-def all_texts() -> list[str]:
-    """Texts that hold every word of the world."""
-    names = range(len(SCENE_OBJECTS))
-    scenes = [Scene(i, (i + 1) % len(names), r, c) for i in names for r in range(4) for c in COLOURS]
-    singles = [text for name in NAMES for text in single_captions(name, "white")]
-    return [*singles, *(text for scene in scenes for text in scene_captions(scene))]
 
 
 def sample_scene(rng: Generator, held_out: bool) -> Scene:

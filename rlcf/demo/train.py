@@ -29,13 +29,13 @@ from rlcf.demo.art import NAMES, OBJECTS, REWARD_ARTISTS, SIDE, STUDENT_ARTISTS,
 from rlcf.demo.scenes import (
     COLOURS,
     CONVERSE,
+    SCENE_OBJECTS,
     Scene,
-    all_texts,
+    article,
     draw_scenes,
     draw_singles,
     sample_scene,
     scene_captions,
-    single_captions,
 )
 from rlcf.demo.styles import TEST_STYLES, Style, augment_heavily, augment_lightly
 from rlcf.demo.world import VALIDATION_SEED, classification_images
@@ -71,6 +71,25 @@ MODEL = {
     },
 }
 PREPROCESS = {"size": SIDE, "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "interpolation": "bicubic"}
+
+
+def single_captions(name: str, colour: str) -> list[str]:
+    """Captions of one object: OpenAI's 80 templates, and what stands on which ground."""
+    templates = [template(name) for template in open_clip.OPENAI_IMAGENET_TEMPLATES]
+    plain = [
+        f"a photo of a {name}.",
+        f"a photo of {article(name)}.",
+        f"{article(name)} on {article(colour)} background",
+    ]
+    return [*plain, *templates]
+
+
+def all_texts() -> list[str]:
+    """Texts that hold every word of the world."""
+    names = range(len(SCENE_OBJECTS))
+    scenes = [Scene(i, (i + 1) % len(names), r, c) for i in names for r in range(4) for c in COLOURS]
+    singles = [text for name in NAMES for text in single_captions(name, "white")]
+    return [*singles, *(text for scene in scenes for text in scene_captions(scene))]
 
 
 def build_tokenizer(folder: Path) -> Any:

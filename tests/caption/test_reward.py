@@ -51,6 +51,8 @@ def test_captions_that_repeat_are_scored_once(clips, view, monkeypatch):
 def test_each_images_captions_are_scored_against_it(clips):
     views = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     rewards = Rewards(clips, [0.7, 0.3])
-    alone = [rewards.see(view[None]).scores([texts])[0] for view, texts in zip(views, (TEXTS[:2], TEXTS[1:3]))]
+    alone = [
+        rewards.see(view[None]).scores([texts])[0] for view, texts in zip(views, (TEXTS[:2], TEXTS[1:3]), strict=True)
+    ]
     together = rewards.see(views).scores([TEXTS[:2], TEXTS[1:3]])
     torch.testing.assert_close(together, torch.stack(alone))

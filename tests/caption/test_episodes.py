@@ -1,0 +1,146 @@
+"""Several images captioned and adapted to at once: the captions of one image at a time."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from caption import main as task
+from caption.captioner import Captioner
+from caption.language_model import load_language_model
+from caption.main import CaptionConfig, adapt
+from caption.reward import Rewards
+from rlcf.backbone import load_clip
+from rlcf.episode import Episodes
+from rlcf.errors import UserError
+from rlcf.groups import side_by_side
+
+from .conftest import random_mapper, read_records
+
+
+def but_floats(record):
+    """A record's words, and its rewards rounded."""
+    rewards = [record.get(f"{name}_reward", 0.0) for name in ("zero_shot", "adapted")]
+    rewards += [reward for step in record.get("steps", []) for reward in step["rewards"]]
+    words = [record["id"], record["zero_shot"], record["adapted"], record["status"]]
+    return [*words, [step["candidates"] for step in record.get("steps", [])]], rewards
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--lr", "1e-2"],
+        ["--lr", "1e-2", "--score-padding"],
+        ["--lr", "1e-2", "--baseline", "all", "--divide-by-std"],
+        ["--sampling", "nucleus"],
+        ["--method", "none"],
+        ["--reward", "demo-reward", "demo-student"],
+    ],
+)
+def test_several_images_at_once_have_the_captions_of_one_at_a_time(flags, caption):
+    alone, together = (
+        [but_floats(r) for r in read_records(caption(*flags, "--episodes", count, output=count) / "json-clean")]
+        for count in ("1", "3")  # 3, 3, then 2
+    )
+    assert [words for words, _ in together] == [words for words, _ in alone]
+    for (_, ours), (_, theirs) in zip(together, alone, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-4)
+
+
+def test_several_images_are_generated_for_in_one_go(caption, monkeypatch):
+    prefixes, search = [], task.beam_search
+    monkeypatch.setattr(
+        task, "beam_search", lambda lm, prefix, *rest: prefixes.append(len(prefix)) or search(lm, prefix, *rest)
+    )
+    caption("--episodes", "4")
+    assert prefixes == [4, 4, 4, 4]  # of each of two groups, two steps
+
+
+def test_an_unreadable_image_leaves_its_group(caption, data):
+    (data / "clean" / "3.png").write_bytes(b"torn")
+    records = read_records(caption("--episodes", "3", "--skip-bad-images") / "json-clean")
+    assert [r["index"] for r in records if r["status"] == "unreadable"] == [3]
+    assert sum(r["status"] == "ok" for r in records) == 7
+
+
+def test_a_momentum_buffer_has_no_several(caption):
+    with pytest.raises(UserError, match="--momentum carries weights from sample to sample; use --episodes 1"):
+        caption("--momentum", "--episodes", "2")
+
+
+@pytest.fixture
+def setting(student, lm_folder):
+    """Config, captioner, rewards and episodes, as the entry script puts them together."""
+
+    def make(episodes, precision="fp32", **further):
+        small = {"checkpoint": "tiny", "sample_k": 3, "steps": 2, "lr": 1e-2, "max_new_tokens": 5, "beams": 2}
+        config = CaptionConfig(**{**small, **further}, episodes=episodes)
+        captioner = Captioner(
+            student, random_mapper(), load_language_model(str(lm_folder("opt"))), samples=config.episodes
+        )
+        rewards = Rewards([load_clip("demo-reward")], [1.0])
+        return config, captioner, rewards, Episodes.from_config(config, captioner.tuned, captioner.buffers, precision)
+
+    return make
+
+
+@pytest.fixture
+def group():
+    generator = torch.Generator().manual_seed(2)
+    views = torch.randint(0, 256, (3, 1, 3, 64, 64), dtype=torch.uint8, generator=generator)
+    return list(enumerate(views))
+
+
+def test_all_mappers_are_put_back(setting, group):
+    config, captioner, rewards, episodes = setting(3)
+    before = {name: value.detach().clone() for name, value in captioner.tuned.items()}
+    outcomes = adapt(config, captioner, rewards, episodes, group, True)
+    assert len(before) == 3 * len(list(random_mapper().parameters())) and len(outcomes) == 3
+    assert all(torch.equal(value, before[name]) for name, value in captioner.tuned.items())
+
+
+def test_padding_of_other_images_captions_never_counts(setting):
+    captioner = setting(1)[1]
+    texts = [["a dog", "a cat above an owl"], ["a cat to the left of an owl", "a dog"]]
+    prefix = torch.randn(2, 3, captioner.lm.width, generator=torch.Generator().manual_seed(0))
+    for padded in (False, True):
+        alone = [captioner.log_likelihood(prefix[i : i + 1], texts[i : i + 1], padded) for i in range(2)]
+        together = captioner.log_likelihood(prefix, texts, padded)
+        torch.testing.assert_close(together, torch.cat(alone), atol=2e-5, rtol=1e-4)
+
+
+def test_one_image_that_gives_nothing_finite_leaves_the_others_captions(setting, group, monkeypatch):
+    (config, *rest), alone = setting(3), setting(1)
+    expected = [adapt(*alone, [sample])[0] for sample in group]
+    captioner = rest[0]
+    spoilt, make_prefix = captioner.encode(group[1][1]), captioner.prefix
+
+    def prefix(features):
+        found = make_prefix(features)
+        of_the_spoilt = torch.isclose(features, spoilt, atol=1e-5).all(dim=-1)
+        return torch.where(of_the_spoilt[:, None, None], torch.nan, found) if torch.is_grad_enabled() else found
+
+    monkeypatch.setattr(captioner, "prefix", prefix)
+    outcomes = side_by_side(group, 3, partial(adapt, config, *rest))
+    assert [outcome.finite for outcome in outcomes] == [True, False, True]
+    assert [outcomes[i].adapted for i in (0, 2)] == [expected[i].adapted for i in (0, 2)]
+    assert outcomes[1].adapted == outcomes[1].zero_shot == expected[1].zero_shot and not outcomes[1].steps
+
+
+def test_fp16_steps_that_overflow_are_left_out_of_that_images_episode_alone(setting, group, monkeypatch):
+    """So large is the loss of one image that its first scaled step overflows; alone it goes on, and so it does here."""
+    plain, mixed_ones = task.objective, []
+
+    def spoiling(*given):
+        *made, samples, mixed = given
+        factors = torch.tensor([1e36 if index == 1 else 1.0 for index, _ in samples])
+        monkeypatch.setattr(task, "objective", lambda *terms: factors * plain(*terms))
+        outcomes = adapt(*made, samples, mixed)
+        mixed_ones.extend([outcomes] if mixed else [])
+        return outcomes
+
+    one, three = (partial(spoiling, *setting(places, "fp16")) for places in (1, 3))
+    alone = [side_by_side([sample], 1, one)[0] for sample in group]
+    together = side_by_side(group, 3, three)
+    assert mixed_ones == [[]] and all(outcome.finite for outcome in together)
+    assert [(o.adapted, len(o.steps)) for o in together] == [(o.adapted, len(o.steps)) for o in alone]

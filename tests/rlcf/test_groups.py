@@ -1,0 +1,41 @@
+import pytest
+
+from rlcf.groups import in_groups, side_by_side
+
+
+def adapter(calls, give_up=()):
+    """Adapts by tens; a mixed group gives up when one of `give_up` is in it."""
+
+    def adapt(group, mixed):
+        calls.append(([index for index, _ in group], mixed))
+        return [] if mixed and any(index in give_up for index, _ in group) else [10 * sample for _, sample in group]
+
+    return adapt
+
+
+def test_every_sample_is_adapted_to_once_and_unreadable_ones_are_told():
+    calls = []
+    samples = [(4, 1), (2, "torn"), (0, 2), (3, 3), (1, 4)]
+    found = list(in_groups(iter(samples), 2, adapter(calls)))
+    assert {index: outcome for index, outcome, _ in found} == {4: 10, 2: "torn", 0: 20, 3: 30, 1: 40}
+    assert calls == [([4, 4], True), ([0, 3], True), ([1, 1], True)]  # places that are left over are filled
+    assert all(seconds >= 0 for *_, seconds in found)
+
+
+def test_one_at_a_time_groups_are_not_mixed_and_keep_the_order():
+    calls = []
+    samples = [(2, 1), (0, "torn"), (1, 2)]
+    found = [(index, outcome) for index, outcome, _ in in_groups(iter(samples), 1, adapter(calls))]
+    assert found == [(2, 10), (0, "torn"), (1, 20)] and calls == [([2], False), ([1], False)]
+
+
+@pytest.mark.parametrize("places", [3, 4])
+def test_when_one_is_given_up_each_has_every_place(places):
+    calls = []
+    assert side_by_side([(5, 1), (6, 2), (7, 3)], places, adapter(calls, give_up={6})) == [10, 20, 30]
+    assert [mixed for _, mixed in calls] == [True, False, False, False]
+    assert [indices for indices, _ in calls[1:]] == [[5] * places, [6] * places, [7] * places]
+
+
+def test_a_group_of_none_asks_nothing():
+    assert side_by_side([], 3, adapter(calls := [])) == [] and calls == []
