@@ -21,7 +21,8 @@ from benchmarks.common import Models, Row, build, count, parse, picture, report,
 from benchmarks.measure import gemm_peak, largest_difference, measure
 from classification.classnames import class_texts
 from classification.clip_model import class_features
-from classification.main import ClassificationConfig, adapt, make_policy, make_rewards
+from classification.config import ClassificationConfig
+from classification.main import adapt, make_policy, make_rewards
 from rlcf.episode import Episodes
 from rlcf.errors import run_main
 from rlcf.views import Views

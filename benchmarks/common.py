@@ -23,7 +23,8 @@ from benchmarks.measure import Measurement
 from rlcf.backbone import Backbone
 from rlcf.config import Parser, Settings, command_line, resolve_device
 from rlcf.errors import UserError
-from rlcf.runs import versions, write_atomically
+from rlcf.files import write_atomically
+from rlcf.runs import versions
 
 SIZES = ("tiny", "b16")
 TINY = {

@@ -23,7 +23,8 @@ from benchmarks.common import Models, Row, build, parse, picture, report, row
 from benchmarks.measure import Call, gemm_peak, measure
 from caption import main as caption
 from caption.main import CaptionConfig
-from classification.main import ClassificationConfig, adapt_group, make_policy, make_rewards
+from classification.config import ClassificationConfig
+from classification.main import adapt_group, make_policy, make_rewards
 from rlcf.backbone import load_clip
 from rlcf.demo.world import VALIDATION_SEED, scene_images
 from rlcf.episode import Episodes

@@ -20,15 +20,17 @@ if not __package__:  # run as a script: imports start from the project, not from
 
 from benchmarks.common import check_writable, count
 from classification import main as classification
+from classification.config import ClassificationConfig
 from classification.datasets import load_dataset
-from classification.main import ClassificationConfig, make_policy, shortlist
+from classification.main import make_policy, shortlist
 from rlcf.backbone import load_clip
 from rlcf.config import Parser, command_line
 from rlcf.demo.world import TEST_SEED, write_classification
 from rlcf.errors import run_main
+from rlcf.files import write_atomically
 from rlcf.images import ImageLoader
 from rlcf.objectives import count_confident, select_confident
-from rlcf.runs import shuffled, versions, write_atomically
+from rlcf.runs import shuffled, versions
 from rlcf.views import Views
 
 STYLES = ("blur", "fog")

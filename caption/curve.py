@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rlcf.runs import write_atomically
+from rlcf.files import write_atomically
 
 History = dict[str, list[list[float]]]
 """train, validation: [step, loss in nats a token] pairs."""

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlcf.backbone import read_weights
+from rlcf.checkpoints import read_weights
 from rlcf.errors import UserError
-from rlcf.runs import save_atomically, write_atomically
+from rlcf.files import save_atomically, write_atomically
 
 FEATURES_FILE, CAPTIONS_FILE = "features.safetensors", "captions.json"
 

@@ -25,7 +25,7 @@ from caption.examples import Examples, batches, gaussian_noise, make_examples, s
 from caption.features import read_features
 from caption.language_model import LanguageModel, load_language_model
 from caption.mapper import MAPPER_FILE, MAPPER_KEYS, TRAINING_FILE, Mapper, MLPMapper, TransformerMapper, save_mapper
-from rlcf.backbone import read_weights
+from rlcf.checkpoints import read_weights
 from rlcf.config import Settings, option, parse_config, resolve_device, resolve_precision
 from rlcf.errors import UserError, run_main
 from rlcf.runs import logger, open_run_folder

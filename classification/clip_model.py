@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classification.classnames import class_texts
-from rlcf.backbone import Backbone, read_weights
+from rlcf.backbone import Backbone
+from rlcf.checkpoints import read_weights
 from rlcf.class_features import ClassFeatures, default_chunk
 from rlcf.errors import UserError
 from rlcf.prompted_text import prompt_classes, word_tokens

@@ -7,7 +7,7 @@ few steps, the image is answered, and the weights are put back.
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,20 +19,22 @@ if not __package__:  # run as a script: imports start from the project, not from
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from classification.clip_model import EncoderPolicy, Policy, PromptPolicy, class_features, initial_context
-from classification.datasets import NAMES, Dataset, load_dataset
+from classification.config import ClassificationConfig
+from classification.datasets import Dataset, load_dataset
 from classification.metrics import as_line, count, describe, summarise
 from classification.reward import Rewards, Seen
 from rlcf.backbone import Backbone, load_clip
-from rlcf.config import Config, option, parse_config, resolve_device, resolve_precision
+from rlcf.config import parse_config, resolve_device, resolve_precision
 from rlcf.episode import Episodes
 from rlcf.errors import UserError, run_main
+from rlcf.files import write_atomically
 from rlcf.groups import in_groups
 from rlcf.images import ImageLoader, refuse_or_skip
 from rlcf.memory import peak_memory_mb
 from rlcf.objectives import atkd, count_confident, dkd, kd, marginal_entropy, reinforce, select_confident
 from rlcf.reward import advantages, ensemble_weights
-from rlcf.runs import Run, Shard, shuffled, write_atomically
-from rlcf.views import AUGMENTATIONS, PlannedViews, Views
+from rlcf.runs import Run, Shard, shuffled
+from rlcf.views import PlannedViews, Views
 
 DISTILLATION = {"kd": kd, "dkd": dkd, "atkd": atkd}
 EPILOG = """examples:
@@ -43,130 +45,6 @@ EPILOG = """examples:
 The run folder gets config.yaml, log.txt, results.json and <dataset>/records.jsonl. The same command again goes on with
 a run that was stopped. Presets: classification/configs/.
 """
-METHODS = ("zeroshot", "tpt", "rlcf", *DISTILLATION)
-
-
-@dataclass
-class ClassificationConfig(Config):
-    """Settings of a classification run."""
-
-    datasets: list[str] = option(["I"], f"one or more of {' '.join(NAMES)} folder:SUBFOLDER", group="data")
-    corruption: str = option("gaussian_noise", "of dataset C", group="data")
-    severity: int = option(5, "of dataset C, 1 to 5", at_least=1, at_most=5, group="data")
-    classnames: str | None = option(
-        None, "text file of class names for folder datasets, a name a line in the folders' sorted order", group="data"
-    )
-    save_logits: bool = option(False, "keep the logits before and after in logits.safetensors", group="run")
-
-    method: str = option("rlcf", "zeroshot, or what adapts", choices=METHODS, group="method")
-    tune: str = option(
-        "image-encoder",
-        "the context of the class prompts, the image tower, or its normalisation layers only",
-        choices=("prompt", "image-encoder", "norm"),
-        group="method",
-    )
-    views: int = option(64, "views of an image: its centre crop and random ones", at_least=1, group="method")
-    selection: float = option(
-        0.1, "share of the views, the most confident ones, that is learnt from", above=0, at_most=1, group="method"
-    )
-    augment: str = option("crop", "how views are made", choices=AUGMENTATIONS, group="method")
-    entropy_weight: float = option(
-        0.0, "weight of TPT's entropy beside the method's own objective", at_least=0, group="method"
-    )
-    atkd_scale: str = option(
-        "std",
-        "what ATKD divides logits by: their standard deviation, or their mean, as in the published runs",
-        choices=("std", "mean"),
-        group="method",
-    )
-    batchnorm: str = option(
-        "batch",
-        "statistics of a tuned ResNet's BatchNorm: the views' while tuning and the stored ones for the answer, the "
-        "stored ones throughout, or as the published norm tuning",
-        choices=("batch", "frozen", "published-norm"),
-        group="method",
-    )
-    bn_prior: float = option(
-        0.0, "N > 0: while tuning, mix a ResNet's stored statistics with the views', N to 1", at_least=0, group="method"
-    )
-
-    class_chunk: int | None = option(
-        None,
-        "prompt tuning: classes whose text graph is in memory at a time; as many as an eighth of the free memory holds "
-        "when not given",
-        at_least=1,
-        group="speed",
-    )
-    episodes: int = option(
-        1,
-        "images that are adapted to at once, prompt and norm tuning: the same answers, faster where small towers leave "
-        "a GPU idle",
-        at_least=1,
-        group="speed",
-    )
-    select_precision: str = option(
-        "same",
-        "precision in which the views are ranked: the run's; or first bf16, then the run's for the centre crop and the "
-        "best, twice as many as are kept",
-        choices=("same", "bf16"),
-        group="speed",
-    )
-    views_on_device: bool = option(False, "make the views on the device that adapts, crop only", group="speed")
-    draft_jpeg: bool = option(
-        False, "decode a JPEG much larger than the views at a half, a quarter or an eighth", group="speed"
-    )
-
-    prompt: str = option("a photo of a", "words of the class prompts, also of the reward models'", group="prompt")
-    class_position: str = option(
-        "end", "where the class name stands in the prompt", choices=("end", "middle", "front"), group="prompt"
-    )
-    context: str = option(
-        "words", "what prompt tuning starts from: words, random, or a CoOp checkpoint (file or folder)", group="prompt"
-    )
-    n_ctx: int = option(4, "number of random context tokens", at_least=1, group="prompt")
-    templates: str = option(
-        "single", "zero-shot and image-tower prompts: one, or 80", choices=("single", "imagenet80"), group="prompt"
-    )
-
-    def check(self) -> None:
-        """Raises UserError for settings that contradict each other."""
-        super().check()
-        tunes_prompt = self.tune == "prompt" and self.method != "zeroshot"
-        if self.templates != "single" and tunes_prompt:
-            raise UserError("--templates imagenet80 has no prompt to tune; use --tune image-encoder or norm")
-        if self.context != "words" and self.tune != "prompt":
-            raise UserError(f"--context {self.context} is for --tune prompt")
-        if self.method == "zeroshot" and self.context != "words" and self.templates != "single":
-            raise UserError(f"--context {self.context} and --templates {self.templates} exclude each other")
-        if self.entropy_weight > 0 and self.method == "tpt":
-            raise UserError("--entropy-weight adds TPT's objective to another method's; tpt has it alone")
-        if self.bn_prior > 0 and self.tune == "prompt":
-            raise UserError("--bn-prior is for --tune image-encoder or norm")
-        if self.bn_prior > 0 and self.batchnorm != "batch":
-            raise UserError(f"--bn-prior and --batchnorm {self.batchnorm} exclude each other")
-        if self.batchnorm == "published-norm" and self.tune != "norm":
-            raise UserError("--batchnorm published-norm is for --tune norm")
-        if self.method != "zeroshot":
-            count_confident(self.views, self.selection)
-        if self.episodes > 1 and (self.method == "zeroshot" or self.tune == "image-encoder"):
-            raise UserError("--episodes is for a method that tunes the prompt or the normalisation layers; use 1")
-        if self.episodes > 1 and self.momentum:
-            raise UserError("--momentum carries weights from sample to sample; use --episodes 1")
-        if self.class_chunk is not None and not tunes_prompt:
-            raise UserError("--class-chunk is for a method that tunes the prompt; use --tune prompt")
-        if self.views_on_device and self.augment != "crop":
-            raise UserError(f"--views-on-device makes crops only; use --augment crop, not {self.augment}")
-        if self.select_precision == "bf16" and (self.method == "zeroshot" or self.precision == "bf16"):
-            raise UserError("--select-precision bf16 spares a more precise method's ranking of views; leave it out")
-
-    @property
-    def reward_names(self) -> list[str]:
-        """The reward models that the method asks."""
-        return [] if self.method in ("zeroshot", "tpt") else self.reward
-
-    @property
-    def n_views(self) -> int:
-        return 1 if self.method == "zeroshot" else self.views
 
 
 def objective(config: ClassificationConfig, logits: Tensor, seen: Seen | None) -> Tensor:

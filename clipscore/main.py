@@ -21,7 +21,8 @@ from clipscore.scores import PREFIX, clip_scores, reference_scores
 from rlcf.backbone import Backbone, load_clip
 from rlcf.config import Config, Parser, command_line, resolve_device, resolve_precision
 from rlcf.errors import UserError, run_main
-from rlcf.runs import versions, write_atomically
+from rlcf.files import write_atomically
+from rlcf.runs import versions
 
 EPILOG = """examples:
   python clipscore/main.py candidates.json IMAGES

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from retrieval.datasets import Dataset
 from rlcf.backbone import Backbone
+from rlcf.files import save_atomically
 from rlcf.images import encode_images
-from rlcf.runs import Shard, save_atomically
+from rlcf.runs import Shard
 
 
 @dataclass(frozen=True)

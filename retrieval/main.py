@@ -30,11 +30,12 @@ from rlcf.backbone import Backbone, load_clip
 from rlcf.config import Config, option, parse_config, resolve_device, resolve_precision
 from rlcf.episode import Episodes
 from rlcf.errors import UserError, run_main
+from rlcf.files import write_atomically
 from rlcf.images import ImageLoader, refuse_or_skip
 from rlcf.memory import peak_memory_mb
 from rlcf.objectives import kd, reinforce
 from rlcf.reward import advantages, ensemble_weights
-from rlcf.runs import Run, Shard, shuffled, write_atomically
+from rlcf.runs import Run, Shard, shuffled
 from rlcf.views import Views
 
 EPILOG = """examples:

@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from rlcf.config import Config, Settings, command_line, read_preset, to_yaml
 from rlcf.episode import Episodes
 from rlcf.errors import UserError
+from rlcf.files import save_atomically, save_rows_atomically, write_atomically
 
 Record = dict[str, Any]
 
@@ -279,46 +280,6 @@ def _read_lines(file: Path) -> list[Record]:
 def shuffled(size: int, seed: int, limit: int | None) -> list[int]:
     """The order in which samples are visited: a permutation that the seed decides, cut to `limit`."""
     return np.random.default_rng(seed).permutation(size)[:limit].tolist()
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """The whole new content or the old one, whatever happens in between."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(file)
-
-
-def save_atomically(file: Path, tensors: dict[str, Tensor], described: dict[str, str] | None = None) -> None:
-    """`write_atomically` for a safetensors file. described: its metadata."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=described)
-    temporary.replace(file)
-
-
-def save_rows_atomically(
-    file: Path, widths: dict[str, int], rows: Sequence[tuple[Path, int]], described: dict[str, str]
-) -> None:
-    """`save_atomically` for matrices that need not fit into the memory: their rows lie side by side in raw files.
-
-    widths: name -> columns of a matrix; rows: the file of each row of all matrices, and its place there.
-    """
-    header: dict[str, Any] = {"__metadata__": described}
-    end = 0
-    for name, width in widths.items():
-        begin, end = end, end + 4 * width * len(rows)
-        header[name] = {"dtype": "F32", "shape": [len(rows), width], "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    with temporary.open("wb") as stream:
-        stream.write(len(text).to_bytes(8, "little") + text)
-        whole, column = sum(widths.values()), 0
-        for width in widths.values():
-            for source, place in rows:
-                row = np.fromfile(source, "<f4", width, offset=4 * (whole * place + column))
-                stream.write(row.tobytes())
-            column += width
-    temporary.replace(file)
 
 
 def versions(

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from rlcf.demo.art import NAMES
+from rlcf.files import write_atomically
 from rlcf.metrics import paired_bootstrap
-from rlcf.runs import write_atomically
 
 CLASSIFICATION = {
     "tpt-prompt": "TPT, prompt",

@@ -5,7 +5,8 @@ from open_clip import OPENAI_IMAGENET_TEMPLATES
 from torch import nn
 
 from classification.clip_model import EncoderPolicy, PromptPolicy, class_features, initial_context, read_coop
-from classification.main import ClassificationConfig, adapt
+from classification.config import ClassificationConfig
+from classification.main import adapt
 from classification.reward import Rewards
 from rlcf.backbone import load_clip
 from rlcf.episode import Episodes

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from classification.main import ClassificationConfig
+from classification.config import ClassificationConfig
 from rlcf.config import parse_config
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from classification.clip_model import EncoderPolicy
-from classification.main import ClassificationConfig, adapt, adapt_group, make_policy, make_rewards, shortlist
+from classification.config import ClassificationConfig
+from classification.main import adapt, adapt_group, make_policy, make_rewards, shortlist
 from rlcf.episode import Episodes
 from rlcf.errors import UserError
 from rlcf.groups import side_by_side

@@ -15,7 +15,8 @@ from safetensors import safe_open
 
 from classification import main as entry
 from classification.clip_model import class_features
-from classification.main import METHODS, ClassificationConfig, main, make_rewards
+from classification.config import METHODS, ClassificationConfig
+from classification.main import main, make_rewards
 from rlcf.config import parse_config, read_preset
 from rlcf.errors import UserError, run_main
 from rlcf.metrics import calibration_error, paired_bootstrap

@@ -6,7 +6,8 @@ import torch
 
 from classification import main
 from classification.clip_model import EncoderPolicy, PromptPolicy, class_features, initial_context
-from classification.main import ClassificationConfig, adapt
+from classification.config import ClassificationConfig
+from classification.main import adapt
 from classification.reward import Rewards, Seen
 from rlcf.episode import Episodes
 from rlcf.reward import ensemble_weights

@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from rlcf import backbone as backbone_module
-from rlcf.backbone import Backbone, load_clip, openai_file_name, read_weights
+from rlcf.backbone import Backbone, load_clip, openai_file_name
+from rlcf.checkpoints import read_weights
 from rlcf.errors import UserError
 
 from .conftest import OPENAI_TEXT, RESNET, SHORT_TEXT, SIGLIP_TEXT, VIT

@@ -18,7 +18,8 @@ from rlcf import runs
 from rlcf.config import Config, read_preset
 from rlcf.episode import AdamW, Episodes, Momentum
 from rlcf.errors import UserError
-from rlcf.runs import Run, Shard, save_atomically, shuffled, versions, write_atomically
+from rlcf.files import save_atomically, write_atomically
+from rlcf.runs import Run, Shard, shuffled, versions
 
 ROOT = Path(__file__).resolve().parents[2]
 IDS = [f"{letter}.png" for letter in "abcdefgh"]
