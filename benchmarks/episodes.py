@@ -71,16 +71,16 @@ def adapting(models: Models, config: ClassificationConfig, images: list[Tensor])
 def captioning(config: CaptionConfig, images: list[Tensor], device: torch.device) -> Call:
     """The rewards of all images' captions before and after, `config.episodes` at a time."""
     student, reward = (load_clip(name, device) for name in (config.student, *config.reward))
-    captioner = caption.make_captioner(config, student)
+    captioner = caption.make_captioner(config, student, config.episodes)
     rewards = caption.make_rewards(config, [reward])
     episodes = Episodes.from_config(config, captioner.tuned, captioner.buffers, student.precision)
     adapt = partial(caption.adapt, config, captioner, rewards, episodes)
     return lambda: torch.tensor([found.rewards for found in outcomes(images, config.episodes, adapt)]).unbind(dim=1)
 
 
-def outcomes(images: list[Tensor], places: int, adapt: Adapt[Tensor, Any]) -> list[Any]:
+def outcomes(images: list[Tensor], size: int, adapt: Adapt[Tensor, Any]) -> list[Any]:
     """Of each image, as an entry script comes by them."""
-    return [outcome for _, outcome, _ in in_groups(iter(list(enumerate(images))), places, adapt)]
+    return [outcome for _, outcome, _ in in_groups(iter(list(enumerate(images))), size, adapt)]
 
 
 def compare(options: argparse.Namespace, tune: str, peak: float) -> Row:

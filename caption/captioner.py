@@ -16,8 +16,8 @@ from rlcf.errors import UserError
 class Captioner:
     """Tunes the mapper; CLIP and the language model are frozen (RLCF, ICLR 2024).
 
-    trained_with: the CLIP that the mapper was trained with, where that is known; samples: how many are adapted to at
-    once, each with a mapper of its own.
+    trained_with: the CLIP that the mapper was trained with, where that is known; samples: how many at most are adapted
+    to at once, each with a mapper of its own.
     """
 
     def __init__(
@@ -46,9 +46,12 @@ class Captioner:
         return features
 
     def prefix(self, features: Tensor) -> Tensor:
-        """features: (N, D) from `encode`, N the samples. Returns (N, P, width), what the language model reads first."""
+        """What the language model reads first, (N, P, width).
+
+        features: (N, D) from `encode`, at most as many as there are mappers.
+        """
         with self.lm.autocast():
-            return torch.cat([mapper(row) for mapper, row in zip(self.mappers, features.split(1), strict=True)])
+            return torch.cat([mapper(row) for mapper, row in zip(self.mappers, features.split(1), strict=False)])
 
     def log_likelihood(self, prefix: Tensor, texts: Sequence[Sequence[str]], score_padding: bool = False) -> Tensor:
         """Mean log-likelihood of the tokens of each caption, BOS included.

@@ -83,8 +83,8 @@ class CaptionConfig(Config):
     max_new_tokens: int = option(50, "longest caption, tokens", at_least=1, group="method")
     episodes: int = option(
         1,
-        "images that are adapted to at once, each with a mapper of its own: the same captions, several times faster, "
-        "since the language model makes a token of all their captions in one go",
+        "images that are adapted to at once: the same captions up to rounding, faster with beam search, since the "
+        "language model makes a token of all captions in one go; each takes five times its mapper's memory",
         at_least=1,
         group="speed",
     )
@@ -138,14 +138,14 @@ def adapt(
     group: Sequence[tuple[int, Tensor]],
     mixed: bool = False,
 ) -> list[Outcome]:
-    """Images' captions before and after their episodes, `config.episodes` images at once.
+    """Images' captions before and after their episodes, all images of the group at once.
 
     group: each sample's index, which with the seed decides what is drawn, and its view, (1, 3, H, W) as made; mixed:
-    whether they are different samples. Returns no outcome when one of different samples should be given up, or when its
-    fp16 gradients overflow, which alone would cost it a step.
+    whether they are several. Returns no outcome when one of several should be given up, or when its fp16 gradients
+    overflow, which alone would cost it a step.
     """
     indices, views = zip(*group, strict=True)
-    view = torch.cat(views)
+    view = torch.cat(views) if len(views) > 1 else views[0]  # without a copy, which would not be pinned
     features = captioner.encode(view)
     with torch.no_grad(), episodes.original_weights():
         before = captioner.prefix(features)
@@ -179,11 +179,12 @@ def adapt(
     return [Outcome(old, new, values, taken, finite=after is not None) for (old, new), values, taken in scored]
 
 
-def make_captioner(config: CaptionConfig, student: Backbone) -> Captioner:
+def make_captioner(config: CaptionConfig, student: Backbone, samples: int) -> Captioner:
+    """samples: how many at most are adapted to at once."""
     checkpoint = read_checkpoint(config.checkpoint)
     lm = load_language_model(config.language_model, student.device, student.precision, checkpoint.language_model)
     trained_with = str(checkpoint.described.get("student", ""))
-    return Captioner(student, checkpoint.build_mapper(lm.width), lm, trained_with, config.episodes)
+    return Captioner(student, checkpoint.build_mapper(lm.width), lm, trained_with, samples)
 
 
 def make_rewards(config: CaptionConfig, clips: list[Backbone]) -> Rewards | None:
@@ -216,7 +217,7 @@ def run_dataset(
     todo = records.todo(shuffled(len(ids), config.seed, config.limit), ids)
     views = Views(student.centre_view, student.size, count=1)
     loader = ImageLoader(dataset.files, todo, views).one_by_one(config.workers, student.device.type == "cuda")
-    outcomes = in_groups(loader, config.episodes, partial(adapt, config, captioner, rewards, episodes))
+    outcomes = in_groups(loader, len(captioner.mappers), partial(adapt, config, captioner, rewards, episodes))
     progress = tqdm(outcomes, desc=dataset.name, initial=len(records.done), total=len(records.done) + len(todo))
     tally: Counter[str] = Counter()
     for record in records.written:
@@ -273,7 +274,8 @@ def main(argv: list[str] | None = None) -> None:
     datasets = [load_dataset(name, config.data) for name in config.datasets]
     run = Run(replace(config, device=device.type, precision=precision), shard)
     student = load_clip(config.student, device, precision, config.clip_root)
-    captioner = make_captioner(config, student)
+    most = max(len(shuffled(len(dataset.ids), config.seed, config.limit)) for dataset in datasets)
+    captioner = make_captioner(config, student, min(config.episodes, most))
     rewards = make_rewards(
         config, [load_clip(name, device, precision, config.clip_root) for name in config.reward_names]
     )

@@ -130,15 +130,17 @@ def adapt_group(
 ) -> list[tuple[Tensor, Tensor | None]]:
     """Each image's logits before and after its episode, (C,); after: None when it was given up.
 
-    group: (index, views) of `config.episodes` images; mixed: as for `adapt`. Returns none when one of different images
-    is given up (`rlcf.groups`).
+    group: (index, views) of up to `config.episodes` images, as many as the policy has places for: the last one fills
+    those that are left; mixed: as for `adapt`. Returns none when one of several images is given up (`rlcf.groups`).
     """
     views = [made.render(policy.clip.device) if isinstance(made, PlannedViews) else made for _, made in group]
-    stacked = torch.stack(views) if len(views) > 1 else views[0][None]  # without a copy, which would not be pinned
+    filled = [*views, *views[-1:] * (config.episodes - len(views))]
+    stacked = torch.stack(filled) if len(filled) > 1 else views[0][None]  # without a copy, which would not be pinned
     before, after = adapt(config, policy, rewards, episodes, stacked, mixed)
+    before = before[: len(group)].cpu()
     if after is None:
-        return [] if mixed else [(row, None) for row in before.cpu()]
-    return list(zip(before.cpu(), after.cpu(), strict=True))
+        return [] if mixed else [(row, None) for row in before]
+    return list(zip(before, after[: len(group)].cpu(), strict=True))
 
 
 def make_policy(config: ClassificationConfig, student: Backbone, classnames: list[str]) -> Policy:

@@ -34,7 +34,7 @@ logger = logging.getLogger("rlcf")
 
 EVALUATION = ("evaluate", "evaluate_clip", "evaluate_java", "evaluate_prefix")
 MAY_CHANGE = ("output", "workers", "datasets", "skip_bad_images", "class_chunk", "episodes", *EVALUATION)
-"""Settings that do not change a sample's record: a run may go on with other values of these."""
+"""Settings that do not change a sample's record beyond rounding: a run may go on with other values of these."""
 
 
 @dataclass(frozen=True)

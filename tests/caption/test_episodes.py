@@ -47,6 +47,30 @@ def test_several_images_at_once_have_the_captions_of_one_at_a_time(flags, captio
         assert ours == pytest.approx(theirs, abs=1e-4)
 
 
+def test_there_are_no_more_mappers_than_images(caption, monkeypatch):
+    made, make = [], task.make_captioner
+    monkeypatch.setattr(task, "make_captioner", lambda *given: made.append(make(*given)) or made[-1])
+    caption("--episodes", "50", "--limit", "3")
+    assert len(made[0].mappers) == 3
+
+
+def test_a_stopped_run_goes_on_with_other_episodes(caption, monkeypatch):
+    whole = [but_floats(r)[0] for r in read_records(caption(output="whole") / "json-clean")]
+    calls, episode = [], task.adapt
+
+    def stopping(*given):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return episode(*given)
+
+    monkeypatch.setattr(task, "adapt", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        caption("--episodes", "3")
+    monkeypatch.undo()
+    assert [but_floats(r)[0] for r in read_records(caption("--episodes", "4") / "json-clean")] == whole
+
+
 def test_several_images_are_generated_for_in_one_go(caption, monkeypatch):
     prefixes, search = [], task.beam_search
     monkeypatch.setattr(
@@ -54,6 +78,9 @@ def test_several_images_are_generated_for_in_one_go(caption, monkeypatch):
     )
     caption("--episodes", "4")
     assert prefixes == [4, 4, 4, 4]  # of each of two groups, two steps
+    prefixes.clear()
+    caption("--episodes", "50", "--limit", "3", output="few")
+    assert prefixes == [3, 3]
 
 
 def test_an_unreadable_image_leaves_its_group(caption, data):
@@ -121,7 +148,7 @@ def test_one_image_that_gives_nothing_finite_leaves_the_others_captions(setting,
         return torch.where(of_the_spoilt[:, None, None], torch.nan, found) if torch.is_grad_enabled() else found
 
     monkeypatch.setattr(captioner, "prefix", prefix)
-    outcomes = side_by_side(group, 3, partial(adapt, config, *rest))
+    outcomes = side_by_side(group, partial(adapt, config, *rest))
     assert [outcome.finite for outcome in outcomes] == [True, False, True]
     assert [outcomes[i].adapted for i in (0, 2)] == [expected[i].adapted for i in (0, 2)]
     assert outcomes[1].adapted == outcomes[1].zero_shot == expected[1].zero_shot and not outcomes[1].steps
@@ -140,7 +167,7 @@ def test_fp16_steps_that_overflow_are_left_out_of_that_images_episode_alone(sett
         return outcomes
 
     one, three = (partial(spoiling, *setting(places, "fp16")) for places in (1, 3))
-    alone = [side_by_side([sample], 1, one)[0] for sample in group]
-    together = side_by_side(group, 3, three)
+    alone = [side_by_side([sample], one)[0] for sample in group]
+    together = side_by_side(group, three)
     assert mixed_ones == [[]] and all(outcome.finite for outcome in together)
     assert [(o.adapted, len(o.steps)) for o in together] == [(o.adapted, len(o.steps)) for o in alone]

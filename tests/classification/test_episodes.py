@@ -42,7 +42,7 @@ def setting(clip):
 
 def outcomes(setting, group):
     """Before and after of each image of a group that fits."""
-    return side_by_side(list(enumerate(group)), setting[0].episodes, partial(adapt_group, *setting))
+    return side_by_side(list(enumerate(group)), partial(adapt_group, *setting))
 
 
 def logits(setting, groups):

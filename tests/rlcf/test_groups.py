@@ -1,10 +1,8 @@
-import pytest
-
 from rlcf.groups import in_groups, side_by_side
 
 
 def adapter(calls, give_up=()):
-    """Adapts by tens; a mixed group gives up when one of `give_up` is in it."""
+    """Adapts by tens; a group of several gives up when one of `give_up` is in it."""
 
     def adapt(group, mixed):
         calls.append(([index for index, _ in group], mixed))
@@ -15,27 +13,25 @@ def adapter(calls, give_up=()):
 
 def test_every_sample_is_adapted_to_once_and_unreadable_ones_are_told():
     calls = []
-    samples = [(4, 1), (2, "torn"), (0, 2), (3, 3), (1, 4)]
+    samples = [(4, 1), (2, "torn"), (0, 2), (3, 3), (1, 4), (5, 5)]
     found = list(in_groups(iter(samples), 2, adapter(calls)))
-    assert {index: outcome for index, outcome, _ in found} == {4: 10, 2: "torn", 0: 20, 3: 30, 1: 40}
-    assert calls == [([4, 4], True), ([0, 3], True), ([1, 1], True)]  # places that are left over are filled
+    assert {index: outcome for index, outcome, _ in found} == {4: 10, 2: "torn", 0: 20, 3: 30, 1: 40, 5: 50}
+    assert calls == [([4], False), ([0, 3], True), ([1, 5], True)]
     assert all(seconds >= 0 for *_, seconds in found)
 
 
-def test_one_at_a_time_groups_are_not_mixed_and_keep_the_order():
+def test_one_at_a_time_keeps_the_order():
     calls = []
     samples = [(2, 1), (0, "torn"), (1, 2)]
     found = [(index, outcome) for index, outcome, _ in in_groups(iter(samples), 1, adapter(calls))]
     assert found == [(2, 10), (0, "torn"), (1, 20)] and calls == [([2], False), ([1], False)]
 
 
-@pytest.mark.parametrize("places", [3, 4])
-def test_when_one_is_given_up_each_has_every_place(places):
+def test_when_one_of_several_is_given_up_each_is_adapted_to_alone():
     calls = []
-    assert side_by_side([(5, 1), (6, 2), (7, 3)], places, adapter(calls, give_up={6})) == [10, 20, 30]
-    assert [mixed for _, mixed in calls] == [True, False, False, False]
-    assert [indices for indices, _ in calls[1:]] == [[5] * places, [6] * places, [7] * places]
+    assert side_by_side([(5, 1), (6, 2), (7, 3)], adapter(calls, give_up={6})) == [10, 20, 30]
+    assert calls == [([5, 6, 7], True), ([5], False), ([6], False), ([7], False)]
 
 
 def test_a_group_of_none_asks_nothing():
-    assert side_by_side([], 3, adapter(calls := [])) == [] and calls == []
+    assert side_by_side([], adapter(calls := [])) == [] and calls == []
