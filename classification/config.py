@@ -64,8 +64,8 @@ class ClassificationConfig(Config):
     )
     episodes: int = option(
         1,
-        "images that are adapted to at once, prompt and norm tuning: the same answers up to rounding, faster where small "
-        "towers leave a GPU idle",
+        "images that are adapted to at once, prompt and norm tuning: the same answers up to rounding, faster where "
+        "small towers leave a GPU idle",
         at_least=1,
         group="speed",
     )
