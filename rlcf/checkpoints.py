@@ -20,6 +20,7 @@ from rlcf.errors import UserError
 
 
 def load_clip_folder(folder: Path) -> tuple[nn.Module, Any]:
+    """The model and the tokenizer of a folder as open_clip writes one. Raises UserError for what it lacks."""
     config = folder / "open_clip_config.json"
     if not config.is_file():
         raise UserError(f"{folder} holds no open_clip_config.json; give a folder that open_clip wrote, or a file")
@@ -62,7 +63,10 @@ def _load_configured(config: Path, weights: Path) -> tuple[nn.Module, Any]:
 
 
 def load_clip_file(file: Path) -> tuple[nn.Module, Any]:
-    """A checkpoint file: with an open_clip_config.json beside it, or in OpenAI's own key layout."""
+    """The model and the tokenizer of a checkpoint: beside an open_clip_config.json, or in OpenAI's own key layout.
+
+    Raises UserError for a file that is damaged, or no CLIP.
+    """
     config = file.parent / "open_clip_config.json"
     if config.is_file():
         return _load_configured(config, file)
