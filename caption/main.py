@@ -136,13 +136,12 @@ def adapt(
     rewards: Rewards | None,
     episodes: Episodes,
     group: Sequence[tuple[int, Tensor]],
-    mixed: bool = False,
 ) -> list[Outcome]:
     """Images' captions before and after their episodes, all images of the group at once.
 
-    group: each sample's index, which with the seed decides what is drawn, and its view, (1, 3, H, W) as made; mixed:
-    whether they are several. Returns no outcome when one of several should be given up, or when its fp16 gradients
-    overflow, which alone would cost it a step.
+    group: each sample's index, which with the seed decides what is drawn, and its view, (1, 3, H, W) as made. Returns
+    no outcome when one of several should be given up, or when its fp16 gradients overflow, which alone would cost it a
+    step (`rlcf.groups`).
     """
     indices, views = zip(*group, strict=True)
     view = torch.cat(views) if len(views) > 1 else views[0]  # without a copy, which would not be pinned
@@ -169,8 +168,8 @@ def adapt(
         return objective(captioner.log_likelihood(prefix, texts, config.score_padding), advantage).sum()
 
     # The language model is frozen: the adapted prefix is all that the answer needs.
-    after = episodes.run(loss, lambda: captioner.prefix(features), skip_overflow=not mixed)
-    if after is None and mixed:
+    after = episodes.run(loss, lambda: captioner.prefix(features), skip_overflow=len(group) == 1)
+    if after is None and len(group) > 1:
         return []
     prefixes = torch.stack([before, before if after is None else after], dim=1)
     captions = captioner.caption(prefixes.flatten(0, 1), config.beams, config.max_new_tokens)

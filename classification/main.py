@@ -126,20 +126,19 @@ def adapt_group(
     rewards: Rewards | None,
     episodes: Episodes,
     group: Sequence[tuple[int, Tensor | PlannedViews]],
-    mixed: bool,
 ) -> list[tuple[Tensor, Tensor | None]]:
     """Each image's logits before and after its episode, (C,); after: None when it was given up.
 
     group: (index, views) of up to `config.episodes` images, as many as the policy has places for: the last one fills
-    those that are left; mixed: as for `adapt`. Returns none when one of several images is given up (`rlcf.groups`).
+    those that are left. Returns none when one of several images is given up (`rlcf.groups`).
     """
     views = [made.render(policy.clip.device) if isinstance(made, PlannedViews) else made for _, made in group]
     filled = [*views, *views[-1:] * (config.episodes - len(views))]
     stacked = torch.stack(filled) if len(filled) > 1 else views[0][None]  # without a copy, which would not be pinned
-    before, after = adapt(config, policy, rewards, episodes, stacked, mixed)
+    before, after = adapt(config, policy, rewards, episodes, stacked, len(group) > 1)
     before = before[: len(group)].cpu()
     if after is None:
-        return [] if mixed else [(row, None) for row in before]
+        return [] if len(group) > 1 else [(row, None) for row in before]
     return list(zip(before, after[: len(group)].cpu(), strict=True))
 
 

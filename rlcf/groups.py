@@ -8,9 +8,9 @@ from typing import TypeVar
 Sample = TypeVar("Sample")
 Outcome = TypeVar("Outcome")
 
-Adapt = Callable[[Sequence[tuple[int, Sample]], bool], list[Outcome]]
-"""From (index, sample) of a group, and whether they are several, to the outcome of each. It returns none at all when
-one of several has to be given up: its neighbours should not notice."""
+Adapt = Callable[[Sequence[tuple[int, Sample]]], list[Outcome]]
+"""From (index, sample) of a group to the outcome of each. It returns none at all when one of several has to be given
+up: its neighbours should not notice."""
 
 
 def in_groups(
@@ -34,4 +34,4 @@ def side_by_side(group: Sequence[tuple[int, Sample]], adapt: Adapt[Sample, Outco
     """The outcomes of a group: of all at once, or, when one of several is given up, of one at a time."""
     if not group:
         return []
-    return adapt(group, len(group) > 1) or [adapt([sample], False)[0] for sample in group]
+    return adapt(group) or [adapt([sample])[0] for sample in group]

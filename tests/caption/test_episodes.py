@@ -121,7 +121,7 @@ def group():
 def test_all_mappers_are_put_back(setting, group):
     config, captioner, rewards, episodes = setting(3)
     before = {name: value.detach().clone() for name, value in captioner.tuned.items()}
-    outcomes = adapt(config, captioner, rewards, episodes, group, True)
+    outcomes = adapt(config, captioner, rewards, episodes, group)
     assert len(before) == 3 * len(list(random_mapper().parameters())) and len(outcomes) == 3
     assert all(torch.equal(value, before[name]) for name, value in captioner.tuned.items())
 
@@ -156,18 +156,18 @@ def test_one_image_that_gives_nothing_finite_leaves_the_others_captions(setting,
 
 def test_fp16_steps_that_overflow_are_left_out_of_that_images_episode_alone(setting, group, monkeypatch):
     """So large is the loss of one image that its first scaled step overflows; alone it goes on, and so it does here."""
-    plain, mixed_ones = task.objective, []
+    plain, of_several = task.objective, []
 
     def spoiling(*given):
-        *made, samples, mixed = given
+        *made, samples = given
         factors = torch.tensor([1e36 if index == 1 else 1.0 for index, _ in samples])
         monkeypatch.setattr(task, "objective", lambda *terms: factors * plain(*terms))
-        outcomes = adapt(*made, samples, mixed)
-        mixed_ones.extend([outcomes] if mixed else [])
+        outcomes = adapt(*made, samples)
+        of_several.extend([outcomes] if len(samples) > 1 else [])
         return outcomes
 
     one, three = (partial(spoiling, *setting(places, "fp16")) for places in (1, 3))
     alone = [side_by_side([sample], one)[0] for sample in group]
     together = side_by_side(group, three)
-    assert mixed_ones == [[]] and all(outcome.finite for outcome in together)
+    assert of_several == [[]] and all(outcome.finite for outcome in together)
     assert [(o.adapted, len(o.steps)) for o in together] == [(o.adapted, len(o.steps)) for o in alone]
