@@ -23,9 +23,9 @@ from classification.classnames import class_texts
 from classification.clip_model import class_features
 from classification.config import ClassificationConfig
 from classification.main import adapt, make_policy, make_rewards
-from rlcf.episode import Episodes
+from rlcf.adapt.episode import Episodes
+from rlcf.adapt.views import Views
 from rlcf.errors import run_main
-from rlcf.views import Views
 
 WORKS = ("encoder", "prompt", "tpt", "prompt-1000")
 PROMPT = ClassificationConfig(method="rlcf", tune="prompt", lr=7e-3)

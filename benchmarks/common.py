@@ -20,11 +20,11 @@ from open_clip.transform import PreprocessCfg
 from PIL import Image
 
 from benchmarks.measure import Measurement
-from rlcf.backbone import Backbone
-from rlcf.config import Parser, Settings, command_line, resolve_device
+from rlcf.clip.backbone import Backbone
 from rlcf.errors import UserError
-from rlcf.files import write_atomically
-from rlcf.runs import versions
+from rlcf.run.config import Parser, Settings, command_line, resolve_device
+from rlcf.run.files import write_atomically
+from rlcf.run.records import versions
 
 SIZES = ("tiny", "b16")
 TINY = {

@@ -25,12 +25,12 @@ from caption import main as caption
 from caption.main import CaptionConfig
 from classification.config import ClassificationConfig
 from classification.main import adapt_group, make_policy, make_rewards
-from rlcf.backbone import load_clip
-from rlcf.demo.world import VALIDATION_SEED, scene_images
-from rlcf.episode import Episodes
+from demo.world import VALIDATION_SEED, scene_images
+from rlcf.adapt.episode import Episodes
+from rlcf.adapt.groups import Adapt, in_groups
+from rlcf.adapt.views import Views
+from rlcf.clip.backbone import load_clip
 from rlcf.errors import run_main
-from rlcf.groups import Adapt, in_groups
-from rlcf.views import Views
 
 COUNT = 8
 CLASSES = 10

@@ -23,15 +23,15 @@ from classification import main as classification
 from classification.config import ClassificationConfig
 from classification.datasets import load_dataset
 from classification.main import make_policy, shortlist
-from rlcf.backbone import load_clip
-from rlcf.config import Parser, command_line
-from rlcf.demo.world import TEST_SEED, write_classification
+from demo.world import TEST_SEED, write_classification
+from rlcf.adapt.objectives import count_confident, select_confident
+from rlcf.adapt.views import Views
+from rlcf.clip.backbone import load_clip
 from rlcf.errors import run_main
-from rlcf.files import write_atomically
-from rlcf.images import ImageLoader
-from rlcf.objectives import count_confident, select_confident
-from rlcf.runs import shuffled, versions
-from rlcf.views import Views
+from rlcf.run.config import Parser, command_line
+from rlcf.run.files import write_atomically
+from rlcf.run.images import ImageLoader
+from rlcf.run.records import shuffled, versions
 
 STYLES = ("blur", "fog")
 DEMO = ["--student", "demo-student", "--reward", "demo-reward", "--views", "12", "--selection", "0.5", "--workers", "0"]

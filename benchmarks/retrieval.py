@@ -20,10 +20,10 @@ from benchmarks.common import Models, Row, build, parse, picture, report, row
 from benchmarks.measure import gemm_peak, measure
 from retrieval.main import RetrievalConfig, adapt, make_policy
 from retrieval.reward import Rewards
-from rlcf.backbone import Backbone
-from rlcf.episode import Episodes
+from rlcf.adapt.episode import Episodes
+from rlcf.adapt.views import Views
+from rlcf.clip.backbone import Backbone
 from rlcf.errors import run_main
-from rlcf.views import Views
 
 GALLERY = 1000
 TEXT = "a man rides a brown horse along the beach"

@@ -16,9 +16,9 @@ if not __package__:  # run as a script: imports start from the project, not from
 from benchmarks import reference
 from benchmarks.common import build, parse, picture, report, row
 from benchmarks.measure import gemm_peak, measure
+from rlcf.adapt.views import Views
 from rlcf.errors import run_main
-from rlcf.images import read_image
-from rlcf.views import Views
+from rlcf.run.images import read_image
 
 COUNT = 64
 

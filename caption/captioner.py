@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from caption.generate import beam_search
 from caption.language_model import LanguageModel
 from caption.mapper import Mapper
-from rlcf.backbone import Backbone
+from rlcf.clip.backbone import Backbone
 from rlcf.errors import UserError
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from rlcf.captions import CaptionedImage, read_captions
 from rlcf.errors import UserError
+from rlcf.run.data import CaptionedImage, read_captions
 
 DOMAINS = ("in-domain", "near-domain", "out-domain")
 NOCAPS = "nocaps_val_4500_captions.json"

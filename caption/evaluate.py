@@ -10,9 +10,9 @@ from typing import Any
 
 from clipscore import main as clipscore
 from rlcf.errors import UserError
-from rlcf.files import write_atomically
 from rlcf.metrics import paired_bootstrap
-from rlcf.runs import Record
+from rlcf.run.files import write_atomically
+from rlcf.run.records import Record
 
 CANDIDATES = {"zero_shot": "candidates-zero-shot.json", "adapted": "candidates.json"}
 SCORES = {"zero_shot": "scores-zero-shot.json", "adapted": "scores.json"}

@@ -14,13 +14,13 @@ from tqdm import tqdm
 if not __package__:  # run as a script: imports start from the project, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from caption.features import CAPTIONS_FILE, Features, write_features
-from rlcf.backbone import load_clip
-from rlcf.captions import CaptionedImage, read_captions
-from rlcf.config import Settings, option, parse_config, resolve_device, resolve_precision
+from caption.training.features import CAPTIONS_FILE, Features, write_features
+from rlcf.clip.backbone import load_clip
 from rlcf.errors import UserError, run_main
-from rlcf.images import encode_images
-from rlcf.runs import logger, open_run_folder
+from rlcf.run.config import Settings, option, parse_config, resolve_device, resolve_precision
+from rlcf.run.data import CaptionedImage, read_captions
+from rlcf.run.images import encode_images
+from rlcf.run.records import logger, open_run_folder
 
 EPILOG = """examples:
   python caption/extract_features.py --data ROOT/dataset/coco2014 --captions coco_karpathy_train.json --output FEATURES

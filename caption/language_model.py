@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache, GenerationConfig
 from transformers.utils import logging
 
-from rlcf.backbone import ASSETS, autocast
+from rlcf.clip.backbone import ASSETS, autocast
 from rlcf.errors import UserError
 
 EMBEDDED_LANGUAGE_MODELS = ("demo-lm",)

@@ -27,16 +27,16 @@ from caption.language_model import load_language_model
 from caption.mapper import read_checkpoint
 from caption.metrics import Outcome, as_line, count, describe, summarise
 from caption.reward import Rewards
-from rlcf.backbone import Backbone, load_clip
-from rlcf.config import Config, option, parse_config, resolve_device, resolve_precision
-from rlcf.episode import Episodes
+from rlcf.adapt.episode import Episodes
+from rlcf.adapt.groups import in_groups
+from rlcf.adapt.rewards import advantages, ensemble_weights
+from rlcf.adapt.views import Views
+from rlcf.clip.backbone import Backbone, load_clip
 from rlcf.errors import UserError, run_main
-from rlcf.groups import in_groups
-from rlcf.images import ImageLoader, refuse_or_skip
-from rlcf.memory import peak_memory_mb
-from rlcf.reward import advantages, ensemble_weights
-from rlcf.runs import Record, Run, Shard, shuffled
-from rlcf.views import Views
+from rlcf.run.config import Config, option, parse_config, resolve_device, resolve_precision
+from rlcf.run.images import ImageLoader, refuse_or_skip
+from rlcf.run.memory import peak_memory_mb
+from rlcf.run.records import Record, Run, Shard, shuffled
 
 EPILOG = """examples:
   python caption/main.py --config caption/configs/clipcap-c2f.yaml --data ROOT --checkpoint RUN/ckpt-latest.pt
@@ -141,7 +141,7 @@ def adapt(
 
     group: each sample's index, which with the seed decides what is drawn, and its view, (1, 3, H, W) as made. Returns
     no outcome when one of several should be given up, or when its fp16 gradients overflow, which alone would cost it a
-    step (`rlcf.groups`).
+    step (`rlcf.adapt.groups`).
     """
     indices, views = zip(*group, strict=True)
     view = torch.cat(views) if len(views) > 1 else views[0]  # without a copy, which would not be pinned

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from rlcf.backbone import ASSETS
-from rlcf.checkpoints import read_weights
+from rlcf.clip.backbone import ASSETS
+from rlcf.clip.checkpoints import read_weights
 from rlcf.errors import UserError
-from rlcf.files import save_atomically
+from rlcf.run.files import save_atomically
 
 EMBEDDED_MAPPERS = ("demo-clipcap", "demo-capdec")
 MAPPER_FILE, TRAINING_FILE = "mapper.safetensors", "ckpt-latest.pt"

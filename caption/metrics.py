@@ -7,7 +7,7 @@ from typing import Any
 
 from rlcf.errors import UserError
 from rlcf.metrics import paired_bootstrap
-from rlcf.runs import Record
+from rlcf.run.records import Record
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from rlcf.backbone import Backbone
-from rlcf.reward import CLIPSCORE_WEIGHT, clip_score, weighted_mean
+from rlcf.adapt.rewards import CLIPSCORE_WEIGHT, clip_score, weighted_mean
+from rlcf.clip.backbone import Backbone
 
 
 @dataclass(frozen=True)

@@ -20,15 +20,15 @@ from transformers import get_linear_schedule_with_warmup
 if not __package__:  # run as a script: imports start from the project, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from caption.curve import History, write_curve
-from caption.examples import Examples, batches, gaussian_noise, make_examples, split_examples, uniform_noise
-from caption.features import read_features
 from caption.language_model import LanguageModel, load_language_model
 from caption.mapper import MAPPER_FILE, MAPPER_KEYS, TRAINING_FILE, Mapper, MLPMapper, TransformerMapper, save_mapper
-from rlcf.checkpoints import read_weights
-from rlcf.config import Settings, option, parse_config, resolve_device, resolve_precision
+from caption.training.curve import History, write_curve
+from caption.training.examples import Examples, batches, gaussian_noise, make_examples, split_examples, uniform_noise
+from caption.training.features import read_features
+from rlcf.clip.checkpoints import read_weights
 from rlcf.errors import UserError, run_main
-from rlcf.runs import logger, open_run_folder
+from rlcf.run.config import Settings, option, parse_config, resolve_device, resolve_precision
+from rlcf.run.records import logger, open_run_folder
 
 EPILOG = """examples:
   python caption/train.py --config caption/configs/train-clipcap.yaml --data FEATURES --output output/clipcap

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from open_clip import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES
 
+from rlcf.clip.prompted_text import prompt_text
 from rlcf.errors import UserError
-from rlcf.prompted_text import prompt_text
 
 
 @cache

@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classification.classnames import class_texts
-from rlcf.backbone import Backbone
-from rlcf.checkpoints import read_weights
-from rlcf.class_features import ClassFeatures, default_chunk
+from rlcf.clip.backbone import Backbone
+from rlcf.clip.checkpoints import read_weights
+from rlcf.clip.class_features import ClassFeatures, default_chunk
+from rlcf.clip.prompted_text import prompt_classes, word_tokens
+from rlcf.clip.tuning import norms_per_sample, tune_image_tower
 from rlcf.errors import UserError
-from rlcf.prompted_text import prompt_classes, word_tokens
-from rlcf.tuning import norms_per_sample, tune_image_tower
 
 
 class PromptPolicy:

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from classification.datasets import NAMES
-from rlcf.config import Config, option
+from rlcf.adapt.objectives import count_confident
+from rlcf.adapt.views import AUGMENTATIONS
 from rlcf.errors import UserError
-from rlcf.objectives import count_confident
-from rlcf.views import AUGMENTATIONS
+from rlcf.run.config import Config, option
 
 METHODS = ("zeroshot", "tpt", "rlcf", "kd", "dkd", "atkd")
 

@@ -23,18 +23,18 @@ from classification.config import ClassificationConfig
 from classification.datasets import Dataset, load_dataset
 from classification.metrics import as_line, count, describe, summarise
 from classification.reward import Rewards, Seen
-from rlcf.backbone import Backbone, load_clip
-from rlcf.config import parse_config, resolve_device, resolve_precision
-from rlcf.episode import Episodes
+from rlcf.adapt.episode import Episodes
+from rlcf.adapt.groups import in_groups
+from rlcf.adapt.objectives import atkd, count_confident, dkd, kd, marginal_entropy, reinforce, select_confident
+from rlcf.adapt.rewards import advantages, ensemble_weights
+from rlcf.adapt.views import PlannedViews, Views
+from rlcf.clip.backbone import Backbone, load_clip
 from rlcf.errors import UserError, run_main
-from rlcf.files import write_atomically
-from rlcf.groups import in_groups
-from rlcf.images import ImageLoader, refuse_or_skip
-from rlcf.memory import peak_memory_mb
-from rlcf.objectives import atkd, count_confident, dkd, kd, marginal_entropy, reinforce, select_confident
-from rlcf.reward import advantages, ensemble_weights
-from rlcf.runs import Run, Shard, shuffled
-from rlcf.views import PlannedViews, Views
+from rlcf.run.config import parse_config, resolve_device, resolve_precision
+from rlcf.run.files import write_atomically
+from rlcf.run.images import ImageLoader, refuse_or_skip
+from rlcf.run.memory import peak_memory_mb
+from rlcf.run.records import Run, Shard, shuffled
 
 DISTILLATION = {"kd": kd, "dkd": dkd, "atkd": atkd}
 EPILOG = """examples:
@@ -130,7 +130,7 @@ def adapt_group(
     """Each image's logits before and after its episode, (C,); after: None when it was given up.
 
     group: (index, views) of up to `config.episodes` images, as many as the policy has places for: the last one fills
-    those that are left. Returns none when one of several images is given up (`rlcf.groups`).
+    those that are left. Returns none when one of several images is given up (`rlcf.adapt.groups`).
     """
     views = [made.render(policy.clip.device) if isinstance(made, PlannedViews) else made for _, made in group]
     filled = [*views, *views[-1:] * (config.episodes - len(views))]

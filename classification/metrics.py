@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rlcf.errors import UserError
 from rlcf.metrics import calibration_error, paired_bootstrap, top_k_accuracy
-from rlcf.runs import Record
+from rlcf.run.records import Record
 
 
 def describe(name: str, logits: Tensor) -> Record:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from classification.clip_model import class_features
-from rlcf.backbone import Backbone
-from rlcf.reward import CLIPSCORE_WEIGHT, clip_score, weighted_mean
+from rlcf.adapt.rewards import CLIPSCORE_WEIGHT, clip_score, weighted_mean
+from rlcf.clip.backbone import Backbone
 
 
 class Rewards:

@@ -18,11 +18,11 @@ if not __package__:  # run as a script: imports start from the project, not from
 from clipscore.captions import Captions, match_captions, read_json
 from clipscore.java import check_spice, java_version
 from clipscore.scores import PREFIX, clip_scores, reference_scores
-from rlcf.backbone import Backbone, load_clip
-from rlcf.config import Config, Parser, command_line, resolve_device, resolve_precision
+from rlcf.clip.backbone import Backbone, load_clip
 from rlcf.errors import UserError, run_main
-from rlcf.files import write_atomically
-from rlcf.runs import versions
+from rlcf.run.config import Config, Parser, command_line, resolve_device, resolve_precision
+from rlcf.run.files import write_atomically
+from rlcf.run.records import versions
 
 EPILOG = """examples:
   python clipscore/main.py candidates.json IMAGES

@@ -11,9 +11,9 @@ from torch import Tensor
 from clipscore import java
 from clipscore.captions import Captions
 from clipscore.tokenizer import tokenize
-from rlcf.backbone import Backbone
-from rlcf.images import encode_images
-from rlcf.reward import clip_score
+from rlcf.adapt.rewards import clip_score
+from rlcf.clip.backbone import Backbone
+from rlcf.run.images import encode_images
 
 PREFIX = "A photo depicts "
 """What stands before each caption (Hessel et al., EMNLP 2021, section 3)."""

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rlcf.backbone import Backbone
-from rlcf.prompted_text import TextTower
-from rlcf.tuning import tune_image_tower, tune_text_tower
+from rlcf.clip.backbone import Backbone
+from rlcf.clip.prompted_text import TextTower
+from rlcf.clip.tuning import tune_image_tower, tune_text_tower
 
 
 class ImagePolicy:

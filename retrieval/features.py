@@ -12,10 +12,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from retrieval.datasets import Dataset
-from rlcf.backbone import Backbone
-from rlcf.files import save_atomically
-from rlcf.images import encode_images
-from rlcf.runs import Shard
+from rlcf.clip.backbone import Backbone
+from rlcf.run.files import save_atomically
+from rlcf.run.images import encode_images
+from rlcf.run.records import Shard
 
 
 @dataclass(frozen=True)

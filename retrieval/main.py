@@ -26,17 +26,17 @@ from retrieval.datasets import DIRECTIONS, NAMES, Dataset, load_dataset
 from retrieval.features import FrozenFeatures, weights_digest
 from retrieval.metrics import as_line, both_directions, count, describe, summarise
 from retrieval.reward import Rewards, Seen
-from rlcf.backbone import Backbone, load_clip
-from rlcf.config import Config, option, parse_config, resolve_device, resolve_precision
-from rlcf.episode import Episodes
+from rlcf.adapt.episode import Episodes
+from rlcf.adapt.objectives import kd, reinforce
+from rlcf.adapt.rewards import advantages, ensemble_weights
+from rlcf.adapt.views import Views
+from rlcf.clip.backbone import Backbone, load_clip
 from rlcf.errors import UserError, run_main
-from rlcf.files import write_atomically
-from rlcf.images import ImageLoader, refuse_or_skip
-from rlcf.memory import peak_memory_mb
-from rlcf.objectives import kd, reinforce
-from rlcf.reward import advantages, ensemble_weights
-from rlcf.runs import Run, Shard, shuffled
-from rlcf.views import Views
+from rlcf.run.config import Config, option, parse_config, resolve_device, resolve_precision
+from rlcf.run.files import write_atomically
+from rlcf.run.images import ImageLoader, refuse_or_skip
+from rlcf.run.memory import peak_memory_mb
+from rlcf.run.records import Run, Shard, shuffled
 
 EPILOG = """examples:
   python retrieval/main.py --config retrieval/configs/tta-coco-ret-single.yaml --data ROOT --datasets coco

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rlcf.errors import UserError
 from rlcf.metrics import best_rank, paired_bootstrap, recall_at_k, top_indices
-from rlcf.runs import Record
+from rlcf.run.records import Record
 
 CUTOFFS = (1, 5, 10)
 PREFIX = {"i2t": "txt", "t2i": "img"}

@@ -40,7 +40,7 @@ caption() {
         --evaluate --evaluate-clip demo-student --evaluate-prefix "" --no-evaluate-java
 }
 world() {
-    "$PYTHON" -m rlcf.demo.world "$demo/$1" --styles "${@:2}"
+    "$PYTHON" -m demo.world "$demo/$1" --styles "${@:2}"
 }
 export -f run classify retrieve caption world
 
@@ -66,7 +66,7 @@ classify tpt-prompt --method tpt --tune prompt --steps 1 --lr 5e-3 --episodes 8
 classify reward-alone --method zeroshot --student demo-reward
 retrieve retrieval-reward-alone --method zeroshot --student demo-reward
 END
-"$PYTHON" -m rlcf.demo.pictures "$demo" > "$demo/pictures.log" 2>&1 &
-"$PYTHON" -m rlcf.demo.report "$demo"
+"$PYTHON" -m demo.pictures "$demo" > "$demo/pictures.log" 2>&1 &
+"$PYTHON" -m demo.report "$demo"
 wait $! || { cat "$demo/pictures.log" >&2; exit 2; }
 cat "$demo/pictures.log"

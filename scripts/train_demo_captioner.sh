@@ -9,9 +9,9 @@ export OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1
 rm -rf "$work"
 cd "$PROJECT"
 
-"$PYTHON" -m rlcf.demo.train_language_model
-"$PYTHON" -m rlcf.demo.world "$work/data" --training-scenes 6000 --seed 41
-"$PYTHON" -m rlcf.demo.world "$work/data" --styles clean --scenes 100 --seed 1001  # validation: pairs never trained on
+"$PYTHON" -m demo.train_language_model
+"$PYTHON" -m demo.world "$work/data" --training-scenes 6000 --seed 41
+"$PYTHON" -m demo.world "$work/data" --styles clean --scenes 100 --seed 1001  # validation: pairs never trained on
 for list in train clean; do
     "$PYTHON" caption/extract_features.py --data "$work/data" --captions "$list.json" --student demo-student \
         --output "$work/features-$list" --device cpu

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from benchmarks import common, reference, views
 from benchmarks.common import Row, build, parse, picture, report, row, table
 from benchmarks.measure import CLEAR, Measurement, count_flops, largest_difference, measure
+from rlcf.adapt.views import Views
 from rlcf.errors import UserError
-from rlcf.views import Views
 
 CPU = torch.device("cpu")
 SCRIPTS = Path(common.__file__).parent

@@ -20,9 +20,9 @@ from caption.captioner import Captioner
 from caption.language_model import load_language_model
 from caption.main import main
 from caption.mapper import TransformerMapper, save_mapper
-from rlcf.backbone import load_clip
-from rlcf.demo.train_language_model import build_tokenizer
-from rlcf.demo.world import write_retrieval
+from demo.train_language_model import build_tokenizer
+from demo.world import write_retrieval
+from rlcf.clip.backbone import load_clip
 
 WIDTH, FEATURES = 32, 128
 SMALL = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64}

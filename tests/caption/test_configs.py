@@ -4,7 +4,7 @@ import pytest
 
 from caption.main import CaptionConfig
 from caption.train import TrainConfig
-from rlcf.config import parse_config
+from rlcf.run.config import parse_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "caption" / "configs"
 PUBLISHED = {  # steps, learning rate, K

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from caption.language_model import load_language_model
-from rlcf.backbone import ASSETS
-from rlcf.demo.art import NAMES
-from rlcf.demo.scenes import Scene, scene_captions
-from rlcf.demo.world import write_caption_training
+from demo.art import NAMES
+from demo.scenes import Scene, scene_captions
+from demo.world import write_caption_training
+from rlcf.clip.backbone import ASSETS
 
 MODELS = ("demo-lm", "demo-clipcap", "demo-capdec")
 

@@ -10,10 +10,10 @@ from caption.captioner import Captioner
 from caption.language_model import load_language_model
 from caption.main import CaptionConfig, adapt
 from caption.reward import Rewards
-from rlcf.backbone import load_clip
-from rlcf.episode import Episodes
+from rlcf.adapt.episode import Episodes
+from rlcf.adapt.groups import side_by_side
+from rlcf.clip.backbone import load_clip
 from rlcf.errors import UserError
-from rlcf.groups import side_by_side
 
 from .conftest import random_mapper, read_records
 

@@ -14,8 +14,8 @@ from caption.datasets import DOMAINS, NOCAPS
 from caption.main import CaptionConfig, adapt, objective
 from caption.reward import Rewards
 from clipscore import main as evaluation
-from rlcf.backbone import load_clip
-from rlcf.episode import Episodes
+from rlcf.adapt.episode import Episodes
+from rlcf.clip.backbone import load_clip
 from rlcf.errors import UserError
 
 from .conftest import read_records

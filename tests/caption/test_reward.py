@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from caption.reward import Rewards
-from rlcf.backbone import Backbone, load_clip
-from rlcf.reward import clip_score
+from rlcf.adapt.rewards import clip_score
+from rlcf.clip.backbone import Backbone, load_clip
 
 TEXTS = ["a dog above an owl", "a cat below a key", "a dog above an owl", "a cat below a key"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from caption.features import read_features
+from caption.training.features import read_features
 
 from .conftest import read_records
 

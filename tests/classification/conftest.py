@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from classification.main import main
-from rlcf.backbone import load_clip
-from rlcf.demo.world import write_classification
+from demo.world import write_classification
+from rlcf.clip.backbone import load_clip
 
 VIT = {"image_size": 32, "patch_size": 16, "width": 64, "layers": 2, "head_width": 64}
 RESNET = {"image_size": 64, "patch_size": None, "width": 2, "layers": [1, 1, 1, 1], "head_width": 64}

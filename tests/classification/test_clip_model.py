@@ -8,10 +8,10 @@ from classification.clip_model import EncoderPolicy, PromptPolicy, class_feature
 from classification.config import ClassificationConfig
 from classification.main import adapt
 from classification.reward import Rewards
-from rlcf.backbone import load_clip
-from rlcf.episode import Episodes
+from rlcf.adapt.episode import Episodes
+from rlcf.clip.backbone import load_clip
+from rlcf.clip.prompted_text import PromptedText, TextTower, prompt_text
 from rlcf.errors import UserError
-from rlcf.prompted_text import PromptedText, TextTower, prompt_text
 
 NAMES = ["dog", "sea lion", "pizza", "sports car", "owl"]
 PROMPT = "a photo of a"

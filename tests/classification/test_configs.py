@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from classification.config import ClassificationConfig
-from rlcf.config import parse_config
+from rlcf.run.config import parse_config
 
 PROJECT = Path(__file__).resolve().parents[2]
 CONFIGS = PROJECT / "classification" / "configs"
@@ -66,7 +66,7 @@ def test_an_unknown_variant_is_told_with_the_known_ones(name, variants, tmp_path
 
 
 def test_a_launcher_runs_an_experiment_and_passes_flags_through(tmp_path):
-    from rlcf.demo.world import write_classification
+    from demo.world import write_classification
 
     write_classification(tmp_path / "pictures", "blur", 1, seed=7)
     flags = "--datasets folder:pictures --student demo-student --reward demo-reward --limit 2 --views 10 --workers 0"

@@ -8,10 +8,10 @@ import torch
 from classification.clip_model import EncoderPolicy
 from classification.config import ClassificationConfig
 from classification.main import adapt, adapt_group, make_policy, make_rewards, shortlist
-from rlcf.episode import Episodes
+from rlcf.adapt.episode import Episodes
+from rlcf.adapt.groups import side_by_side
+from rlcf.adapt.objectives import select_confident
 from rlcf.errors import UserError
-from rlcf.groups import side_by_side
-from rlcf.objectives import select_confident
 
 NAMES = ["dog", "sea lion", "pizza", "sports car", "owl", "cat"]
 TUNED = [("prompt", "vit"), ("norm", "vit"), ("norm", "resnet")]
@@ -66,7 +66,7 @@ def test_several_images_at_once_have_the_answers_of_one_at_a_time(setting, image
 
 def test_images_that_pass_a_tower_a_few_at_a_time_keep_their_own_layers(setting, images, monkeypatch):
     whole = logits(setting("norm", episodes=5), [images])
-    monkeypatch.setattr("rlcf.backbone.CACHED_PIXELS", 3 * 32 * 32)
+    monkeypatch.setattr("rlcf.clip.backbone.CACHED_PIXELS", 3 * 32 * 32)
     torch.testing.assert_close(logits(setting("norm", episodes=5), [images]), whole, atol=5e-4, rtol=1e-4)
     torch.testing.assert_close(logits(setting("norm"), in_groups(images, 1)), whole, atol=5e-4, rtol=1e-4)
 

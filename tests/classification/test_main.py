@@ -17,10 +17,10 @@ from classification import main as entry
 from classification.clip_model import class_features
 from classification.config import METHODS, ClassificationConfig
 from classification.main import main, make_rewards
-from rlcf.config import parse_config, read_preset
 from rlcf.errors import UserError, run_main
 from rlcf.metrics import calibration_error, paired_bootstrap
-from rlcf.runs import Shard, shuffled
+from rlcf.run.config import parse_config, read_preset
+from rlcf.run.records import Shard, shuffled
 
 from .conftest import EMOJI, TINY_RUN, Results
 
@@ -237,11 +237,11 @@ def test_images_that_changed_since_a_run_began_refuse_to_mix(classify, plant, ch
 def test_two_shards_have_the_records_of_one_process(classify, monkeypatch):
     whole = classify("--limit", 6, "--tune", "norm").records()
     monkeypatch.setattr(Shard, "wait", lambda shard: None)
-    monkeypatch.setattr("rlcf.runs.Records.finish", lambda records: records.written)
+    monkeypatch.setattr("rlcf.run.records.Records.finish", lambda records: records.written)
     for rank in range(2):
         monkeypatch.setattr(Shard, "from_environment", staticmethod(lambda rank=rank: Shard(rank, 2)))
         if rank == 1:  # both begin before either has records
-            monkeypatch.setattr("rlcf.runs.Records._read_all", lambda records: [])
+            monkeypatch.setattr("rlcf.run.records.Records._read_all", lambda records: [])
         results = classify("--limit", 6, "--tune", "norm", output="sharded")
     parts = sorted((results.folder / "folder-blur").glob("records.part*.jsonl"))
     records = [json.loads(line) for part in parts for line in part.read_text().splitlines()]

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from clipscore.captions import match_captions
 from clipscore.scores import clip_scores, ref_clip_score, reference_scores
-from rlcf.backbone import load_clip
+from rlcf.clip.backbone import load_clip
 
 from .conftest import CANDIDATES, REFERENCES
 

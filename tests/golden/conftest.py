@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rlcf.backbone import load_clip
+from rlcf.clip.backbone import load_clip
 
 DATA = Path(__file__).parent / "data"
 

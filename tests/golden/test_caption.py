@@ -12,13 +12,13 @@ from transformers import PreTrainedTokenizerFast
 import caption.captioner
 from caption import main
 from caption.captioner import Captioner
-from caption.examples import gaussian_noise, uniform_noise
 from caption.language_model import load_language_model
 from caption.main import CaptionConfig, adapt
 from caption.mapper import read_checkpoint
 from caption.reward import Rewards
 from caption.train import caption_loss
-from rlcf.episode import Episodes
+from caption.training.examples import gaussian_noise, uniform_noise
+from rlcf.adapt.episode import Episodes
 
 OPT = {
     "model_type": "opt",

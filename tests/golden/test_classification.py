@@ -9,8 +9,8 @@ from classification.clip_model import EncoderPolicy, PromptPolicy, class_feature
 from classification.config import ClassificationConfig
 from classification.main import adapt
 from classification.reward import Rewards, Seen
-from rlcf.episode import Episodes
-from rlcf.reward import ensemble_weights
+from rlcf.adapt.episode import Episodes
+from rlcf.adapt.rewards import ensemble_weights
 
 from .conftest import twice
 

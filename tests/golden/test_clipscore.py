@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from clipscore.captions import match_captions
 from clipscore.main import evaluate, main
 from clipscore.scores import PREFIX
-from rlcf.backbone import load_clip
-from rlcf.images import encode_images, read_image
+from rlcf.clip.backbone import load_clip
+from rlcf.run.images import encode_images, read_image
 
 from .conftest import DATA
 

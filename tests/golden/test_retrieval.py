@@ -13,10 +13,10 @@ from retrieval.features import FrozenFeatures, weights_digest
 from retrieval.main import RetrievalConfig, adapt, make_policy
 from retrieval.metrics import CUTOFFS, both_directions, describe, summarise
 from retrieval.reward import Rewards, Seen
-from rlcf.episode import Episodes
+from rlcf.adapt.episode import Episodes
+from rlcf.adapt.rewards import ensemble_weights
 from rlcf.metrics import recall_at_k
-from rlcf.reward import ensemble_weights
-from rlcf.runs import Shard
+from rlcf.run.records import Shard
 
 ENSEMBLE = ["rewardB", "rewardRN", "rewardA"]  # ViT-L/14@336px, RN50x64, ViT-L/14
 DIRECTION = {"image2text": "i2t", "text2image": "t2i"}

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from demo.world import write_retrieval
 from retrieval.main import main
-from rlcf.backbone import load_clip
-from rlcf.demo.world import write_retrieval
+from rlcf.clip.backbone import load_clip
 
 SCENES = 8
 RUN = ["--sample-k", "5", "--steps", "1", "--lr", "1e-3", "--workers", "0", "--device", "cpu"]

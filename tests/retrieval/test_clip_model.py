@@ -4,8 +4,8 @@ import torch.nn.functional as F
 
 from retrieval.clip_model import ImagePolicy, TextPolicy
 from retrieval.reward import Rewards
-from rlcf.backbone import load_clip
-from rlcf.episode import AdamW, Episodes
+from rlcf.adapt.episode import AdamW, Episodes
+from rlcf.clip.backbone import load_clip
 
 TEXTS = ["a dog above a cat", "a key below a car", "an owl to the left of a house"]
 

@@ -9,7 +9,7 @@ from retrieval import features as module
 from retrieval.datasets import Dataset, load_dataset
 from retrieval.features import FrozenFeatures, weights_digest
 from rlcf.errors import UserError
-from rlcf.runs import Shard
+from rlcf.run.records import Shard
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 
 from retrieval import main as entry
 from retrieval.main import METHODS, RetrievalConfig
-from rlcf.config import parse_config, read_preset
 from rlcf.errors import UserError, run_main
 from rlcf.metrics import best_rank, paired_bootstrap, top_indices
-from rlcf.runs import Shard, shuffled
+from rlcf.run.config import parse_config, read_preset
+from rlcf.run.records import Shard, shuffled
 
 from .conftest import SCENES
 
@@ -204,7 +204,7 @@ def test_an_interrupted_run_goes_on_to_the_same_records_without_encoding_again(r
     with monkeypatch.context() as patch:
         calls = break_off_after(99, patch)
         patch.setattr("retrieval.features.encode_images", None)
-        patch.setattr("rlcf.backbone.Backbone.encode_text", None)
+        patch.setattr("rlcf.clip.backbone.Backbone.encode_text", None)
         again = retrieve(*flags)
     assert len(calls) <= 4
     for direction in ("i2t", "t2i"):

@@ -1,0 +1,149 @@
+"""The demo's tables, from the results of its runs.
+
+    python -m demo.report output/demo
+
+prints them and writes them to output/demo/results.md.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from demo.art import NAMES
+from rlcf.metrics import paired_bootstrap
+from rlcf.run.files import write_atomically
+
+CLASSIFICATION = {
+    "tpt-prompt": "TPT, prompt",
+    "kd-tune": "KD, image encoder",
+    "rlcf-prompt": "RLCF, prompt",
+    "rlcf-tune": "RLCF, image encoder",
+}
+"""Run folder -> the method's name in the table."""
+
+CAPTIONERS = {"clipcap": "ClipCap", "capdec": "CapDec"}
+WHEN = ("zero_shot", "adapted")
+DIRECTIONS = {"txt": "image to text", "img": "text to image"}
+
+
+def read_results(run: Path) -> dict[str, Any]:
+    """Dataset -> its metrics."""
+    return json.loads((run / "results.json").read_text())["datasets"]
+
+
+def read_records(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table that reads well as text too. A row may be shorter than the header."""
+    cells = [list(row) + [""] * (len(header) - len(row)) for row in [header, *rows]]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in cells]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+
+
+def gain(interval: dict[str, float], scale: float = 1.0) -> str:
+    """
+    >>> gain({"mean": 12.5, "low": 8.0, "high": 17.25})
+    '+12.5 (+8.0 to +17.2)'
+    >>> gain({"mean": 0.031, "low": -0.002, "high": 0.06})
+    '+0.031 (-0.002 to +0.060)'
+    """
+    mean, low, high = (scale * interval[key] for key in ("mean", "low", "high"))
+    digits = 3 if 0 < max(abs(low), abs(high)) < 1 else 1
+    return f"{mean:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
+
+
+def classification_table(folder: Path) -> str:
+    """Top-1 per style: the student, each method, the reward model alone."""
+    runs = {name: read_results(folder / name) for name in (*CLASSIFICATION, "reward-alone")}
+    rows = []
+    for style, alone in runs["reward-alone"].items():
+        before = runs["rlcf-tune"][style]
+        rows.append(
+            [f"{style.removeprefix('folder:')} (n {before['n']})", "zero-shot", f"{before['zero_shot']['top1']:.1f}"]
+        )
+        for run, method in CLASSIFICATION.items():
+            result = runs[run][style]
+            seconds = f"{result['seconds_per_sample']:.2f}"
+            rows.append(["", method, f"{result['adapted']['top1']:.1f}", gain(result["top1_gain"]), seconds])
+        rows.append(["", "reward model alone", f"{alone['zero_shot']['top1']:.1f}"])
+    return markdown(["style", "method", "top-1 %", "gain, 95% interval", "s an image"], rows)
+
+
+def retrieval_table(folder: Path) -> str:
+    """Recall at 1 and 5 per style and direction."""
+    adapted, alone = read_results(folder / "retrieval"), read_results(folder / "retrieval-reward-alone")
+    rows = []
+    for name, result in adapted.items():
+        kind = {"-i2t": "txt", "-t2i": "img"}.get(name[-4:])
+        if kind is None:  # both directions in one
+            continue
+        cells = [f"{name[:-4].removeprefix('json:')} (n {result['n']})", DIRECTIONS[kind]]
+        for cutoff in (1, 5):
+            cells += [f"{result[when][f'{kind}_r{cutoff}']:.1f}" for when in WHEN]
+        cells.insert(4, gain(result[f"{kind}_r1_gain"]))
+        cells.append(f"{alone[name]['zero_shot'][f'{kind}_r1']:.1f}")
+        rows.append([*cells, f"{result['seconds_per_sample']:.2f}"])
+    header = ["style", "direction", "R@1 zero-shot", "R@1 RLCF", "gain, 95% interval", "R@5 zero-shot", "R@5 RLCF"]
+    return markdown([*header, "R@1 reward alone", "s a query"], rows)
+
+
+def named_things(text: str) -> set[str]:
+    return {name for name in NAMES if name in text.split()}
+
+
+def object_recall(record: dict[str, Any], when: str) -> float:
+    """Share of the scene's things that a caption names, percent."""
+    things = named_things(record["references"][0])
+    return 100.0 * len(things & named_things(record[when])) / len(things)
+
+
+def captioning_table(folder: Path) -> str:
+    """Scores of the captions per captioner and style."""
+    rows = []
+    for run, captioner in CAPTIONERS.items():
+        for style, result in read_results(folder / run).items():
+            records = read_records(folder / run / style.replace(":", "-") / "records.jsonl")
+            cells = [captioner, f"{style.removeprefix('json:')} (n {result['n']})"]
+            for metric, named, scale in (
+                ("CIDEr", "CIDEr", 100),
+                ("BLEU-4", "BLEU-4 of captions", 100),
+                ("CLIPScore", "CLIPScore", 1),
+                ("reward", None, 1),
+            ):
+                interval = result["reward_gain"] if named is None else result["gains"][named]
+                values = [f"{scale * result[when][metric]:.{1 if scale > 1 else 3}f}" for when in WHEN]
+                called = {"CLIPScore": "CLIPScore by the student", "reward": "CLIPScore by the reward model"}
+                rows.append([*cells, called.get(metric, metric), *values, gain(interval, scale)])
+                cells = ["", ""]
+            before, after = ([object_recall(record, when) for record in records] for when in WHEN)
+            mean, low, high = paired_bootstrap(before, after)
+            values = [f"{sum(recall) / len(recall):.1f}" for recall in (before, after)]
+            rows.append([*cells, "things named, %", *values, gain({"mean": mean, "low": low, "high": high})])
+    return markdown(["captioner", "style", "metric", "zero-shot", "RLCF", "gain, 95% interval"], rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    made = [table for run, table in TABLES.items() if (folder / run).exists()]
+    tables = "\n\n".join(f"## {title}\n\n{table(folder)}" for title, table in made) + "\n"
+    print(tables)
+    write_atomically(folder / "results.md", tables)
+
+
+TABLES = {
+    "rlcf-tune": ("Classification, top-1 in percent", classification_table),
+    "retrieval": ("Retrieval, recall in percent", retrieval_table),
+    "clipcap": ("Captioning", captioning_table),
+}
+"""A run that was made -> the table that tells of it."""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""Train the embedded CLIPs from nothing.
+
+    OMP_WAIT_POLICY=PASSIVE python -m demo.train student
+    OMP_WAIT_POLICY=PASSIVE python -m demo.train reward
+
+writes assets/demo-student and assets/demo-reward, and prints the top-1 accuracy per style on the validation seed.
+"""
+
+import argparse
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast
+
+from demo.art import NAMES, OBJECTS, REWARD_ARTISTS, SIDE, STUDENT_ARTISTS, draw
+from demo.scenes import (
+    COLOURS,
+    CONVERSE,
+    SCENE_OBJECTS,
+    Scene,
+    article,
+    draw_scenes,
+    draw_singles,
+    sample_scene,
+    scene_captions,
+)
+from demo.styles import TEST_STYLES, Style, augment_heavily, augment_lightly
+from demo.world import VALIDATION_SEED, classification_images
+from rlcf.clip.backbone import ASSETS
+
+CONTEXT = 32
+SINGLES, SCENES, HARD = 64, 48, 16  # a batch: single objects, scenes, scenes that differ from those in one point
+
+
+@dataclass(frozen=True)
+class Recipe:
+    artists: tuple[str, ...]
+    augment: Style
+    steps: int
+    seed: int
+    lr: float = 1e-3
+
+
+RECIPES = {
+    "student": Recipe(STUDENT_ARTISTS, augment_lightly, steps=1200, seed=11),
+    "reward": Recipe(REWARD_ARTISTS, augment_heavily, steps=5000, seed=23),
+}
+
+MODEL = {
+    "embed_dim": 128,
+    "vision_cfg": {"image_size": SIDE, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None},
+    "text_cfg": {
+        "context_length": CONTEXT,
+        "vocab_size": 0,
+        "hf_tokenizer_name": "local",
+        "width": 128,
+        "heads": 4,
+        "layers": 2,
+    },
+}
+PREPROCESS = {"size": SIDE, "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "interpolation": "bicubic"}
+
+
+def single_captions(name: str, colour: str) -> list[str]:
+    """Captions of one object: OpenAI's 80 templates, and what stands on which ground."""
+    templates = [template(name) for template in open_clip.OPENAI_IMAGENET_TEMPLATES]
+    plain = [
+        f"a photo of a {name}.",
+        f"a photo of {article(name)}.",
+        f"{article(name)} on {article(colour)} background",
+    ]
+    return [*plain, *templates]
+
+
+def all_texts() -> list[str]:
+    """Texts that hold every word of the world."""
+    names = range(len(SCENE_OBJECTS))
+    scenes = [Scene(i, (i + 1) % len(names), r, c) for i in names for r in range(4) for c in COLOURS]
+    singles = [text for name in NAMES for text in single_captions(name, "white")]
+    return [*singles, *(text for scene in scenes for text in scene_captions(scene))]
+
+
+def build_tokenizer(folder: Path) -> Any:
+    """A word-level tokenizer of the world's vocabulary, saved to the folder; end-of-text has the highest id."""
+    split = pre_tokenizers.Whitespace()
+    words = sorted({word for text in all_texts() for word, _ in split.pre_tokenize_str(text.lower())})
+    ids = {word: i for i, word in enumerate(["<pad>", "<unk>", "<sos>", *words, "<eot>"])}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = split
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<sos> $A <eot>", special_tokens=[("<sos>", ids["<sos>"]), ("<eot>", ids["<eot>"])]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        bos_token="<sos>",
+        eos_token="<eot>",
+        model_max_length=CONTEXT,
+    )
+    fast.save_pretrained(folder)
+    return fast
+
+
+class Batches:
+    """Draws batches of pictures and captions.
+
+    The first SINGLES pictures show distinct single objects, the rest scenes; the last HARD of those are an earlier one
+    with its objects swapped, another relation or another ground.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe, self.rng = recipe, np.random.default_rng(recipe.seed)
+        self.drawings = torch.stack([draw(artist) for artist in recipe.artists])
+
+    def __call__(self) -> tuple[Tensor, list[str]]:
+        rng = self.rng
+        things = rng.choice(len(NAMES), SINGLES, replace=False)
+        colours = [str(colour) for colour in rng.choice(list(COLOURS), SINGLES)]
+        singles = draw_singles(self._drawn(things), colours, rng)
+        texts = [self._caption(single_captions(NAMES[i], c)) for i, c in zip(things, colours, strict=True)]
+        scenes = [sample_scene(rng, held_out=False) for _ in range(SCENES)]
+        scenes += [self._changed(scene) for scene in scenes[:HARD]]
+        first, second = (self._drawn(np.array([getattr(s, part) for s in scenes])) for part in ("first", "second"))
+        pictures = torch.cat([singles, draw_scenes(first, second, scenes, rng)])
+        texts += [str(rng.choice(scene_captions(scene))) for scene in scenes]
+        return self.recipe.augment(pictures, rng), texts
+
+    def _drawn(self, things: np.ndarray) -> Tensor:
+        return self.drawings[self.rng.integers(len(self.drawings), size=len(things)), things]
+
+    def _caption(self, captions: list[str]) -> str:
+        """One of the three plain captions, or as often one of the templates."""
+        return captions[self.rng.integers(3) if self.rng.random() < 0.5 else self.rng.integers(3, len(captions))]
+
+    def _changed(self, scene: Scene) -> Scene:
+        changed = [
+            Scene(scene.second, scene.first, scene.relation, scene.colour),
+            Scene(scene.first, scene.second, CONVERSE[scene.relation], scene.colour),
+            Scene(scene.first, scene.second, scene.relation, str(self.rng.choice(list(COLOURS)))),
+        ]
+        return changed[self.rng.integers(len(changed))]
+
+
+def train(name: str, steps: int | None, folder: Path) -> nn.Module:
+    recipe = RECIPES[name]
+    steps = steps or recipe.steps
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = build_tokenizer(folder)
+    config = json.loads(json.dumps(MODEL))
+    config["text_cfg"]["vocab_size"] = len(tokenizer)
+    torch.manual_seed(recipe.seed)
+    model = open_clip.CLIP(**config)
+    mean, std = (torch.tensor(PREPROCESS[key]).view(3, 1, 1) for key in ("mean", "std"))
+    optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=0.05, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: min((step + 1) / 100, 0.5 * (1 + math.cos(math.pi * step / steps)))
+    )
+    batches = Batches(recipe)
+    progress = tqdm(range(steps), mininterval=30, desc=name)
+    for _ in progress:
+        pictures, texts = batches()
+        tokens = tokenizer(texts, padding="max_length", truncation=True, max_length=CONTEXT, return_tensors="pt")
+        image, text, scale = model((pictures - mean) / std, tokens["input_ids"])
+        logits = scale * image @ text.T
+        target = torch.arange(len(logits))
+        loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(max=math.log(100))
+        progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+    half = {key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()}
+    save_file({key: value.contiguous() for key, value in half.items()}, folder / "open_clip_model.safetensors")
+    described = {"model_cfg": config, "preprocess_cfg": PREPROCESS}
+    (folder / "open_clip_config.json").write_text(json.dumps(described, indent=2) + "\n")
+    return model
+
+
+def print_accuracy(folder: Path) -> None:
+    """Zero-shot top-1 of every style on fresh pictures of the validation seed, percent."""
+    from rlcf.clip.backbone import load_clip
+
+    clip = load_clip(str(folder))
+    classes = clip.encode_text([f"a photo of a {name}." for name in OBJECTS])
+    for style in TEST_STYLES:
+        pictures, labels = classification_images(style, per_class=4, seed=VALIDATION_SEED)
+        features = torch.cat([clip.encode_image(clip.prepare(p)) for p in pictures.split(100)])
+        accuracy = (features @ classes.T).argmax(dim=-1).eq(labels).float().mean().item()
+        print(f"{style:10s} {100 * accuracy:5.1f}  (n = {len(labels)})")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", choices=sorted(RECIPES))
+    parser.add_argument("--steps", type=int, help="fewer or more than the recipe's")
+    parser.add_argument("--output", type=Path, help="default: assets/demo-MODEL")
+    args = parser.parse_args()
+    folder = args.output or ASSETS / f"demo-{args.model}"
+    started = time.perf_counter()
+    torch.set_grad_enabled(True)
+    train(args.model, args.steps, folder)
+    print(f"{args.model}: {time.perf_counter() - started:.0f} s, {folder}")
+    with torch.no_grad():
+        print_accuracy(folder)
+
+
+if __name__ == "__main__":
+    main()

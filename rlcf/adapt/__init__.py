@@ -1,0 +1,1 @@
+"""Adapting to one sample: views, rewards, objectives and episodes."""

@@ -1,0 +1,142 @@
+"""Augmented views of one image: the plain centre crop first, then random ones that depend on (seed, index) alone."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from rlcf.adapt.augment import augmix, hard, to_image, to_tensor
+
+Box = tuple[int, int, int, int]
+"""left, top, right, bottom, pixels."""
+
+AUGMENTATIONS = ("crop", "augmix", "hard")
+LEAST_AREA = {"crop": 0.08, "augmix": 0.08, "hard": 0.2}
+"""Share of the image that the smallest crop covers."""
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedViews:
+    """Plain views that are not made yet: a worker process plans them, the device that needs them makes them.
+
+    centre: (3, H, W) uint8, the first view. image: (3, h, w) uint8, what the others are cut from. boxes: (V - 1, 4)
+    int64, left, top, right, bottom in pixels. flips: (V - 1,) bool. size: (H, W), pixels.
+    """
+
+    centre: Tensor
+    image: Tensor
+    boxes: Tensor
+    flips: Tensor
+    size: tuple[int, int]
+
+    def render(self, device: torch.device | str = "cpu") -> Tensor:
+        """The views, (V, 3, H, W) uint8, made on `device`."""
+        dtype = resizing_dtype(torch.device(device))
+        image = self.image.to(device, non_blocking=True).to(dtype)
+        views = torch.empty(1 + len(self.boxes), 3, *self.size, dtype=dtype, device=device)
+        views[0] = self.centre
+        for view, box, flip in zip(views[1:], self.boxes.tolist(), self.flips.tolist(), strict=True):
+            view.copy_(crop_and_resize(image, box, flip, self.size))
+        return views.round().to(torch.uint8) if views.is_floating_point() else views
+
+    def pin_memory(self) -> "PlannedViews":
+        """The same plan, its pixels in page-locked memory; DataLoader asks for it."""
+        return dataclasses.replace(self, centre=self.centre.pin_memory(), image=self.image.pin_memory())
+
+
+@dataclass(frozen=True)
+class Views:
+    """Makes the views of one image, as TPT does (NeurIPS 2022, section 4.1).
+
+    centre: the model's own evaluation transform, from a PIL image to (3, H, W) in [0, 1].
+    size: (H, W) of every view, pixels. count: number of views, the centre crop included.
+    augment: "crop" - resized crop and flip; "augmix" - the same, then AugMix; "hard" - BYOL's colour augmentation.
+    on_device: plan the views, and leave it to `PlannedViews.render` to make them; for "crop" alone.
+    """
+
+    centre: Callable[[Image.Image], Tensor]
+    size: tuple[int, int]
+    count: int = 64
+    augment: str = "crop"
+    seed: int = 0
+    on_device: bool = False
+
+    def __post_init__(self) -> None:
+        if self.on_device and self.augment != "crop":
+            raise ValueError(f"{self.augment} views are not made on the device; only crop views are")
+
+    def __call__(self, image: Image.Image, index: int) -> Tensor | PlannedViews:
+        """Views of the image that is sample `index`: (count, 3, H, W), uint8 in 0..255, or float in [0, 1] (AugMix).
+
+        With `on_device` their plan.
+        """
+        rng = np.random.default_rng([self.seed, index])
+        centre = (self.centre(image) * 255.0).round().to(torch.uint8)
+        # The centre crop alone needs no pixels of the image: do not copy what may be a large one.
+        pixels = to_tensor(image) if self.count > 1 else centre
+        if self.augment == "crop":
+            plan = self._plan(centre, pixels, rng)
+            return plan if self.on_device else plan.render()
+        mixed = self.augment == "augmix"
+        views = torch.empty(self.count, 3, *self.size, dtype=torch.float32 if mixed else torch.uint8)
+        views[0] = centre / 255.0 if mixed else centre
+        for view in views[1:]:
+            box, flip = sample_view(*image.size, LEAST_AREA[self.augment], rng)
+            small = to_image(crop_and_resize(pixels, box, flip, self.size))
+            view.copy_(augmix(small, rng) if mixed else to_tensor(hard(small, rng)))
+        return views
+
+    def _plan(self, centre: Tensor, pixels: Tensor, rng: np.random.Generator) -> PlannedViews:
+        height, width = pixels.shape[1:]
+        drawn = [sample_view(width, height, LEAST_AREA["crop"], rng) for _ in range(self.count - 1)]
+        boxes = torch.tensor([box for box, _ in drawn], dtype=torch.int64).view(-1, 4)
+        flips = torch.tensor([flip for _, flip in drawn], dtype=torch.bool)
+        return PlannedViews(centre, pixels, boxes, flips, self.size)
+
+
+def sample_view(width: int, height: int, least: float, rng: np.random.Generator) -> tuple[Box, bool]:
+    """Where a view of at least the share `least` of the image is cut, and whether it is mirrored: one time in two."""
+    box = sample_crop(width, height, (least, 1.0), rng)
+    return box, bool(rng.random() < 0.5)
+
+
+def sample_crop(
+    width: int,
+    height: int,
+    scale: tuple[float, float],
+    rng: np.random.Generator,
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Box:
+    """A random crop box, distributed as torchvision's RandomResizedCrop."""
+    for _ in range(10):
+        area = width * height * rng.uniform(*scale)
+        aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+            return left, top, left + w, top + h
+    w, h = min(width, round(height * ratio[1])), min(height, round(width / ratio[0]))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+def crop_and_resize(image: Tensor, box: Box, flip: bool, size: tuple[int, int]) -> Tensor:
+    """A view: the part of `image` in `box`, bilinear with antialiasing as Pillow does it, mirrored if `flip`.
+
+    image: (3, h, w), uint8, or float in 0..255 where torch cannot resize bytes. Returns (3, *size) of the same type.
+    """
+    left, top, right, bottom = box
+    part = image[None, :, top:bottom, left:right]
+    view = F.interpolate(part, size, mode="bilinear", antialias=True)[0]
+    return view.flip(-1) if flip else view
+
+
+def resizing_dtype(device: torch.device) -> torch.dtype:
+    """What `crop_and_resize` works in: torch resizes bytes with antialiasing on the CPU alone."""
+    return torch.uint8 if device.type == "cpu" else torch.float32

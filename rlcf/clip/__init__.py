@@ -1,0 +1,1 @@
+"""CLIP models: loading, encoding, and the parts of them that adaptation tunes."""

@@ -1,0 +1,1 @@
+"""Running over a dataset: settings, run folders, the loop over samples."""

@@ -1,0 +1,120 @@
+"""Image files: read in worker processes, one by one for adaptation or in batches for features that stay as they are."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from rlcf.adapt.views import LEAST_AREA, PlannedViews, Views
+from rlcf.clip.backbone import Backbone
+from rlcf.errors import UserError
+from rlcf.run.records import logger
+
+
+def read_image(file: Path, draft: tuple[int, int] | None = None) -> Image.Image:
+    """The picture in RGB. Raises UserError for a file that is missing or damaged.
+
+    draft: (H, W), pixels, of the views to be cut from it: a JPEG much larger than they need is decoded at a half, a
+    quarter or an eighth of its size, which takes a fraction of the time and changes the views' pixels a little.
+    """
+    try:
+        with Image.open(file) as image:
+            if draft:
+                image.draft("RGB", large_enough(draft))
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or str(error).replace(f" '{file}'", "") or type(error).__name__
+        raise UserError(f"{file} cannot be read as an image ({reason})") from error
+
+
+def large_enough(size: tuple[int, int]) -> tuple[int, int]:
+    """(width, height) of the smallest image that views of `size`, (H, W), may be cut from.
+
+    The smallest crop covers 8% of the image, so its sides are about sqrt(0.08) of the image's, and it should still have
+    a view's pixels: 792 for views of 224.
+    """
+    height, width = (math.ceil(side / math.sqrt(LEAST_AREA["crop"])) for side in size)
+    return width, height
+
+
+@dataclass(frozen=True)
+class ImageLoader(Dataset[tuple[int, Tensor | PlannedViews | str]]):
+    """Position i of `order` gives (index into files, the transformed image), or (index, what is wrong with the file).
+
+    transform: from (image, its index) to a tensor, or to the plan of its views.
+    draft: (H, W) of the views, for faster decoding of large JPEGs; see `read_image`.
+    """
+
+    files: Sequence[Path]
+    order: Sequence[int]
+    transform: Callable[[Image.Image, int], Tensor | PlannedViews]
+    draft: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, position: int) -> tuple[int, Tensor | PlannedViews | str]:
+        index = self.order[position]
+        try:
+            image = read_image(self.files[index], self.draft)
+        except UserError as error:
+            return index, str(error)
+        return index, self.transform(image, index)
+
+    def one_by_one(self, workers: int, pin_memory: bool = False) -> Iterator[tuple[int, Tensor | PlannedViews | str]]:
+        """In order, whatever the number of worker processes."""
+        workers = min(workers, len(self))
+        return iter(DataLoader(self, batch_size=None, num_workers=workers, pin_memory=pin_memory))
+
+
+def refuse_or_skip(reason: str, skip: bool) -> None:
+    """A file that cannot be read stops the run, unless the user said otherwise; the log names it."""
+    if not skip:
+        raise UserError(f"{reason}; mend it or pass --skip-bad-images")
+    logger.info("skipped: %s", reason)
+
+
+@torch.no_grad()
+def encode_images(
+    clips: Sequence[Backbone],
+    files: Sequence[Path],
+    workers: int = 2,
+    batch_size: int = 64,
+    desc: str | None = "images",
+    view: Backbone | None = None,
+    skip_bad: bool = False,
+) -> list[Tensor]:
+    """Features of many image files, read once for all models.
+
+    The evaluation view of `view`, or else of the first model, is what all of them see, each at its own resolution, as
+    published. Returns (len(files), D) a model, unit length; with skip_bad, NaN for a file that cannot be read.
+    Raises UserError naming such a file otherwise.
+    """
+    seen_by = view or clips[0]
+    centre = Views(seen_by.centre_view, seen_by.size, count=1)
+    loader = ImageLoader(files, range(len(files)), centre).one_by_one(workers)
+    features: list[list[Tensor]] = [[] for _ in clips]
+    batch: list[Tensor] = []
+    bad: list[int] = []
+    for index, pixels in tqdm(loader, desc=desc, total=len(files), unit="image", disable=desc is None):
+        if not isinstance(pixels, Tensor):  # but what is wrong with the file
+            if not skip_bad:
+                raise UserError(f"{pixels}; mend it or take it out of the list")
+            bad.append(index)
+            pixels = torch.zeros(1, 3, *seen_by.size, dtype=torch.uint8)
+        batch.append(pixels)
+        if len(batch) == batch_size or index == len(files) - 1:
+            views = torch.cat(batch)
+            for clip, rows in zip(clips, features, strict=True):
+                rows.append(clip.encode_image(clip.prepare(views)))
+            batch = []
+    stacked = [torch.cat(rows) for rows in features]
+    for matrix in stacked:
+        matrix[bad] = torch.nan
+    return stacked

@@ -1,0 +1,295 @@
+"""Run folders: one config, records that survive an interruption, results written in one piece.
+
+output/<run>/config.yaml, log.txt, results.json and per dataset <dataset>/records.jsonl. While a dataset runs, each
+process appends to its own <dataset>/records.part<rank>.jsonl, and starting again skips what any part holds; at the end
+the parts become records.jsonl.
+"""
+
+import json
+import logging
+import os
+import platform
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file
+from torch import Tensor
+
+from rlcf.adapt.episode import Episodes
+from rlcf.errors import UserError
+from rlcf.run.config import Config, Settings, command_line, read_preset, to_yaml
+from rlcf.run.files import save_atomically, save_rows_atomically, write_atomically
+
+Record = dict[str, Any]
+
+logger = logging.getLogger("rlcf")
+
+EVALUATION = ("evaluate", "evaluate_clip", "evaluate_java", "evaluate_prefix")
+MAY_CHANGE = ("output", "workers", "datasets", "skip_bad_images", "class_chunk", "episodes", *EVALUATION)
+"""Settings that do not change a sample's record beyond rounding: a run may go on with other values of these."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """This process's part of the samples under torchrun; the whole without it."""
+
+    rank: int = 0
+    count: int = 1
+
+    @staticmethod
+    def from_environment() -> "Shard":
+        """Joins torchrun's processes (gloo: they only wait for each other, the slowest one for days if need be)."""
+        count = int(os.environ.get("WORLD_SIZE", "1"))
+        if count > 1 and not dist.is_initialized():
+            dist.init_process_group("gloo", timeout=timedelta(days=30))
+        return Shard(int(os.environ.get("RANK", "0")), count)
+
+    @property
+    def local_rank(self) -> int:
+        return int(os.environ.get("LOCAL_RANK", "0"))
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.count > 1:
+            dist.barrier()
+
+
+def open_run_folder(config: Settings, begun: str) -> Path:
+    """Make the folder `config.output`, keep the config in it, and open its log.
+
+    begun: pattern of the files that show that a run was begun there, with a config that must not have changed.
+    Raises UserError when the folder cannot be written, or holds a run with another config.
+    """
+    folder = Path(config.output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _keep_config(folder / "config.yaml", config, any(folder.glob(begun)))
+        _open_log(folder / "log.txt")
+    except OSError as error:
+        raise UserError(
+            f"cannot write to the run folder {folder} ({error.strerror}); choose another --output"
+        ) from error
+    return folder
+
+
+def _keep_config(file: Path, config: Settings, begun: bool) -> None:
+    if file.exists() and begun:
+        before, now = read_preset(type(config), str(file)), vars(config)
+        changed = sorted(k for k, v in now.items() if k not in MAY_CHANGE and before.get(k) != v)
+        if changed:
+            changes = ", ".join(f"{key} ({before.get(key)} -> {now[key]})" for key in changed)
+            raise UserError(f"{file.parent} holds a run with another config: {changes}; choose another --output")
+    write_atomically(file, to_yaml(config))
+
+
+def _open_log(file: Path) -> None:
+    handler = logging.FileHandler(file)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    for old in logger.handlers[:]:
+        logger.removeHandler(old)
+        old.close()
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # libraries print what reaches the root logger
+    logger.info("command: %s", command_line())
+
+
+class Run:
+    """One run folder.
+
+    Raises UserError when it cannot be written, or holds a run with another config.
+    """
+
+    def __init__(self, config: Config, shard: Shard) -> None:
+        self.folder, self.config, self.shard = Path(config.output), config, shard
+        if shard.first:
+            open_run_folder(config, begun="*/records*")
+        shard.wait()
+
+    def records(self, dataset: str, episodes: Episodes, arrays: dict[str, int] | None = None) -> "Records":
+        """The dataset's records. arrays: name -> width of float rows that are kept beside each record."""
+        return Records(self.folder / re.sub(r"[^\w.-]+", "-", dataset), self.shard, episodes, arrays or {})
+
+    def report(self, dataset: str, metrics: dict[str, Any]) -> None:
+        """Put one dataset's metrics into results.json and the log."""
+        file = self.folder / "results.json"
+        results = json.loads(file.read_text()) if file.exists() else {"datasets": {}}
+        results["datasets"][dataset] = metrics
+        results |= {"command": command_line(), "seed": self.config.seed, "versions": versions()}
+        write_atomically(file, json.dumps(results, indent=2) + "\n")
+        logger.info("%s: %s", dataset, json.dumps(metrics))
+
+
+class Records:
+    """One dataset's records, appended sample by sample; with a momentum buffer, its state beside them.
+
+    A record holds its sample's "index" and "id", and its "status": "ok" when its episode gave an answer.
+    `with records:` around the loop over samples keeps the state also when the loop is left early.
+    done: indices of the samples that need no more work; complete: whether every process had finished.
+    """
+
+    def __init__(self, folder: Path, shard: Shard, episodes: Episodes, arrays: dict[str, int]) -> None:
+        self.folder, self.shard, self.episodes, self.arrays = folder, shard, episodes, arrays
+        self.file = folder / "records.jsonl"
+        self.part = folder / f"records.part{shard.rank}.jsonl"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.complete = self.file.exists()
+        if shard.first and not self.complete:
+            for part in self._parts():
+                self._drop_torn_end(part)
+        shard.wait()
+        self.written = self._read_all()
+        self.done = {record["index"] for record in self.written}
+        if episodes.momentum is not None:
+            self._load_state()
+        shard.wait()
+
+    def todo(self, order: Sequence[int], ids: Sequence[str]) -> list[int]:
+        """This process's share of the samples that have no record yet, in their order.
+
+        ids: of all samples, by index. Raises UserError when the records tell of other samples.
+        """
+        known = all(r["index"] < len(ids) and r["id"] == ids[r["index"]] for r in self.written)
+        left = [index for index in order if index not in self.done]
+        if not known or (self.complete and left):
+            raise UserError(f"{self.folder} was begun with other samples than there are now; choose another --output")
+        return left[self.shard.rank :: self.shard.count]
+
+    def __enter__(self) -> "Records":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.episodes.momentum is not None:
+            self._save_state()
+
+    def add(self, record: Record, arrays: dict[str, Tensor] | None = None) -> None:
+        """Append one record; its arrays first, so that a record never lacks them."""
+        if self.arrays:
+            rows = [(arrays or {}).get(name) for name in self.arrays]
+            widths = self.arrays.values()
+            flat = [
+                np.full(w, np.nan) if row is None else row.cpu().numpy() for row, w in zip(rows, widths, strict=True)
+            ]
+            with self._array_file(self.part).open("ab") as stream:
+                stream.write(np.concatenate(flat).astype("<f4").tobytes())
+        with self.part.open("a") as stream:
+            stream.write(json.dumps(record) + "\n")
+        self.written.append(record)
+        momentum = self.episodes.momentum
+        if momentum is not None and len(self.written) % momentum.every == 0:
+            self._save_state()
+
+    def _save_state(self) -> None:
+        """Keep the momentum buffer beside the records; in the middle of an episode the state kept last still holds."""
+        if self.episodes.updates == sum(record["status"] == "ok" for record in self.written):
+            count = {"count": torch.tensor(len(self.written))}
+            save_atomically(self.folder / "momentum.safetensors", self.episodes.state_dict() | count)
+
+    def _load_state(self) -> None:
+        """Continue from the state that was kept; records that came after it are forgotten: their samples come again."""
+        file = self.folder / "momentum.safetensors"
+        state = load_file(file) if file.exists() else {}
+        count = int(state.pop("count", torch.tensor(0)))
+        if len(self.written) > count and not self.complete:
+            write_atomically(self.part, "".join(self.part.read_text().splitlines(keepends=True)[:count]))
+            self._drop_torn_end(self.part)
+            self.written = self._read_all()
+            self.done = {record["index"] for record in self.written}
+        self.episodes.load_state_dict(state)
+
+    def finish(self) -> list[Record]:
+        """Wait for every process; the first one merges the parts. Returns all records, by index."""
+        self.shard.wait()
+        if self.shard.first:
+            if not self.complete:
+                self._merge()
+            self._remove_parts()
+        self.shard.wait()
+        self.complete = True
+        return _read_lines(self.file)
+
+    def saved_arrays(self) -> dict[str, Tensor]:
+        """After `finish`: name -> (N, width), rows as in records.jsonl."""
+        return load_file(self.folder / "logits.safetensors")
+
+    def _merge(self) -> None:
+        rows: list[tuple[Record, Path, int]] = []
+        for part in self._parts():
+            rows += [(record, self._array_file(part), place) for place, record in enumerate(_read_lines(part))]
+        rows.sort(key=lambda row: row[0]["index"])
+        if self.arrays and rows:
+            self._save_arrays([(file, place) for _, file, place in rows])
+        write_atomically(self.file, "".join(json.dumps(record) + "\n" for record, _, _ in rows))
+
+    def _remove_parts(self) -> None:
+        for part in self._parts():
+            part.unlink(missing_ok=True)
+            self._array_file(part).unlink(missing_ok=True)
+        (self.folder / "momentum.safetensors").unlink(missing_ok=True)
+
+    def _save_arrays(self, rows: Sequence[tuple[Path, int]]) -> None:
+        names = self.folder / "classnames.txt"
+        described = {"classnames": json.dumps(names.read_text().splitlines())} if names.exists() else {}
+        save_rows_atomically(self.folder / "logits.safetensors", self.arrays, rows, described)
+
+    def _read_all(self) -> list[Record]:
+        return _read_lines(self.file) if self.complete else [r for part in self._parts() for r in _read_lines(part)]
+
+    def _parts(self) -> list[Path]:
+        """A process that was killed at its first record may have left arrays alone."""
+        return sorted({file.with_suffix(".jsonl") for file in self.folder.glob("records.part*")})
+
+    def _array_file(self, part: Path) -> Path:
+        return part.with_suffix(".f32")
+
+    def _drop_torn_end(self, part: Path) -> None:
+        """A process that was killed may have left half a line, or arrays without their record."""
+        part.touch()
+        text = part.read_text(errors="replace")
+        lines = text[: text.rfind("\n") + 1].splitlines(keepends=True)
+        if self.arrays:
+            row = 4 * sum(self.arrays.values())
+            with self._array_file(part).open("ab") as stream:
+                lines = lines[: stream.tell() // row]
+                stream.truncate(len(lines) * row)
+        write_atomically(part, "".join(lines))
+
+
+def _read_lines(file: Path) -> list[Record]:
+    records = []
+    for number, line in enumerate(file.read_text(errors="replace").splitlines(), start=1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise UserError(f"{file} is damaged in line {number}; delete its folder to start it afresh") from error
+    return records
+
+
+def shuffled(size: int, seed: int, limit: int | None) -> list[int]:
+    """The order in which samples are visited: a permutation that the seed decides, cut to `limit`."""
+    return np.random.default_rng(seed).permutation(size)[:limit].tolist()
+
+
+def versions(
+    packages: Iterable[str] = ("rlcf", "torch", "torchvision", "open_clip_torch", "transformers"),
+) -> dict[str, str]:
+    """Python's and the packages' versions; "source" for a package that is used without being installed."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "source"
+    return found

@@ -1,0 +1,295 @@
+import dataclasses
+import string
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlcf.errors import UserError
+from rlcf.run.config import Config, option, parse_config, read_preset, resolve_device, resolve_precision, to_yaml
+
+TaskConfig = dataclasses.make_dataclass(
+    "TaskConfig", [("classes", int, option(5, "number of classes", at_least=2, group="task"))], bases=(Config,)
+)
+
+
+def parse(*argv, kind=Config):
+    return parse_config(kind, list(argv), "A task.", "")
+
+
+@pytest.fixture
+def preset(tmp_path):
+    """Writes a preset; returns the arguments that name it."""
+
+    def write(text):
+        file = tmp_path / "preset.yaml"
+        file.write_text(text)
+        return "--config", str(file)
+
+    return write
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    def have(count):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+
+    return have
+
+
+def test_flags_win_over_the_preset_and_the_preset_over_defaults(preset):
+    config = parse(*preset("steps: 5\nlr: 1e-3\n"), "--lr", "0.01")
+    assert (config.steps, config.lr, config.sample_k) == (5, 0.01, Config().sample_k)
+
+
+def test_without_arguments_everything_is_default():
+    assert parse() == Config()
+
+
+def test_configs_do_not_share_their_lists():
+    assert Config().reward is not Config().reward
+    assert parse().reward is not Config().reward
+
+
+def test_a_tasks_own_option_is_a_flag_and_a_key(preset):
+    assert parse("--classes", "7", kind=TaskConfig).classes == 7
+    assert parse(*preset("classes: 8"), kind=TaskConfig).classes == 8
+    with pytest.raises(UserError, match="classes"):
+        parse(*preset("classes: 8"))
+
+
+@pytest.mark.parametrize(
+    ("key", "near"), [("step", "steps"), ("skip-bad-images", "skip_bad_images"), ("Reward", "reward")]
+)
+def test_an_unknown_key_is_told_with_the_preset_and_the_near_one(preset, key, near):
+    flag, file = preset(f"{key}: 1\n")
+    with pytest.raises(UserError) as error:
+        parse(flag, file)
+    assert str(error.value) == f"{file}: unknown key '{key}'; did you mean '{near}'?"
+
+
+def test_an_unknown_flag_is_named():
+    with pytest.raises(UserError, match=r"--step 2; --help lists the flags"):
+        parse("--step", "2")
+
+
+BAD = [
+    ("steps", "two"),
+    ("steps", "1.5"),
+    ("steps", "0"),
+    ("steps", "inf"),
+    ("lr", "fast"),
+    ("lr", "0"),
+    ("lr", "-1"),
+    ("lr", "nan"),
+    ("lr", "inf"),
+    ("weight_decay", "-0.1"),
+    ("momentum_decay", "1.5"),
+    ("limit", "0"),
+    ("seed", "-1"),
+    ("precision", "fp8"),
+    ("baseline", "mean"),
+    ("reward_weights", "heavy"),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), BAD)
+def test_a_flag_of_the_wrong_type_choice_or_range_is_named(key, value):
+    flag = "--" + key.replace("_", "-")
+    with pytest.raises(UserError) as error:
+        parse(f"{flag}={value}")
+    assert str(error.value).startswith(f"{flag}: ") and value in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *BAD,
+        ("momentum", "often"),
+        ("momentum", "1"),
+        ("steps", "true"),
+        ("lr", "false"),
+        ("steps", "[3]"),
+        ("student", "[ViT-B/16, ViT-L/14]"),
+        ("student", "{name: ViT-B/16}"),
+        ("reward", "{name: ViT-B/16}"),
+        ("steps", "null"),
+        ("reward_weights", "[1, null]"),
+    ],
+)
+def test_a_key_of_the_wrong_type_choice_or_range_is_named_with_its_preset(preset, key, value):
+    flag, file = preset(f"{key}: {value}\n")
+    with pytest.raises(UserError) as error:
+        parse(flag, file)
+    assert str(error.value).startswith(f"{file}: {key}")
+
+
+@pytest.mark.parametrize("key", ["reward", "reward_weights"])
+def test_an_empty_list_is_told(preset, key):
+    with pytest.raises(UserError, match=rf"preset\.yaml: {key} needs a value"):
+        parse(*preset(f"{key}: []\n"))
+
+
+def test_reward_weights_must_fit_the_reward_models():
+    with pytest.raises(UserError, match="--reward-weights has 2 numbers for 1 reward models"):
+        parse("--reward-weights", "10", "3")
+    with pytest.raises(UserError, match="--reward-weights must not be negative, nor all 0"):
+        parse("--reward", "a", "b", "--reward-weights", "0", "0")
+
+
+def test_a_range_is_told_in_words():
+    with pytest.raises(UserError, match=r"^--momentum-decay: 1.5 must be at most 1$"):
+        parse("--momentum-decay", "1.5")
+    with pytest.raises(UserError, match=r"^--lr: 0 must be above 0$"):
+        parse("--lr", "0")
+
+
+def test_bounds_themselves_are_in_range():
+    config = parse("--momentum-decay", "1", "--momentum-weight", "0", "--weight-decay", "0", "--steps", "1")
+    assert (config.momentum_decay, config.momentum_weight, config.weight_decay, config.steps) == (1.0, 0.0, 0.0, 1)
+
+
+@pytest.mark.parametrize("text", ["1e-3", "0.001", "1E-3", "'1e-3'"])
+def test_numbers_in_scientific_notation_are_numbers(preset, text):
+    assert parse(*preset(f"lr: {text}")).lr == 0.001
+
+
+def test_whole_numbers_of_any_size_are_exact():
+    assert parse("--seed", str(2**60 + 1)).seed == 2**60 + 1
+
+
+def test_a_whole_number_written_as_a_float_is_whole(preset):
+    steps = parse(*preset("steps: 4.0")).steps
+    assert steps == 4 and isinstance(steps, int)
+    assert parse("--limit", "1e3").limit == 1000
+
+
+def test_booleans_are_switched_by_a_flag_and_its_no(preset):
+    assert parse("--momentum").momentum is True
+    assert parse(*preset("momentum: true")).momentum is True
+    assert parse(*preset("momentum: true"), "--no-momentum").momentum is False
+
+
+def test_none_clears_an_optional_setting(preset):
+    arguments = preset("limit: 3\nclip_root: clips\n")
+    assert parse(*arguments).limit == 3
+    config = parse(*arguments, "--limit", "none", "--clip-root", "none")
+    assert config.limit is None and config.clip_root is None
+
+
+def test_none_clears_an_optional_list(preset):
+    assert parse(*preset("reward_weights: [1, 2]"), "--reward-weights", "none").reward_weights is None
+
+
+@pytest.mark.parametrize("text", ["null", "none", "", "~"])
+def test_none_in_a_preset_clears_an_optional_setting(preset, text):
+    config = parse(*preset(f"limit: {text}\nreward_weights: {text}\n"))
+    assert config.limit is None and config.reward_weights is None
+
+
+def test_lists_are_several_words_or_one(preset):
+    config = parse("--reward", "ViT-L/14", "RN50x64", "--reward-weights", "10", "3")
+    assert config.reward == ["ViT-L/14", "RN50x64"] and config.reward_weights == [10.0, 3.0]
+    config = parse(*preset("reward: ViT-B/16\nreward_weights: 2"))
+    assert config.reward == ["ViT-B/16"] and config.reward_weights == [2.0]
+
+
+def test_a_list_flag_replaces_the_presets_list(preset):
+    assert parse(*preset("reward: [a, b]"), "--reward", "c").reward == ["c"]
+
+
+@pytest.mark.parametrize("text", ["- 1\n- 2\n", "a: [", "\tsteps: 3"])
+def test_a_preset_that_is_no_mapping_is_named(preset, text):
+    flag, file = preset(text)
+    with pytest.raises(UserError, match=r"preset\.yaml"):
+        parse(flag, file)
+
+
+def test_a_preset_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"no preset .*gone.yaml"):
+        parse("--config", str(tmp_path / "gone.yaml"))
+
+
+def test_an_empty_preset_changes_nothing(preset):
+    assert parse(*preset("")) == Config()
+
+
+TEXT = st.text(string.ascii_letters + string.digits + "/.:-_ @'\"#é", max_size=12)
+
+
+def configs_of(n_models):
+    return st.builds(
+        Config,
+        data=TEXT,
+        student=TEXT,
+        reward=st.lists(TEXT, min_size=n_models, max_size=n_models),
+        reward_weights=st.none() | st.lists(st.floats(0.01, 100), min_size=n_models, max_size=n_models),
+        limit=st.none() | st.integers(1, 10**6),
+        lr=st.floats(1e-12, 1e3),
+        momentum=st.booleans(),
+        seed=st.integers(0, 2**60),
+    )
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 3).flatmap(configs_of))
+def test_a_written_config_reads_back_as_it_was(tmp_path_factory, config):
+    file = tmp_path_factory.getbasetemp() / "config.yaml"
+    file.write_text(to_yaml(config))
+    assert read_preset(Config, str(file)) == dataclasses.asdict(config)
+    assert parse("--config", str(file)) == config
+
+
+def test_help_lists_every_flag_with_its_default(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse("--help")
+    text = capsys.readouterr().out
+    assert stop.value.code == 0 and "A task." in text and "(default: ViT-B/16)" in text
+    assert all("--" + spec.name.replace("_", "-") in text for spec in dataclasses.fields(Config))
+
+
+def test_gpu_is_short_for_a_cuda_device(gpus):
+    gpus(4)
+    assert resolve_device(parse("--gpu", "3")) == torch.device("cuda:3")
+    assert resolve_device(parse("--gpu", "cpu")) == torch.device("cpu")
+
+
+@pytest.mark.parametrize(("count", "number"), [(0, 3), (0, 0), (2, 2)])
+def test_a_gpu_that_is_not_there_is_named_with_the_count(gpus, count, number):
+    gpus(count)
+    with pytest.raises(UserError, match=f"no GPU {number}: this machine has {count}; use --device cpu"):
+        resolve_device(parse("--gpu", str(number)))
+
+
+@pytest.mark.parametrize("name", ["gpu0", "cuda:first", "cuda:-1", "meta", "mps"])
+def test_a_device_that_is_neither_cpu_nor_cuda_is_named(gpus, name):
+    gpus(1)
+    with pytest.raises(UserError, match=f"'{name}'; use auto, cpu or cuda:N"):
+        resolve_device(parse("--device", name))
+
+
+def test_auto_is_the_gpu_of_this_process_or_the_cpu(gpus):
+    gpus(0)
+    assert resolve_device(Config(), local_rank=1) == torch.device("cpu")
+    gpus(2)
+    assert resolve_device(Config(), local_rank=1) == torch.device("cuda:1")
+
+
+def test_cuda_without_a_number_is_the_gpu_of_this_process(gpus):
+    gpus(2)
+    assert resolve_device(Config(device="cuda"), local_rank=1) == torch.device("cuda:1")
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda"])
+def test_more_processes_than_gpus_are_told(gpus, name):
+    gpus(2)
+    with pytest.raises(UserError, match=r"no GPU 2: this machine has 2; .* start at most 2 processes"):
+        resolve_device(Config(device=name), local_rank=2)
+
+
+def test_auto_precision_is_fp16_on_cuda_and_fp32_on_the_cpu():
+    assert resolve_precision(Config(), torch.device("cuda")) == "fp16"
+    assert resolve_precision(Config(), torch.device("cpu")) == "fp32"
+    assert resolve_precision(Config(precision="bf16"), torch.device("cpu")) == "bf16"
