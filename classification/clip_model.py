@@ -1,32 +1,65 @@
 """The student: what is tuned, and how an image's logits over the classes come about.
 
-A policy adapts to one sample, or to several at once whose tuned parameters lie side by side. Shapes are those of one
-sample; of several, N stands before them: views (N, V, 3, H, W), logits (N, V, C).
+A policy adapts to N samples at once, whose tuned parameters lie side by side; N is 1 where nothing else is said. Within
+`with policy:` its model has the layers and the gradients that the policy needs; outside it is as it was loaded.
+
+Of a sample, `encode` gives what stays frozen, a row a view: pixels where the image tower is tuned, features elsewhere.
+`start` is the number of the weights that an episode starts from (`rlcf.adapt.episode.Episode`).
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from classification.classnames import class_texts
+from classification.context import text_tower
 from rlcf.clip.backbone import Backbone
-from rlcf.clip.checkpoints import read_weights
 from rlcf.clip.class_features import ClassFeatures, default_chunk
-from rlcf.clip.prompted_text import prompt_classes, word_tokens
-from rlcf.clip.tuning import norms_per_sample, tune_image_tower
+from rlcf.clip.prompted_text import PromptedText, prompt_classes
+from rlcf.clip.tuning import (
+    PriorBatchNorm,
+    image_tower_parameters,
+    layers_replaced,
+    norms_per_sample,
+    requiring_gradients,
+)
 from rlcf.errors import UserError
+
+
+class FrozenPolicy:
+    """Tunes nothing: for methods without gradients. class_features: (C, D), unit length."""
+
+    views_interact = False
+
+    def __init__(self, clip: Backbone, class_features: Tensor) -> None:
+        self.clip, self.class_features = clip, class_features
+
+    def __enter__(self) -> "FrozenPolicy":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing was changed."""
+
+    @torch.no_grad()
+    def encode(self, views: Tensor) -> Tensor:
+        """Image features. views: (N, V, 3, H, W) as made. Returns (N, V, D), unit length."""
+        return of_each_view(lambda views: self.clip.encode_image(self.clip.prepare(views)), views)
+
+    @torch.no_grad()
+    def zero_shot(self, features: Tensor) -> Tensor:
+        """The logits. features: (N, V, D). Returns (N, V, C), scaled."""
+        return self.clip.logit_scale * features @ self.class_features.mT
 
 
 class PromptPolicy:
     """Tunes the context vectors of the class prompts; image features are frozen (TPT, NeurIPS 2022; CoOp, IJCV 2022).
 
-    context: (n_ctx, width) starting vectors; samples: how many are adapted to at once; chunk: classes whose text graph
-    is held at a time, None for as many as a share of the free memory holds.
+    context: (n_ctx, width) starting vectors; samples: N; chunk: classes whose text graph is held at a time, None for as
+    many as a share of the free memory holds.
     """
 
     views_interact = False
@@ -40,44 +73,47 @@ class PromptPolicy:
         samples: int = 1,
         chunk: int | None = None,
     ) -> None:
-        tower = clip.text_tower
-        if tower is None:
-            raise UserError(f"the text tower of {clip.name} cannot be driven by embeddings; use --tune image-encoder")
-        self.clip, self.n_classes = clip, len(classnames)
-        context = context.detach().clone().to(clip.device)
-        self.context = nn.Parameter(context if samples == 1 else context.repeat(samples, 1, 1))
-        clip.tokenize(classnames)  # refuses a word that an embedded model lacks
-        self.prompts = prompt_classes(tower, clip.tokenizer, classnames, len(context), position, clip.device)
-        chunk = chunk or default_chunk(self.prompts, samples, clip.device)
-        self.class_features = ClassFeatures(clip, self.prompts, chunk)
+        self.clip = clip
+        self.context = nn.Parameter(context.detach().to(clip.device).repeat(samples, 1, 1))  # (N, n_ctx, width)
+        prompts = lay_out_prompts(clip, classnames, len(context), position)
+        self.class_features = ClassFeatures(clip, prompts, chunk or default_chunk(prompts, samples, clip.device))
         self.tuned: dict[str, nn.Parameter] = {"context": self.context}
         self.buffers: dict[str, Tensor] = {}
 
+    def __enter__(self) -> "PromptPolicy":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """The context is the policy's own: nothing of the model was changed."""
+
     @torch.no_grad()
     def encode(self, views: Tensor) -> Tensor:
-        """What stays frozen of a sample. views: (V, 3, H, W) as made. Returns (V, D) image features."""
+        """Image features. views: (N, V, 3, H, W) as made. Returns (N, V, D), unit length."""
         return of_each_view(lambda views: self.clip.encode_image(self.clip.prepare(views)), views)
 
-    def screen(self, views: Tensor) -> Tensor:
-        """Logits in bf16, without a graph, to leave views out. views: (V, 3, H, W) as made. Returns (V, C)."""
-        return self._similarity(screening_features(self.clip, views), self.class_features.at_start(self.context))
+    @torch.no_grad()
+    def screen(self, views: Tensor, start: int) -> Tensor:
+        """Logits in bf16 with the starting weights. views: (N, V, 3, H, W) as made. Returns (N, V, C)."""
+        return self._similarity(screening_features(self.clip, views), self.class_features.at_start(self.context, start))
 
-    def logits(self, features: Tensor) -> Tensor:
-        """Logits that are learnt from. features: (V, D) from `encode`. Returns (V, C), scaled.
+    @torch.no_grad()
+    def rank(self, features: Tensor, start: int) -> Tensor:
+        """Logits with the starting weights. features: (N, V, D) from `encode`. Returns (N, V, C)."""
+        return self._similarity(features, self.class_features.at_start(self.context, start))
 
-        Without a graph they are those that an episode starts from.
-        """
-        learning = torch.is_grad_enabled()
-        classes = self.class_features if learning else self.class_features.at_start
-        return self._similarity(features, classes(self.context))
+    def logits(self, features: Tensor, start: int | None = None) -> Tensor:
+        """Logits with a graph. features: (N, V, D). start: given while the weights are the starting ones."""
+        return self._similarity(features, self.class_features(self.context, start))
 
+    @torch.no_grad()
     def zero_shot(self, features: Tensor) -> Tensor:
-        """The logits of the model as it was loaded. features: (V, D). Returns (V, C)."""
-        return self._similarity(features, self.class_features.at_start(self.context))
+        """The logits of the model as it was loaded, outside of an episode. features: (N, V, D). Returns (N, V, C)."""
+        return self._similarity(features, self.class_features.at_start(self.context, 0))
 
+    @torch.no_grad()
     def answer(self, features: Tensor) -> Tensor:
-        """The logits of the adapted model. features: (V, D). Returns (V, C)."""
-        return self._similarity(features, self.class_features(self.context))
+        """The logits of the adapted model. features: (N, V, D). Returns (N, V, C)."""
+        return self._similarity(features, self.class_features.evaluate(self.context))
 
     def _similarity(self, features: Tensor, classes: Tensor) -> Tensor:
         return self.clip.logit_scale * features @ classes.mT
@@ -90,8 +126,8 @@ class EncoderPolicy:
     tuning, the stored ones (which tuning moved) for the answer, as published; "frozen": the stored ones throughout;
     "published-norm": as the published norm tuning, those of the one image also for the answer, and the layers of the
     downsample branches not tuned. bn_prior: N > 0 mixes, while tuning, the stored statistics with those of the views,
-    N / (N + 1) to 1 / (N + 1) (Schneider et al., NeurIPS 2020, eq. 3). samples: how many are adapted to at once, each
-    with normalisation layers of its own.
+    N / (N + 1) to 1 / (N + 1) (Schneider et al., NeurIPS 2020, eq. 3). samples: adapted to at once, each with
+    normalisation layers of its own.
     """
 
     def __init__(
@@ -103,53 +139,91 @@ class EncoderPolicy:
         bn_prior: float = 0.0,
         samples: int = 1,
     ) -> None:
-        self.clip, self.class_features, self.n_classes = clip, class_features, len(class_features)
+        self.clip, self.class_features = clip, class_features
         self.visual: nn.Module = clip.model.visual
-        batch_norms = [layer for layer in self.visual.modules() if isinstance(layer, nn.BatchNorm2d)]
-        if bn_prior > 0:
-            if not batch_norms or not all(type(layer) in (nn.BatchNorm2d, _PriorBatchNorm) for layer in batch_norms):
-                raise UserError(f"--bn-prior is for CLIP's ResNets; the image tower of {clip.name} has no BatchNorm")
-            for layer in batch_norms:
-                _mix_statistics(layer, bn_prior)
-        self.tuned = tune_image_tower(
+        norms = {name: layer for name, layer in self.visual.named_modules() if isinstance(layer, nn.BatchNorm2d)}
+        if bn_prior > 0 and not norms:
+            raise UserError(f"--bn-prior is for CLIP's ResNets; the image tower of {clip.name} has no BatchNorm")
+        self.tuned = image_tower_parameters(
             clip, tune == "norm", lambda name: batchnorm == "published-norm" and "downsample" in name
         )
-        self.buffers = dict(self.visual.named_buffers())
+        self._replaced: dict[str, nn.Module] = {}
         if samples > 1:
-            layers = nn.ModuleList(norms_per_sample(clip, self.tuned, samples))
-            batch_norms = [layer for layer in layers if isinstance(layer, nn.BatchNorm2d)]
-            self.tuned = {name: p for name, p in layers.named_parameters() if p.requires_grad}
-            self.buffers = dict(layers.named_buffers())
-        self._train_layers = batch_norms if batchnorm != "frozen" else []
+            names, self._replaced = set(self.tuned), norms_per_sample(clip, samples, bn_prior)
+            self.tuned = {
+                f"{name}.{leaf}": parameter
+                for name, layer in self._replaced.items()
+                for leaf, parameter in layer.named_parameters()
+                if f"{name}.{leaf.rpartition('.')[2]}" in names
+            }
+        elif bn_prior > 0:
+            self._replaced = {name: PriorBatchNorm(layer, bn_prior) for name, layer in norms.items()}
+        trained = [layer for name, layer in (norms | self._replaced).items() if name in norms]
+        self._trained = [] if batchnorm == "frozen" else trained
+        self.buffers = {
+            f"{i}.{name}": buffer for i, layer in enumerate(self._trained) for name, buffer in layer.named_buffers()
+        }
         self._answer_from_batch = batchnorm == "published-norm"
-        self._whole = samples > 1 or bool(self._train_layers)
-        self.views_interact = bool(self._train_layers)
-        """Whether a view's logits depend on the other views."""
+        self.views_interact = bool(self._trained)
+        """True where a view's logits depend on the other views."""
+        self._together = samples > 1 or self.views_interact
+        self._changes = ExitStack()
 
+    def __enter__(self) -> "EncoderPolicy":
+        with ExitStack() as changes:
+            changes.enter_context(layers_replaced(self.visual, self._replaced))
+            changes.enter_context(requiring_gradients(self.tuned.values()))
+            self._changes = changes.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._use_statistics_of_batch(False)
+        self._changes.close()
+
+    @torch.no_grad()
     def encode(self, views: Tensor) -> Tensor:
-        """What stays frozen of a sample. views: (V, 3, H, W) as made. Returns (V, 3, *size) pixels."""
+        """Pixels as the tower takes them. views: (N, V, 3, H, W) as made. Returns (N, V, 3, *size)."""
         return of_each_view(self.clip.prepare, views)
 
-    def screen(self, views: Tensor) -> Tensor:
-        """Logits in bf16, without a graph, to leave views out. views: (V, 3, H, W) as made. Returns (V, C)."""
-        return self.clip.logit_scale * screening_features(self.clip, views) @ self.class_features.T
+    @torch.no_grad()
+    def screen(self, views: Tensor, start: int) -> Tensor:
+        """Logits in bf16 with the starting weights. views: (N, V, 3, H, W) as made. Returns (N, V, C)."""
+        return self._similarity(screening_features(self.clip, views))
 
-    def logits(self, pixels: Tensor) -> Tensor:
-        """Logits that are learnt from. pixels: (V, 3, *size) from `encode`. Returns (V, C), scaled."""
-        return self._forward(pixels, batch_statistics=True)
+    def rank(self, pixels: Tensor, start: int) -> Tensor:
+        """Logits with the starting weights. pixels: (N, V, 3, *size) from `encode`. Returns (N, V, C).
 
+        They have a graph where views interact: then it is this pass that is learnt from.
+        """
+        if self.views_interact:
+            return self.logits(pixels)
+        with torch.no_grad():
+            return self._forward(pixels, batch_statistics=False, in_parts=True)
+
+    def logits(self, pixels: Tensor, start: int | None = None) -> Tensor:
+        """Logits with a graph. pixels: (N, V, 3, *size). Returns (N, V, C), scaled."""
+        return self._forward(pixels, batch_statistics=True, in_parts=False)
+
+    @torch.no_grad()
     def zero_shot(self, pixels: Tensor) -> Tensor:
-        """The logits of the model as it was loaded. pixels: (V, 3, *size). Returns (V, C)."""
-        return self._forward(pixels, batch_statistics=False)
+        """The logits of the model as it was loaded, outside of an episode. pixels: (N, V, 3, *size)."""
+        return self._forward(pixels, batch_statistics=False, in_parts=True)
 
+    @torch.no_grad()
     def answer(self, pixels: Tensor) -> Tensor:
-        """The logits of the adapted model. pixels: (V, 3, *size). Returns (V, C)."""
-        return self._forward(pixels, self._answer_from_batch)
+        """The logits of the adapted model. pixels: (N, V, 3, *size). Returns (N, V, C)."""
+        return self._forward(pixels, self._answer_from_batch, in_parts=True)
 
-    def _forward(self, pixels: Tensor, batch_statistics: bool) -> Tensor:
-        for layer in self._train_layers:
-            layer.train(batch_statistics)
-        features = of_each_view(lambda pixels: self.clip.encode_image(pixels, self._whole), pixels)
+    def _forward(self, pixels: Tensor, batch_statistics: bool, in_parts: bool) -> Tensor:
+        self._use_statistics_of_batch(batch_statistics)
+        in_parts = in_parts and not self._together
+        return self._similarity(of_each_view(lambda pixels: self.clip.encode_image(pixels, in_parts), pixels))
+
+    def _use_statistics_of_batch(self, on: bool) -> None:
+        for layer in self._trained:
+            layer.train(on)
+
+    def _similarity(self, features: Tensor) -> Tensor:
         return self.clip.logit_scale * features @ self.class_features.T
 
 
@@ -157,37 +231,20 @@ Policy = PromptPolicy | EncoderPolicy
 
 
 def of_each_view(function: Callable[[Tensor], Tensor], views: Tensor) -> Tensor:
-    """A function of a batch of images, for the views of one sample or of several. views: (..., V, 3, H, W)."""
-    return function(views.flatten(0, -4)).unflatten(0, views.shape[:-3])
+    """A function of a batch of images, applied to all views of all samples at once. views: (N, V, 3, H, W)."""
+    return function(views.flatten(0, 1)).unflatten(0, views.shape[:2])
 
 
-@torch.no_grad()
 def screening_features(clip: Backbone, views: Tensor) -> Tensor:
-    """Image features in bf16 autocast, whatever the model's own precision. views: (V, 3, H, W). Returns (V, D)."""
+    """Image features in bf16 autocast, (N, V, D), whatever the model's own precision. views: (N, V, 3, H, W)."""
     quick = replace(clip, precision="bf16")
     return of_each_view(lambda views: quick.encode_image(quick.prepare(views)), views)
 
 
-class _PriorBatchNorm(nn.BatchNorm2d):
-    """BatchNorm that, in training mode, mixes its stored statistics with the batch's; gradients see neither."""
-
-    prior: float
-
-    def forward(self, input: Tensor) -> Tensor:
-        if not self.training:
-            return super().forward(input)
-        assert self.running_mean is not None and self.running_var is not None
-        share = self.prior / (self.prior + 1.0)
-        with torch.no_grad():
-            var, mean = torch.var_mean(input.float(), dim=(0, 2, 3))
-            mean = share * self.running_mean + (1.0 - share) * mean
-            var = share * self.running_var + (1.0 - share) * var
-        return F.batch_norm(input, mean, var, self.weight, self.bias, False, 0.0, self.eps)
-
-
-def _mix_statistics(layer: nn.BatchNorm2d, prior: float) -> None:
-    layer.__class__ = _PriorBatchNorm
-    layer.prior = prior
+def lay_out_prompts(clip: Backbone, classnames: Sequence[str], n_ctx: int, position: str) -> PromptedText:
+    """One prompt a class with n_ctx context slots. Raises UserError as `prompt_classes`, and for an unknown word."""
+    clip.tokenize(classnames)  # refuses a word that a closed vocabulary lacks
+    return prompt_classes(text_tower(clip), clip.tokenizer, classnames, n_ctx, position, clip.device)
 
 
 @torch.no_grad()
@@ -206,46 +263,7 @@ def class_features(
     return F.normalize(features.view(len(classnames), -1, features.shape[-1]).mean(dim=1), dim=-1)
 
 
-def initial_context(clip: Backbone, context: str, n_ctx: int, prompt: str, seed: int) -> Tensor:
-    """Starting vectors of prompt tuning, (n_ctx, width).
-
-    context: "words" - the embedding of `prompt`; "random" - n_ctx vectors N(0, 0.02), as CoOp; else the path of a CoOp
-    checkpoint. Raises UserError for a file that is none, or of another width.
-    """
-    tower = clip.text_tower
-    if tower is None:
-        raise UserError(f"the text tower of {clip.name} cannot be driven by embeddings; use --tune image-encoder")
-    if context == "random":
-        generator = torch.Generator().manual_seed(seed)
-        return (0.02 * torch.randn(n_ctx, tower.width, generator=generator)).to(clip.device)
-    if context != "words":
-        return read_coop(Path(context).expanduser(), tower.width).to(clip.device)
-    clip.tokenize([prompt])
-    ids = word_tokens(clip.tokenizer, prompt.replace("_", " "))
-    if not ids:
-        raise UserError("--prompt has no words to start the context from; use --context random")
-    with torch.no_grad():
-        return tower.embed(torch.tensor(ids, device=clip.device)).detach().clone()
-
-
-COOP_FILES = ("prompt_learner/model.pth.tar-50", "prompt_learner/model-best.pth.tar", "model-best.pth.tar")
-
-
-def read_coop(path: Path, width: int) -> Tensor:
-    """The context of a CoOp checkpoint, a file or its folder: (n_ctx, width). Raises UserError for anything else."""
-    if path.is_dir():
-        found = [path / name for name in COOP_FILES if (path / name).is_file()]
-        if not found:
-            raise UserError(f"{path} is no CoOp checkpoint folder; it needs {' or '.join(COOP_FILES[:2])}")
-        path = found[0]
-    checkpoint: Any = read_weights(path)
-    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else {}
-    context = state.get("ctx") if isinstance(state, dict) else None
-    if not isinstance(context, Tensor) or context.dim() != 2:
-        raise UserError(f"{path} is no CoOp checkpoint: it needs state_dict['ctx'] of shape (n_ctx, width)")
-    if context.shape[1] != width:
-        raise UserError(
-            f"the CoOp context of {path} is {context.shape[1]} wide, the student's text tower {width}; use the "
-            "checkpoint that was trained with this student"
-        )
-    return context.float()
+def features_of_context(clip: Backbone, classnames: Sequence[str], context: Tensor, position: str = "end") -> Tensor:
+    """The classes' unit-length features, (C, D), with a context that stays as it is. context: (n_ctx, width)."""
+    prompts = lay_out_prompts(clip, classnames, len(context), position)
+    return ClassFeatures(clip, prompts, len(prompts)).evaluate(context)

@@ -1,29 +1,33 @@
 """Settings of a classification run, and which of them exclude each other."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
 
 from classification.datasets import NAMES
-from rlcf.adapt.objectives import count_confident
+from classification.methods import METHODS, Method
 from rlcf.adapt.views import AUGMENTATIONS
 from rlcf.errors import UserError
 from rlcf.run.config import Config, option
-
-METHODS = ("zeroshot", "tpt", "rlcf", "kd", "dkd", "atkd")
 
 
 @dataclass
 class ClassificationConfig(Config):
     """Settings of a classification run."""
 
-    datasets: list[str] = option(["I"], f"one or more of {' '.join(NAMES)} folder:SUBFOLDER", group="data")
+    presets: ClassVar[Path] = Path(__file__).parent / "configs"
+
+    datasets: list[str] = option(
+        ["I"], f"one or more of {' '.join(NAMES)} folder:SUBFOLDER", group="data", may_change=True
+    )
     corruption: str = option("gaussian_noise", "of dataset C", group="data")
     severity: int = option(5, "of dataset C, 1 to 5", at_least=1, at_most=5, group="data")
     classnames: str | None = option(
         None, "text file of class names for folder datasets, a name a line in the folders' sorted order", group="data"
     )
-    save_logits: bool = option(False, "keep the logits before and after in logits.safetensors", group="run")
+    save_logits: bool = option(False, "keep the logits before and after in logits.safetensors", group="data")
 
-    method: str = option("rlcf", "zeroshot, or what adapts", choices=METHODS, group="method")
+    method: str = option("rlcf", "zeroshot, or what adapts", choices=tuple(METHODS), group="method")
     tune: str = option(
         "image-encoder",
         "the context of the class prompts, the image tower, or its normalisation layers only",
@@ -61,13 +65,15 @@ class ClassificationConfig(Config):
         "when not given",
         at_least=1,
         group="speed",
+        may_change=True,
     )
-    episodes: int = option(
+    images_at_once: int = option(
         1,
         "images that are adapted to at once, prompt and norm tuning: the same answers up to rounding, faster where "
         "small towers leave a GPU idle",
         at_least=1,
         group="speed",
+        may_change=True,
     )
     select_precision: str = option(
         "same",
@@ -96,12 +102,12 @@ class ClassificationConfig(Config):
     def check(self) -> None:
         """Raises UserError for settings that contradict each other."""
         super().check()
-        tunes_prompt = self.tune == "prompt" and self.method != "zeroshot"
+        adapts, tunes_prompt = self.how.adapts, self.tune == "prompt" and self.how.adapts
         if self.templates != "single" and tunes_prompt:
             raise UserError("--templates imagenet80 has no prompt to tune; use --tune image-encoder or norm")
         if self.context != "words" and self.tune != "prompt":
             raise UserError(f"--context {self.context} is for --tune prompt")
-        if self.method == "zeroshot" and self.context != "words" and self.templates != "single":
+        if not adapts and self.context != "words" and self.templates != "single":
             raise UserError(f"--context {self.context} and --templates {self.templates} exclude each other")
         if self.entropy_weight > 0 and self.method == "tpt":
             raise UserError("--entropy-weight adds TPT's objective to another method's; tpt has it alone")
@@ -111,24 +117,42 @@ class ClassificationConfig(Config):
             raise UserError(f"--bn-prior and --batchnorm {self.batchnorm} exclude each other")
         if self.batchnorm == "published-norm" and self.tune != "norm":
             raise UserError("--batchnorm published-norm is for --tune norm")
-        if self.method != "zeroshot":
-            count_confident(self.views, self.selection)
-        if self.episodes > 1 and (self.method == "zeroshot" or self.tune == "image-encoder"):
-            raise UserError("--episodes is for a method that tunes the prompt or the normalisation layers; use 1")
-        if self.episodes > 1 and self.momentum:
-            raise UserError("--momentum carries weights from sample to sample; use --episodes 1")
+        if self.how.uses_views and self.kept < 1:
+            raise UserError(f"--selection {self.selection:g} of --views {self.views} keeps no view; raise one of them")
+        if self.images_at_once > 1 and (not adapts or self.tune == "image-encoder"):
+            raise UserError("--images-at-once is for a method that tunes the prompt or the normalisation layers; use 1")
+        if self.images_at_once > 1 and self.remembers:
+            raise UserError("--momentum carries weights from sample to sample; use --images-at-once 1")
+        if self.momentum and not adapts:
+            raise UserError(f"--momentum is for a method that adapts weights; {self.method} does not")
         if self.class_chunk is not None and not tunes_prompt:
             raise UserError("--class-chunk is for a method that tunes the prompt; use --tune prompt")
         if self.views_on_device and self.augment != "crop":
             raise UserError(f"--views-on-device makes crops only; use --augment crop, not {self.augment}")
-        if self.select_precision == "bf16" and (self.method == "zeroshot" or self.precision == "bf16"):
+        if self.select_precision == "bf16" and (not adapts or self.precision == "bf16"):
             raise UserError("--select-precision bf16 spares a more precise method's ranking of views; leave it out")
 
     @property
-    def reward_names(self) -> list[str]:
-        """The reward models that the method asks."""
-        return [] if self.method in ("zeroshot", "tpt") else self.reward
+    def how(self) -> Method:
+        """The method itself."""
+        return METHODS[self.method]
+
+    @property
+    def asks_rewards(self) -> bool:
+        """True for a method that asks the reward models."""
+        return self.how.asks_rewards
+
+    @property
+    def distils(self) -> bool:
+        """True for a method that asks the reward models for logits over all classes."""
+        return self.how.distils
 
     @property
     def n_views(self) -> int:
-        return 1 if self.method == "zeroshot" else self.views
+        """Number of views that the method needs."""
+        return self.views if self.how.uses_views else 1
+
+    @property
+    def kept(self) -> int:
+        """Number of views that are kept, int(views * selection) (TPT, section 3.2)."""
+        return int(self.n_views * self.selection) if self.how.uses_views else 1

@@ -1,59 +1,49 @@
-"""The reward models: what they think of an image and its sampled classes."""
+"""The reward models: their scores of an image's views and its sampled classes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from classification.classnames import class_texts
 from classification.clip_model import class_features
-from rlcf.adapt.rewards import CLIPSCORE_WEIGHT, clip_score, weighted_mean
+from rlcf.adapt.rewards import CLIPSCORE_WEIGHT, ClipScorer, FunctionScorer, RewardFunction, Scorer, Seen
 from rlcf.clip.backbone import Backbone
 
 
 class Rewards:
-    """One or several CLIPs that know the classes by "<prompt> <class name>.".
+    """One or several reward models that know the classes by "<prompt> <class name>.".
 
     weights: one a model, used as they are.
     """
 
     def __init__(
         self,
-        clips: Sequence[Backbone],
+        models: Sequence[Backbone | RewardFunction],
         classnames: Sequence[str],
         prompt: str,
         weights: Sequence[float],
         clipscore_weight: float = CLIPSCORE_WEIGHT,
     ) -> None:
-        self.clips, self.weights, self.clipscore_weight = clips, weights, clipscore_weight
-        self.class_features = [class_features(clip, classnames, prompt) for clip in clips]
+        self.models, self.weights, self.clipscore_weight = models, weights, clipscore_weight
+        self.texts = [class_texts(name, prompt)[0] for name in classnames]
+        self.class_features = {
+            i: class_features(model, classnames, prompt)
+            for i, model in enumerate(models)
+            if isinstance(model, Backbone)
+        }
 
     @torch.no_grad()
-    def see(self, views: Tensor) -> "Seen":
-        """views: (V, 3, H, W) as made; each model gets them at its own resolution and normalisation, once a sample.
+    def see(self, views: Tensor) -> Seen:
+        """Let each model see the views once a sample, at its own resolution and normalisation.
 
-        Shapes, here and below, are those of one sample; of several at once, N stands before them.
+        views: (N, V, 3, H, W) as made. Answers are class indices, (N, V, K).
         """
-        flat, shape = views.flatten(0, -4), views.shape[:-3]
-        return Seen(self, [clip.encode_image(clip.prepare(flat)).unflatten(0, shape) for clip in self.clips])
+        return Seen([self._scorer(i, views) for i in range(len(self.models))], self.weights)
 
-
-@dataclass(frozen=True)
-class Seen:
-    """Views as the reward models see them. image_features: (V, D) a model."""
-
-    rewards: Rewards
-    image_features: list[Tensor]
-
-    def scores(self, answers: Tensor) -> Tensor:
-        """CLIPScore of each view with its sampled classes. answers: (V, K) class indices. Returns (V, K)."""
-        models = zip(self.image_features, self.rewards.class_features, strict=True)
-        weight = self.rewards.clipscore_weight
-        return weighted_mean(
-            [clip_score(image.unsqueeze(-2), text[answers], weight) for image, text in models], self.rewards.weights
-        )
-
-    def teacher_logits(self) -> Tensor:
-        """(V, C), each model's logits with its own scale, weighted: the teacher of distillation."""
-        models = zip(self.rewards.clips, self.image_features, self.rewards.class_features, strict=True)
-        return weighted_mean([clip.logit_scale * image @ text.T for clip, image, text in models], self.rewards.weights)
+    def _scorer(self, i: int, views: Tensor) -> Scorer:
+        model = self.models[i]
+        if isinstance(model, RewardFunction):
+            return FunctionScorer(model, views, self.texts)
+        features = model.encode_image(model.prepare(views.flatten(0, 1))).unflatten(0, views.shape[:2])
+        return ClipScorer(model, features, self.class_features[i], self.clipscore_weight)

@@ -1,7 +1,9 @@
 """Mistakes a user can make, told in one sentence."""
 
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -18,3 +20,13 @@ def run_main(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("\nstopped; the same command continues where it was", file=sys.stderr)
         sys.exit(130)
+
+
+@contextmanager
+def flags_as_settings() -> Iterator[None]:
+    """Within it a `UserError` names settings as Python code writes them: sample_k in place of --sample-k."""
+    try:
+        yield
+    except UserError as error:
+        message = re.sub(r"--([a-z][a-z0-9-]*)", lambda flag: flag[1].replace("-", "_"), str(error))
+        raise UserError(message) from error.__cause__

@@ -36,7 +36,7 @@ retrieve() {
 }
 caption() {
     run "$1" caption/main.py --data "$demo/scenes" --datasets json:clean json:blur --checkpoint "demo-$1" \
-        --language-model demo-lm --sample-k 10 --steps 4 --lr 1e-4 --weight-decay 0 --episodes 8 \
+        --language-model demo-lm --sample-k 10 --steps 4 --lr 1e-4 --weight-decay 0 --images-at-once 8 \
         --evaluate --evaluate-clip demo-student --evaluate-prefix "" --no-evaluate-java
 }
 world() {
@@ -61,8 +61,8 @@ classify kd-tune --method kd --tune image-encoder --lr 1e-4 --batchnorm frozen
 caption clipcap
 caption capdec
 retrieve retrieval --method rlcf --steps 5 --lr 1e-4 --sample-k 10 --t2i-sample-k 5
-classify rlcf-prompt --method rlcf --tune prompt --lr 7e-3 --episodes 8
-classify tpt-prompt --method tpt --tune prompt --steps 1 --lr 5e-3 --episodes 8
+classify rlcf-prompt --method rlcf --tune prompt --lr 7e-3 --images-at-once 8
+classify tpt-prompt --method tpt --tune prompt --steps 1 --lr 5e-3 --images-at-once 8
 classify reward-alone --method zeroshot --student demo-reward
 retrieve retrieval-reward-alone --method zeroshot --student demo-reward
 END

@@ -1,9 +1,9 @@
-"""An episode: from the starting weights, a few steps on one sample, its answer, and the weights put back."""
+"""An episode: from the starting weights, a few steps on one sample, its answer, and the loaded weights put back."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -35,91 +35,166 @@ class AdamW:
     eps: float = 1e-8
 
 
-@dataclass
 class Episodes:
-    """Adapts `tuned` parameters to one sample at a time and restores them bit for bit.
+    """Adapts `tuned` parameters to one sample at a time.
+
+    Outside of an episode they hold the loaded weights, bit for bit.
 
     tuned: the parameters that the steps change; buffers: what forward passes may change (BatchNorm statistics).
-    precision: "fp32", "bf16" or "fp16": what the loss was computed under; fp16 gradients are scaled.
+    precision: "fp32", "bf16" or "fp16": what the loss is computed under; fp16 gradients are scaled.
+    `with episodes:` forgets the momentum buffer when it is left.
     """
 
-    tuned: dict[str, nn.Parameter]
-    optimiser: AdamW
-    steps: int
-    buffers: dict[str, Tensor] = field(default_factory=dict)
-    momentum: Momentum | None = None
-    precision: str = "fp32"
-    non_finite: int = 0
-    """Episodes that were given up."""
-    updates: int = 0
-    """Episodes that have flowed into the momentum buffer."""
+    def __init__(
+        self,
+        tuned: Mapping[str, nn.Parameter],
+        optimiser: AdamW,
+        steps: int,
+        buffers: Mapping[str, Tensor] | None = None,
+        momentum: Momentum | None = None,
+        precision: str = "fp32",
+    ) -> None:
+        self.tuned, self.optimiser, self.steps = dict(tuned), optimiser, steps
+        self.momentum, self.precision = momentum, precision
+        self._state: dict[str, Tensor] = {**tuned, **(buffers or {})}
+        self._loaded = {name: tensor.detach().clone() for name, tensor in self._state.items()}
+        self._adamw: torch.optim.AdamW | None = None
+        self._starts = 0  # sets of starting weights so far, the loaded ones not counted
+        self.reset()
 
     @classmethod
     def from_config(
-        cls, config: Config, tuned: dict[str, nn.Parameter], buffers: dict[str, Tensor], precision: str
+        cls, config: Config, tuned: Mapping[str, nn.Parameter], buffers: Mapping[str, Tensor], precision: str
     ) -> "Episodes":
         momentum = Momentum(config.momentum_decay, config.momentum_every, config.momentum_weight)
         optimiser = AdamW(config.lr, config.weight_decay, config.eps)
         return cls(tuned, optimiser, config.steps, buffers, momentum if config.momentum else None, precision)
 
-    def __post_init__(self) -> None:
-        self._state: dict[str, Tensor] = {**self.tuned, **self.buffers}
-        self._start = {name: tensor.detach().clone() for name, tensor in self._state.items()}
-        self._original = {k: v.clone() for k, v in self._start.items()} if self.momentum else self._start
-        self._buffer = {k: v.clone() for k, v in self._start.items()} if self.momentum else {}
-        self._adamw: torch.optim.AdamW | None = None
-        self._since_update = 0
-        self.at_original = True
-        """Whether episodes start from the original weights: always, until a momentum buffer flows into them."""
+    def __enter__(self) -> "Episodes":
+        return self
 
-    def begin(self, values: Mapping[str, Tensor]) -> None:
-        """Let tuned parameters that belong to one sample alone start from its own values."""
-        self._start.update(values)
-        with torch.no_grad():
-            for name, value in values.items():
-                self._state[name].copy_(value)
+    def __exit__(self, *_: object) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what has flowed into the momentum buffer: episodes start from the loaded weights again."""
+        self.updates = 0
+        self._start, self._start_number = self._loaded, 0
+        self._buffer = self._loaded if self.momentum else {}
+
+    @contextmanager
+    def episode(self, starts: Mapping[str, Tensor] | None = None) -> Iterator["Episode"]:
+        """An episode: within it the weights are the starting ones, leaving it puts the loaded ones back.
+
+        starts: values of tuned parameters that belong to this sample alone.
+        """
+        if starts or self._start_number:
+            self._copy({**self._start, **(starts or {})})
+        try:
+            yield Episode(self, self._start_number)
+        finally:
+            self._copy(self._loaded)
 
     def run(
+        self,
+        loss: Callable[[int], Tensor],
+        answer: Callable[[], Answer],
+        starts: Mapping[str, Tensor] | None = None,
+        skip_overflow: bool = True,
+    ) -> Answer | None:
+        """One whole episode; see `episode` and `Episode.adapt`."""
+        with self.episode(starts) as episode:
+            return episode.adapt(loss, answer, skip_overflow)
+
+    @torch.no_grad()
+    def fresh_optimiser(self) -> torch.optim.Optimizer:
+        """AdamW as if it were new: its moments are set back in place, since making them anew costs more than a step."""
+        if self._adamw is None:
+            hyper = self.optimiser
+            self._adamw = torch.optim.AdamW(
+                list(self.tuned.values()), lr=hyper.lr, weight_decay=hyper.weight_decay, eps=hyper.eps, fused=True
+            )
+        self._adamw.zero_grad(set_to_none=True)
+        moments = [tensor for state in self._adamw.state.values() for tensor in state.values()]
+        if moments:
+            torch._foreach_zero_(moments)
+        return self._adamw
+
+    @torch.no_grad()
+    def _copy(self, values: Mapping[str, Tensor]) -> None:
+        if self._state:
+            torch._foreach_copy_(list(self._state.values()), [values[name] for name in self._state])
+
+    @torch.no_grad()
+    def flow_into_momentum(self) -> None:
+        """Let the weights as they are now flow into the momentum buffer, where there is one."""
+        if self.momentum is None:
+            return
+        self.updates += 1
+        decay, weight = self.momentum.decay, self.momentum.weight
+        self._buffer = {name: _mix(self._buffer[name], tensor, decay) for name, tensor in self._state.items()}
+        if self.updates % self.momentum.every == 0:
+            self._start = {k: _mix(self._loaded[k], self._buffer[k], 1.0 - weight) for k in self._state}
+            self._new_start()
+
+    def _new_start(self) -> None:
+        self._starts += 1
+        self._start_number = self._starts
+
+    @property
+    def every(self) -> int:
+        """Number of samples between updates of the starting weights."""
+        return self.momentum.every if self.momentum else 1
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The momentum buffer and the starting weights: what a run that continues needs. Empty without momentum."""
+        if self.momentum is None:
+            return {}
+        buffer = {f"buffer.{name}": tensor for name, tensor in self._buffer.items()}
+        start = {f"start.{name}": tensor for name, tensor in self._start.items()}
+        return {"updates": torch.tensor(self.updates), **buffer, **start}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()` of an earlier run over the same model."""
+        if self.momentum is None or not state:
+            return
+        self.updates = int(state["updates"])
+        self._buffer = {name: state[f"buffer.{name}"].to(tensor) for name, tensor in self._state.items()}
+        if self.updates >= self.momentum.every:
+            self._start = {name: state[f"start.{name}"].to(tensor) for name, tensor in self._state.items()}
+            self._new_start()
+
+
+class Episode:
+    """One sample's episode, of `Episodes.episode`. start: the number of its starting weights, 0 for the loaded ones."""
+
+    def __init__(self, episodes: Episodes, start: int) -> None:
+        self._episodes, self.start = episodes, start
+
+    def adapt(
         self, loss: Callable[[int], Tensor], answer: Callable[[], Answer], skip_overflow: bool = True
     ) -> Answer | None:
-        """Adapt, answer, restore.
+        """Take the steps and answer; adapted weights flow into the momentum buffer, where there is one.
 
         loss: from the step's number to a scalar with a graph; answer: called with the adapted weights, without a graph;
         skip_overflow: whether a step whose scaled fp16 gradients overflow is left out, or the episode is given up.
-        Returns the answer, or None for an episode that was given up or whose loss or answer was not finite (counted in
-        `non_finite`).
+        Returns the answer, or None for an episode that was given up or whose loss or answer was not finite.
         """
-        self._restore(self._start)
-        try:
-            if not self._adapt(loss, skip_overflow):
-                self.non_finite += 1
-                return None
-            with torch.no_grad():
-                result = answer()
-            if not _finite(result):
-                self.non_finite += 1
-                return None
-            self._update_momentum()
-            return result
-        finally:
-            self._restore(self._start)
+        if not self._take_steps(loss, skip_overflow):
+            return None
+        with torch.no_grad():
+            result = answer()
+        if isinstance(result, Tensor) and not torch.isfinite(result).all():
+            return None
+        self._episodes.flow_into_momentum()
+        return result
 
-    @contextmanager
-    def original_weights(self) -> Iterator[None]:
-        """Within it the model is the one that was loaded, whatever the momentum buffer has become."""
-        if not self.at_original:
-            self._restore(self._original)
-        try:
-            yield
-        finally:
-            if not self.at_original:
-                self._restore(self._start)
-
-    def _adapt(self, loss: Callable[[int], Tensor], skip_overflow: bool) -> bool:
-        optimiser = self._fresh_optimiser()
-        device = next(iter(self.tuned.values())).device.type
-        scaler = torch.amp.GradScaler(device, init_scale=1000.0, enabled=self.precision == "fp16")
-        for step in range(self.steps):
+    @torch.enable_grad()
+    def _take_steps(self, loss: Callable[[int], Tensor], skip_overflow: bool) -> bool:
+        optimiser = self._episodes.fresh_optimiser()
+        device = next(iter(self._episodes.tuned.values())).device.type
+        scaler = torch.amp.GradScaler(device, init_scale=1000.0, enabled=self._episodes.precision == "fp16")
+        for step in range(self._episodes.steps):
             value = loss(step)
             if not torch.isfinite(value):
                 return False
@@ -132,65 +207,9 @@ class Episodes:
                 return False
         return True
 
-    @torch.no_grad()
-    def _fresh_optimiser(self) -> torch.optim.Optimizer:
-        """AdamW as if it were new: its moments are set back in place, since making them anew costs more than a step."""
-        if self._adamw is None:
-            parameters, hyper = [p for p in self.tuned.values() if p.requires_grad], self.optimiser
-            self._adamw = torch.optim.AdamW(
-                parameters, lr=hyper.lr, weight_decay=hyper.weight_decay, eps=hyper.eps, fused=True
-            )
-        self._adamw.zero_grad(set_to_none=True)
-        moments = [tensor for state in self._adamw.state.values() for tensor in state.values()]
-        if moments:
-            torch._foreach_zero_(moments)
-        return self._adamw
-
-    @torch.no_grad()
-    def _restore(self, values: dict[str, Tensor]) -> None:
-        torch._foreach_copy_(list(self._state.values()), [values[name] for name in self._state])
-
-    @torch.no_grad()
-    def _update_momentum(self) -> None:
-        if self.momentum is None:
-            return
-        self.updates += 1
-        for name, tensor in self._state.items():
-            self._buffer[name] = _mix(self._buffer[name], tensor, self.momentum.decay)
-        self._since_update += 1
-        if self._since_update >= self.momentum.every:
-            self._since_update = 0
-            self.at_original = False
-            for name in self._state:
-                self._start[name] = _mix(self._original[name], self._buffer[name], 1.0 - self.momentum.weight)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The momentum buffer and the starting weights: what a run that continues needs. Empty without momentum."""
-        if self.momentum is None:
-            return {}
-        counts = {"updates": self.updates, "since_update": self._since_update, "at_original": int(self.at_original)}
-        counters = {name: torch.tensor(count) for name, count in counts.items()}
-        buffer = {f"buffer.{name}": tensor for name, tensor in self._buffer.items()}
-        return counters | buffer | {f"start.{name}": tensor for name, tensor in self._start.items()}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continue from `state_dict()` of an earlier run over the same model."""
-        if self.momentum is None or not state:
-            return
-        self.updates, self._since_update = int(state["updates"]), int(state["since_update"])
-        self.at_original = bool(state["at_original"])
-        for name, tensor in self._state.items():
-            self._buffer[name] = state[f"buffer.{name}"].to(tensor)
-            self._start[name] = state[f"start.{name}"].to(tensor)
-        self._restore(self._start)
-
 
 def _mix(first: Tensor, second: Tensor, share: float) -> Tensor:
     """share * first + (1 - share) * second; counters (integers) follow the second."""
     if not first.is_floating_point():
         return second.detach().clone()
     return share * first + (1.0 - share) * second.detach()
-
-
-def _finite(result: object) -> bool:
-    return not isinstance(result, Tensor) or bool(torch.isfinite(result).all())

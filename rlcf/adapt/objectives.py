@@ -4,12 +4,27 @@ Shapes are those of one sample; further dimensions before them, of several sampl
 """
 
 import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rlcf.errors import UserError
+from rlcf.adapt.rewards import LEFT_OUT, advantages
+
+
+class Step(NamedTuple):
+    """The loss of one step, and what it came from.
+
+    loss: scalar with a graph; answers: (V, K) sampled answers; rewards, advantages: (V, K). None where a method has
+    none. Of N samples, N stands before each shape.
+    """
+
+    loss: Tensor
+    answers: Any = None
+    rewards: Tensor | None = None
+    advantages: Tensor | None = None
 
 
 def entropy(logits: Tensor) -> Tensor:
@@ -21,14 +36,6 @@ def entropy(logits: Tensor) -> Tensor:
     return -(log_probs.exp() * log_probs).sum(dim=-1)
 
 
-def count_confident(views: int, fraction: float) -> int:
-    """How many views are kept, int(views * fraction) (TPT, section 3.2). Raises UserError when that is none."""
-    keep = int(views * fraction)
-    if keep < 1:
-        raise UserError(f"--selection {fraction:g} of --views {views} keeps no view; raise one of them")
-    return keep
-
-
 def select_confident(logits: Tensor, keep: int) -> Tensor:
     """Indices of the `keep` views with the lowest entropy, most confident first (TPT, NeurIPS 2022, section 3.2).
 
@@ -37,17 +44,37 @@ def select_confident(logits: Tensor, keep: int) -> Tensor:
     return torch.argsort(entropy(logits), dim=-1)[..., :keep]
 
 
-def reinforce(logits: Tensor, answers: Tensor, advantages: Tensor) -> Tensor:
+def policy_gradient(log_likelihood: Tensor, advantages: Tensor) -> Tensor:
     """REINFORCE over the sampled answers: mean of advantage * negative log-likelihood (RLCF, ICLR 2024, eq. 3).
 
-    logits: (V, C); answers: (V, K) class indices; advantages: (V, K), constants. Returns a scalar.
+    log_likelihood: (V, K), nats, with a graph; advantages: (V, K), constants. An answer whose advantage is `LEFT_OUT`
+    does not count. Returns a scalar.
 
-    >>> logits = torch.tensor([[0.0, 0.0]])
-    >>> reinforce(logits, torch.tensor([[0, 1]]), torch.tensor([[0.5, -0.5]])).item()  # log 2 * (0.5 - 0.5) / 2
-    0.0
+    >>> policy_gradient(torch.tensor([[-1.0, -2.0]]), torch.tensor([[0.5, -0.5]])).item()  # (0.5 * 1 - 0.5 * 2) / 2
+    -0.25
     """
-    negative_log_likelihood = -logits.log_softmax(dim=-1).gather(-1, answers)
-    return (advantages * negative_log_likelihood).mean(dim=(-2, -1))
+    counted = advantages != LEFT_OUT
+    terms = torch.where(counted, advantages, 0) * -log_likelihood
+    return terms.sum(dim=(-2, -1)) / counted.sum(dim=(-2, -1)).clamp(min=1)
+
+
+def reinforce(
+    logits: Tensor,
+    score: Callable[[Tensor], Tensor],
+    k: int,
+    baseline: str = "answers",
+    divide_by_std: bool = False,
+) -> Step:
+    """One step of RLCF over a fixed list of answers: sample the k likeliest, score them, take the policy gradient.
+
+    logits: (V, C) of the list; score: from answers, (V, k) indices, to their rewards, (V, k); baseline,
+    divide_by_std: as in `advantages`.
+    """
+    answers = logits.topk(k, dim=-1).indices
+    rewards = score(answers)
+    advantage = advantages(rewards, baseline, divide_by_std)
+    log_likelihood = logits.log_softmax(dim=-1).gather(-1, answers)
+    return Step(policy_gradient(log_likelihood, advantage), answers, rewards, advantage)
 
 
 def marginal_entropy(logits: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 from PIL import Image
+from tokenizers.models import WordLevel
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -21,6 +22,7 @@ from rlcf.clip.checkpoints import in_one_line, load_clip_file, load_clip_folder,
 from rlcf.clip.prompted_text import TextTower, word_tokens
 from rlcf.clip.transformer import encode_class_token, pools_class_token
 from rlcf.errors import UserError
+from rlcf.shipped import shipped_folder, shipped_names
 
 OPENAI_ARCHITECTURES = {
     "RN50": "RN50",
@@ -35,16 +37,14 @@ OPENAI_ARCHITECTURES = {
 }
 """The field's names of OpenAI's models -> open_clip's names of their architectures."""
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
-EMBEDDED = ("demo-student", "demo-reward")
 TEXT_BATCH = 256
 CACHED_PIXELS = 4 * 224 * 224
-"""On a CPU, of the images that pass a tower together when nothing is learnt: so few that its activations stay in the
-cache (16 times 4 images were 1.2 times faster than 64 at once through ViT-B/16)."""
+"""Pixels of the images that pass a tower together on a CPU when nothing is learnt: few enough that its activations stay
+in the cache (16 times 4 images were 1.2 times faster than 64 at once through ViT-B/16)."""
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
-    """What a model computes under. precision: "fp32", or "bf16" / "fp16" autocast."""
+    """The context that a model computes in. precision: "fp32", or "bf16" / "fp16" autocast."""
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
@@ -77,7 +77,7 @@ class Backbone:
 
     @cached_property
     def text_tower(self) -> TextTower | None:
-        """None for a text tower that cannot be driven by embeddings (Hugging Face text encoders, CoCa)."""
+        """The text tower driven by embeddings; None where that cannot be (Hugging Face text encoders, CoCa)."""
         try:
             return TextTower(self.model)
         except TypeError:
@@ -108,13 +108,14 @@ class Backbone:
         mean, std = (images.new_tensor(self.preprocess[key]).view(3, 1, 1) for key in ("mean", "std"))
         return (images - mean).div_(std)
 
-    def encode_image(self, pixels: Tensor, whole: bool = False) -> Tensor:
-        """pixels: (N, 3, *size) from `prepare`. Returns (N, D), unit length; with a graph where gradients are on.
+    def encode_image(self, pixels: Tensor, in_parts: bool = True) -> Tensor:
+        """Features of images, (N, D), unit length. pixels: (N, 3, *size) from `prepare`.
 
-        whole: an image's features depend on the others' (statistics of a batch, layers of several samples).
+        in_parts: let few images at a time pass the tower where that is faster. False where an image's features depend
+        on the others' (statistics of a batch, layers of several samples), and for a graph.
         """
         few = len(pixels)
-        if not whole and self.device.type == "cpu" and self.precision == "fp32" and not torch.is_grad_enabled():
+        if in_parts and self.device.type == "cpu" and self.precision == "fp32":
             few = max(1, CACHED_PIXELS // (self.size[0] * self.size[1]))
         with self.autocast():
             features = torch.cat([self._image_features(part) for part in pixels.split(few)])
@@ -126,13 +127,22 @@ class Backbone:
         return partial(encode_class_token, visual) if pools_class_token(visual) else self.model.encode_image
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """(N, context length) ids on the model's device. Raises UserError for a word the vocabulary lacks."""
+        """(N, context length) ids on the model's device. Raises UserError for a word that a closed vocabulary lacks."""
         tokens = self.tokenizer(list(texts))
-        unknown = getattr(getattr(self.tokenizer, "tokenizer", None), "unk_token_id", None)
-        if unknown is not None and self.name in EMBEDDED and bool((tokens == unknown).any()):
+        unknown = self._unknown_word
+        if unknown is not None and bool((tokens == unknown).any()):
             text = texts[int((tokens == unknown).any(dim=1).nonzero()[0])]
-            raise UserError(f"{self.name} knows the words of the emoji scenes only, not those of '{text}'; use a CLIP")
+            raise UserError(
+                f"{self.name} knows a few words only, not all of '{text}'; use a CLIP with a full vocabulary"
+            )
         return tokens.to(self.device)
+
+    @cached_property
+    def _unknown_word(self) -> int | None:
+        """The id of every word outside of a vocabulary of whole words; None where words are made of pieces."""
+        inner = getattr(self.tokenizer, "tokenizer", None)
+        closed = isinstance(getattr(getattr(inner, "backend_tokenizer", None), "model", None), WordLevel)
+        return getattr(inner, "unk_token_id", None) if closed else None
 
     def truncated(self, texts: Sequence[str]) -> int:
         """Number of texts that are longer than the context; `tokenize` cuts them, keeping the end-of-text token."""
@@ -142,7 +152,7 @@ class Backbone:
         return sum(len(word_tokens(self.tokenizer, text)) > room for text in long)
 
     def encode_tokens(self, tokens: Tensor, embeddings: Tensor | None = None) -> Tensor:
-        """tokens: (N, L) from `tokenize`. Returns (N, D), unit length; with a graph where gradients are on.
+        """Features of tokens, (N, D), unit length, with a graph. tokens: (N, L) from `tokenize`.
 
         embeddings: (N, L, width) of the tokens, where they are others than the `text_tower`'s own.
         """
@@ -169,7 +179,7 @@ def load_clip(
 
     name: an OpenAI name ("ViT-B/16"; taken from `clip_root`/ViT-B-16.pt when that is there, else downloaded by
     open_clip), an open_clip pair ("ViT-B-16:laion2b_s34b_b88k"), "hf-hub:...", the path of a checkpoint file or of a
-    folder with its open_clip_config.json, or an embedded model ("demo-student", "demo-reward").
+    folder with its open_clip_config.json, or the name of a model that comes with the project.
     Raises UserError naming what is missing, unknown or damaged.
     """
     device = torch.device(device)
@@ -184,8 +194,9 @@ def load_clip(
 
 def _load(name: str, clip_root: str | Path | None) -> tuple[nn.Module, Any]:
     path = Path(name).expanduser()
-    if name in EMBEDDED:
-        return load_clip_folder(ASSETS / name)
+    shipped = shipped_folder(name)
+    if shipped is not None and not path.is_dir():
+        return load_clip_folder(shipped)
     if name.startswith("hf-hub:"):
         return _create(name, name), open_clip.get_tokenizer(name)
     if name in OPENAI_ARCHITECTURES:
@@ -218,7 +229,7 @@ def openai_file_name(name: str) -> str:
 def _unknown(name: str) -> str:
     if "/" in name and name not in OPENAI_ARCHITECTURES and Path(name).suffix:
         return f"no checkpoint file {name}"
-    names = [*OPENAI_ARCHITECTURES, *EMBEDDED]
+    names = [*OPENAI_ARCHITECTURES, *shipped_names("open_clip_config.json")]
     near = difflib.get_close_matches(name, [*names, *open_clip.list_models()], n=1)
     meant = f"did you mean '{near[0]}'? " if near else ""
     return (

@@ -18,7 +18,7 @@ SHARE_OF_FREE_MEMORY = 1 / 8
 
 
 def default_chunk(prompts: PromptedText, samples: int, device: torch.device) -> int:
-    """How many classes' graphs fit."""
+    """The number of classes whose graphs fit into `SHARE_OF_FREE_MEMORY`."""
     blocks = len(prompts.tower.text.transformer.resblocks) if prompts.tower.standard else 24
     per_class = 4 * FLOATS_PER_TOKEN * prompts.tower.width * blocks * samples * prompts.n_tokens / len(prompts)
     return max(1, int(SHARE_OF_FREE_MEMORY * free_memory(device) / (2 * per_class)))
@@ -28,45 +28,45 @@ class ClassFeatures:
     """The classes' unit-length features for a context, differentiable in it.
 
     A step's gradient is taken with respect to the features first, and from there with respect to the context, `chunk`
-    classes at a time: the same gradient, in the memory of one chunk's graph. The features of the context that episodes
-    start from are computed once, and where one chunk holds all classes their graph is kept as well.
+    classes at a time: the same gradient, in the memory of one chunk's graph. The features of the contexts that episodes
+    start from are computed once, and where one chunk holds all classes their graph is kept as well. `start` numbers
+    these contexts: 0 for the one that was loaded, another number for each that a momentum buffer makes.
+
+    Contexts are (n_ctx, width), or (N, n_ctx, width) of N samples; features (C, D) or (N, C, D).
     """
 
     def __init__(self, clip: Backbone, prompts: PromptedText, chunk: int) -> None:
         self.clip = clip
         starts = range(0, len(prompts), chunk)
         self.chunks = [prompts] if len(starts) == 1 else [prompts[i : i + chunk] for i in starts]
-        self._starts: list[_Start] = []
+        self._starts: dict[int, _Start] = {}
 
-    def __call__(self, context: Tensor) -> Tensor:
-        """context: (n_ctx, width), or (N, n_ctx, width) for N samples. Returns (C, D) or (N, C, D)."""
-        start = self._start(context)
-        if not torch.is_grad_enabled():
-            return start.features if start else self._evaluate(context)
+    def __call__(self, context: Tensor, start: int | None = None) -> Tensor:
+        """Features with a graph. start: the number of this context where episodes start from it."""
         if start is None and len(self.chunks) == 1:
             return self._compute(self.chunks[0], context)
-        return _InChunks.apply(context, self, start)
+        return _InChunks.apply(context, self, None if start is None else self._remember(context, start))
 
     @torch.no_grad()
-    def at_start(self, context: Tensor) -> Tensor:
-        """The same, without a graph, of a context that many episodes start from: it is remembered.
+    def evaluate(self, context: Tensor) -> Tensor:
+        """Features without a graph."""
+        return torch.cat([self._compute(prompts, context) for prompts in self.chunks], dim=-2)
 
-        Two are: with a momentum buffer the starting weights are others than the loaded ones.
-        """
-        start = self._start(context) or _Start(context.detach().clone(), self._evaluate(context))
-        self._starts = [start, *(other for other in self._starts if other is not start)][:2]
-        return start.features
+    def at_start(self, context: Tensor, start: int) -> Tensor:
+        """Features without a graph of the context number `start`, computed once."""
+        return self._remember(context, start).features
 
-    def _start(self, context: Tensor) -> "_Start | None":
-        return next((start for start in self._starts if torch.equal(start.context, context)), None)
+    def _remember(self, context: Tensor, start: int) -> "_Start":
+        """Two starts are kept: the loaded one and the latest."""
+        if start not in self._starts:
+            kept = {number: known for number, known in self._starts.items() if number == 0}
+            self._starts = kept | {start: _Start(context.detach().clone(), self.evaluate(context))}
+        return self._starts[start]
 
     def _compute(self, prompts: PromptedText, context: Tensor) -> Tensor:
         with self.clip.autocast():
             features = prompts(context)
         return F.normalize(features.float(), dim=-1)
-
-    def _evaluate(self, context: Tensor) -> Tensor:
-        return torch.cat([self._compute(prompts, context) for prompts in self.chunks], dim=-2)
 
     def _gradient(self, context: Tensor, start: "_Start | None", gradient: Tensor) -> Tensor:
         """From the features' gradient, (..., C, D), to the context's."""
@@ -100,7 +100,7 @@ class _InChunks(torch.autograd.Function):
     def forward(ctx: Any, context: Tensor, classes: ClassFeatures, start: _Start | None) -> Tensor:
         ctx.save_for_backward(context)
         ctx.classes, ctx.start = classes, start
-        return start.features.clone() if start else classes._evaluate(context)
+        return start.features.clone() if start else classes.evaluate(context)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:

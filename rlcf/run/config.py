@@ -10,13 +10,15 @@ import shlex
 import sys
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 import torch
 from omegaconf import OmegaConf
 
+from rlcf import __version__
 from rlcf.errors import UserError
 
 
@@ -29,18 +31,39 @@ def option(
     above: float | None = None,
     at_most: float | None = None,
     group: str = "run",
+    may_change: bool = False,
 ) -> Any:
-    """A field of a config: its default, one line of help, and what values it takes."""
+    """A field of a config: its default, one line of help, and what values it takes.
+
+    group: its heading in the help; those of `OVER_DATASETS` are the command line's alone. may_change: a run may go on
+    with another value, which does not change a sample's record beyond rounding.
+    """
     metadata = {"help": help, "choices": choices, "at_least": at_least, "above": above, "at_most": at_most}
-    return field(default_factory=lambda: copy.copy(default), metadata={**metadata, "group": group})
+    metadata |= {"group": group, "may_change": may_change}
+    return field(default_factory=lambda: copy.copy(default), metadata=metadata)
+
+
+PY = "py:"
+"""How the name of a reward function begins: py:package.module:function."""
+OVER_DATASETS = ("data", "evaluation")
+"""Groups of settings that are about whole datasets and run folders. Python's classes answer one sample at a time and
+have none of them."""
 
 
 @dataclass
 class Settings:
     """What every command has. A command adds its own options by a dataclass that extends this one."""
 
-    data: str = option("", "folder that holds the datasets")
-    output: str = option("output/run", "run folder: config.yaml, records.jsonl per dataset, results.json, log.txt")
+    presets: ClassVar[Path | None] = None
+    """Folder of the YAML presets that come along: --config takes their names."""
+
+    data: str = option("", "folder that holds the datasets", group="data")
+    output: str = option(
+        "output/run",
+        "run folder: config.yaml, records.jsonl per dataset, results.json, log.txt",
+        group="data",
+        may_change=True,
+    )
     device: str = option("auto", "auto (CUDA when there is one), cpu, cuda or cuda:N")
     precision: str = option(
         "auto", "auto (fp16 autocast on CUDA, fp32 on CPU)", choices=("auto", "fp32", "bf16", "fp16")
@@ -55,14 +78,28 @@ class Config(Settings):
     """What every task's adaptation has."""
 
     seed: int = option(0, "with a sample's index decides its views; also the order of the samples", at_least=0)
-    limit: int | None = option(None, "use only the first N samples of each dataset's shuffled order", at_least=1)
-    workers: int = option(2, "processes that read images and make views; 0: none but this one", at_least=0)
-    skip_bad_images: bool = option(False, "record an image that cannot be read and go on, instead of stopping")
+    limit: int | None = option(
+        None, "use only the first N samples of each dataset's shuffled order", at_least=1, group="data"
+    )
+    workers: int = option(
+        2,
+        "processes that read images and make views; 0: none but this one",
+        at_least=0,
+        group="data",
+        may_change=True,
+    )
+    skip_bad_images: bool = option(
+        False, "record an image that cannot be read and go on, instead of stopping", group="data", may_change=True
+    )
 
     student: str = option(
         "ViT-B/16", "the CLIP that adapts: OpenAI or open_clip name, hf-hub:..., path", group="models"
     )
-    reward: list[str] = option(["ViT-L/14"], "the reward CLIP, or several for an ensemble", group="models")
+    reward: list[str] = option(
+        ["ViT-L/14"],
+        "the reward CLIP, or several for an ensemble; a function of your own: py:package.module:function",
+        group="models",
+    )
     reward_weights: list[float] | None = option(
         None, "weight of each reward model in an ensemble (normalised); equal when not given", group="models"
     )
@@ -96,10 +133,28 @@ class Config(Settings):
         weights = self.reward_weights
         if weights is not None and len(weights) != len(self.reward):
             raise UserError(f"--reward-weights has {len(weights)} numbers for {len(self.reward)} reward models")
-        if weights is not None and (min(weights) < 0 or sum(weights) <= 0):
-            raise UserError("--reward-weights must not be negative, nor all 0")
+        if weights is not None and min(weights) <= 0:
+            raise UserError("--reward-weights must be above 0; leave out a reward model that shall not count")
         if self.divide_by_std and self.baseline == "none":
             raise UserError("--divide-by-std needs a mean to start from; use --baseline answers or all")
+        function = next((name for name in self.reward if name.startswith(PY)), None)
+        if function is not None and self.distils:
+            raise UserError(f"--reward {function} gives scores, not logits to distil; give a CLIP")
+
+    @property
+    def asks_rewards(self) -> bool:
+        """True for a method that asks the reward models."""
+        raise NotImplementedError
+
+    @property
+    def distils(self) -> bool:
+        """True for a method that asks the reward models for logits over all answers."""
+        raise NotImplementedError
+
+    @property
+    def remembers(self) -> bool:
+        """True for a method that carries something from one sample to the next."""
+        return self.momentum
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Settings)
@@ -125,7 +180,11 @@ def parse_config(kind: type[AnyConfig], argv: list[str] | None, description: str
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=30, width=118),
         allow_abbrev=False,
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML preset; its keys are the flags below with _ for -")
+    parser.add_argument("--version", action="version", version=f"rlcf {__version__}")
+    named = f", or the name of one in {kind.presets.parent.name}/{kind.presets.name}" if kind.presets else ""
+    parser.add_argument(
+        "--config", metavar="FILE", help=f"YAML preset{named}; its keys are the flags below with _ for -"
+    )
     parser.add_argument("--gpu", metavar="N", help="short for --device cuda:N; 'cpu' for --device cpu")
     groups: dict[str, Any] = {}
     types_of = typing.get_type_hints(kind)
@@ -138,21 +197,58 @@ def parse_config(kind: type[AnyConfig], argv: list[str] | None, description: str
     flags = {key: value for key, value in given.items() if value is not None}
     if gpu is not None:
         flags["device"] = gpu if gpu == "cpu" else f"cuda:{gpu}"
-    settings = {**(read_preset(kind, preset) if preset else {}), **flags}
-    values = {}
-    for spec in dataclasses.fields(kind):
-        if spec.name in settings:
-            source = f"--{_dashed(spec.name)}" if spec.name in flags else f"{preset}: {spec.name}"
-            values[spec.name] = _convert(settings[spec.name], types_of[spec.name], spec.metadata, source)
+    settings = {**(read_preset(kind, find_preset(kind, preset)) if preset else {}), **flags}
+    sources = {name: f"--{_dashed(name)}" if name in flags else f"{preset}: {name}" for name in settings}
+    return _checked(kind, settings, sources)
+
+
+def make_config(kind: type[AnyConfig], settings: Mapping[str, Any]) -> AnyConfig:
+    """The config of settings given in Python, checked as those of a command line.
+
+    Raises UserError naming the setting that is unknown, of the wrong kind, or about whole datasets.
+    """
+    known = {spec.name: spec.metadata["group"] for spec in dataclasses.fields(kind)}
+    for name in settings:
+        if name not in known:
+            raise UserError(_unknown_key(f"unknown setting '{name}'", name, list(known)))
+        if known[name] in OVER_DATASETS:
+            raise UserError(f"{name} is a setting of the command line, which runs over datasets")
+    return _checked(kind, settings, {name: name for name in settings})
+
+
+def _checked(kind: type[AnyConfig], settings: Mapping[str, Any], sources: Mapping[str, str]) -> AnyConfig:
+    """sources: what errors call each setting."""
+    types_of = typing.get_type_hints(kind)
+    values = {
+        spec.name: _convert(settings[spec.name], types_of[spec.name], spec.metadata, sources[spec.name])
+        for spec in dataclasses.fields(kind)
+        if spec.name in settings
+    }
     config = kind(**values)
     config.check()
     return config
 
 
-def read_preset(kind: type[Settings], path: str) -> dict[str, Any]:
-    """A YAML preset as a dict. Raises UserError for a missing file, broken YAML or an unknown key."""
-    if not Path(path).is_file():
-        raise UserError(f"no preset {path}")
+def _unknown_key(wrong: str, key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    return wrong + (f"; did you mean '{near[0]}'?" if near else "")
+
+
+def find_preset(kind: type[Settings], named: str) -> Path:
+    """The file of a preset given by its path, or by its name in `kind.presets`. Raises UserError when there is none."""
+    if Path(named).is_file():
+        return Path(named)
+    if kind.presets is None:
+        raise UserError(f"no preset {named}")
+    file = kind.presets / f"{named.removesuffix('.yaml')}.yaml"
+    if file.parent != kind.presets or not file.is_file():
+        names = ", ".join(sorted(preset.stem for preset in kind.presets.glob("*.yaml")))
+        raise UserError(f"no preset {named}; give a file, or one of {names}")
+    return file
+
+
+def read_preset(kind: type[Settings], path: str | Path) -> dict[str, Any]:
+    """A YAML preset as a dict. Raises UserError for broken YAML or an unknown key."""
     try:
         preset = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except Exception as error:  # YAML and OmegaConf errors of several kinds
@@ -162,8 +258,7 @@ def read_preset(kind: type[Settings], path: str) -> dict[str, Any]:
     known = [spec.name for spec in dataclasses.fields(kind)]
     for key in preset:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            raise UserError(f"{path}: unknown key '{key}'" + (f"; did you mean '{near[0]}'?" if near else ""))
+            raise UserError(_unknown_key(f"{path}: unknown key '{key}'", str(key), known))
     return {str(key): value for key, value in preset.items()}
 
 
@@ -172,7 +267,7 @@ def to_yaml(config: Settings) -> str:
 
 
 def resolve_device(config: Settings, local_rank: int = 0) -> torch.device:
-    """The device that `config.device` means on this machine; local_rank: which of its processes this is.
+    """The device that `config.device` means on this machine. local_rank: number of the process on the machine.
 
     Raises UserError when it has no such device, or fewer GPUs than processes.
     """

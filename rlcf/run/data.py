@@ -1,6 +1,7 @@
-"""Lists of captioned images: Karpathy's split as LAVIS writes it, caption training lists, and NoCaps' own JSON."""
+"""Finding datasets below the data folder, and reading lists of captioned images."""
 
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,46 @@ from typing import Any
 from rlcf.errors import UserError
 
 FORMS = '[{"image": path, "caption": text or texts}, ...] or {"images": [...], "annotations": [...]}'
+
+
+def data_folder(data: str) -> Path:
+    """The folder that holds the datasets. Raises UserError when there is none."""
+    if not data or not Path(data).is_dir():
+        raise UserError(f"no data folder '{data}'; give --data the folder that holds the datasets")
+    return Path(data)
+
+
+def find(name: str, places: Iterable[Path], is_it: Callable[[Path], bool] = Path.is_file) -> Path:
+    """The first of the places that `is_it`. Raises UserError naming the dataset and all places when there is none."""
+    tried = list(dict.fromkeys(places))
+    found = next((place for place in tried if is_it(place)), None)
+    if found is None:
+        raise UserError(f"dataset {name} was not found; tried {', '.join(map(str, tried))}")
+    return found
+
+
+def find_list(name: str, data: Path) -> Path:
+    """The list of the dataset "json:FILE": DATA/FILE, whose .json may be left out.
+
+    Raises UserError when there is none.
+    """
+    listed = name.partition(":")[2]
+    if not listed:
+        raise UserError("dataset json needs its list: json:FILE, a file below --data")
+    return find(name, (data / listed, data / f"{listed}.json"))
+
+
+def image_root(image: str, roots: Iterable[Path]) -> Path:
+    """The folder that the paths of a list start from: the first that holds `image`, or else the first."""
+    roots = list(roots)
+    return next((root for root in roots if (root / image).is_file()), roots[0])
+
+
+def require_images(file: Path, images: Iterable[Path]) -> None:
+    """Raises UserError for a list that names an image which is not there."""
+    missing = next((image for image in images if not image.is_file()), None)
+    if missing is not None:
+        raise UserError(f"{file} lists an image that is not there: {missing}")
 
 
 @dataclass(frozen=True)
@@ -19,11 +60,11 @@ class CaptionedImage:
     domain: str = ""
 
 
-def read_captions(file: Path) -> list[CaptionedImage]:
+def read_captions(file: Path, unique: bool = False) -> list[CaptionedImage]:
     """The images of a list in its order, each once, with all its captions.
 
     file: [{"image", "caption": text or texts}] - one entry a caption or an image - or NoCaps' {"images": [{"id",
-    "file_name", "domain"}], "annotations": [{"image_id", "caption"}]}.
+    "file_name", "domain"}], "annotations": [{"image_id", "caption"}]}. unique: refuse a list that names an image twice.
     Raises UserError for a file that is missing or no such list, naming the entry, and for an empty caption.
     """
     if not file.is_file():
@@ -39,9 +80,12 @@ def read_captions(file: Path) -> list[CaptionedImage]:
     else:
         raise UserError(f"{file} is no caption list; it must hold {FORMS}")
     if not entries:
-        raise UserError(f"{file} lists no image")
+        raise UserError(f"{file} lists no image; it must hold {FORMS}")
     images: dict[str, CaptionedImage] = {}
     for entry in entries:
+        if unique and entry.image in images:
+            count = sum(other.image == entry.image for other in entries)
+            raise UserError(f"{file} lists {entry.image} {count} times; give each image one entry with all texts")
         images.setdefault(entry.image, replace(entry, captions=[])).captions.extend(entry.captions)
     return list(images.values())
 
@@ -54,7 +98,7 @@ def _entry(where: str, entry: Any) -> CaptionedImage:
     captions = [captions] if isinstance(captions, str) else captions
     if not isinstance(captions, list) or not captions:
         raise UserError(f'{where} ({image}) has no captions; "caption" must hold one text or more')
-    return CaptionedImage(image, [_text(f"{where} ({image})", caption) for caption in captions])
+    return CaptionedImage(Path(image).as_posix(), [_text(f"{where} ({image})", caption) for caption in captions])
 
 
 def _nocaps_entries(file: Path, held: dict[str, Any]) -> list[CaptionedImage]:

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from rlcf.adapt.augment import to_image
+from rlcf.adapt.groups import Unreadable
 from rlcf.adapt.views import LEAST_AREA, PlannedViews, Views
 from rlcf.clip.backbone import Backbone
 from rlcf.errors import UserError
@@ -33,6 +35,21 @@ def read_image(file: Path, draft: tuple[int, int] | None = None) -> Image.Image:
         raise UserError(f"{file} cannot be read as an image ({reason})") from error
 
 
+def as_image(image: "Image.Image | str | Path | Tensor") -> Image.Image:
+    """The RGB picture of a PIL image, a file, or a tensor (3, H, W), uint8 or float in [0, 1].
+
+    Raises UserError for a file that cannot be read, and for a tensor of another shape.
+    """
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    if not isinstance(image, Tensor):
+        return read_image(Path(image).expanduser())
+    if image.dim() != 3 or len(image) != 3:
+        raise UserError(f"an image tensor must be (3, H, W), not {tuple(image.shape)}")
+    pixels = image if image.dtype == torch.uint8 else (image * 255.0).round().clamp(0, 255).to(torch.uint8)
+    return to_image(pixels.cpu())
+
+
 def large_enough(size: tuple[int, int]) -> tuple[int, int]:
     """(width, height) of the smallest image that views of `size`, (H, W), may be cut from.
 
@@ -43,9 +60,12 @@ def large_enough(size: tuple[int, int]) -> tuple[int, int]:
     return width, height
 
 
+Loaded = tuple[int, Tensor | PlannedViews | Unreadable]
+
+
 @dataclass(frozen=True)
-class ImageLoader(Dataset[tuple[int, Tensor | PlannedViews | str]]):
-    """Position i of `order` gives (index into files, the transformed image), or (index, what is wrong with the file).
+class ImageLoader(Dataset[Loaded]):
+    """Position i of `order` gives (index into files, the transformed image or `Unreadable`).
 
     transform: from (image, its index) to a tensor, or to the plan of its views.
     draft: (H, W) of the views, for faster decoding of large JPEGs; see `read_image`.
@@ -59,25 +79,25 @@ class ImageLoader(Dataset[tuple[int, Tensor | PlannedViews | str]]):
     def __len__(self) -> int:
         return len(self.order)
 
-    def __getitem__(self, position: int) -> tuple[int, Tensor | PlannedViews | str]:
+    def __getitem__(self, position: int) -> Loaded:
         index = self.order[position]
         try:
             image = read_image(self.files[index], self.draft)
         except UserError as error:
-            return index, str(error)
+            return index, Unreadable(str(error))
         return index, self.transform(image, index)
 
-    def one_by_one(self, workers: int, pin_memory: bool = False) -> Iterator[tuple[int, Tensor | PlannedViews | str]]:
+    def one_by_one(self, workers: int, pin_memory: bool = False) -> Iterator[Loaded]:
         """In order, whatever the number of worker processes."""
         workers = min(workers, len(self))
         return iter(DataLoader(self, batch_size=None, num_workers=workers, pin_memory=pin_memory))
 
 
-def refuse_or_skip(reason: str, skip: bool) -> None:
+def refuse_or_skip(sample: Unreadable, skip: bool) -> None:
     """A file that cannot be read stops the run, unless the user said otherwise; the log names it."""
     if not skip:
-        raise UserError(f"{reason}; mend it or pass --skip-bad-images")
-    logger.info("skipped: %s", reason)
+        raise UserError(f"{sample.reason}; mend it or pass --skip-bad-images")
+    logger.info("skipped: %s", sample.reason)
 
 
 @torch.no_grad()
@@ -103,11 +123,12 @@ def encode_images(
     batch: list[Tensor] = []
     bad: list[int] = []
     for index, pixels in tqdm(loader, desc=desc, total=len(files), unit="image", disable=desc is None):
-        if not isinstance(pixels, Tensor):  # but what is wrong with the file
+        if isinstance(pixels, Unreadable):
             if not skip_bad:
-                raise UserError(f"{pixels}; mend it or take it out of the list")
+                raise UserError(f"{pixels.reason}; mend it or take it out of the list")
             bad.append(index)
             pixels = torch.zeros(1, 3, *seen_by.size, dtype=torch.uint8)
+        assert isinstance(pixels, Tensor)  # `centre` makes its views itself
         batch.append(pixels)
         if len(batch) == batch_size or index == len(files) - 1:
             views = torch.cat(batch)

@@ -5,65 +5,32 @@ process appends to its own <dataset>/records.part<rank>.jsonl, and starting agai
 the parts become records.jsonl.
 """
 
+import dataclasses
 import json
 import logging
-import os
 import platform
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rlcf.adapt.episode import Episodes
+from rlcf import __version__
 from rlcf.errors import UserError
 from rlcf.run.config import Config, Settings, command_line, read_preset, to_yaml
 from rlcf.run.files import save_atomically, save_rows_atomically, write_atomically
+from rlcf.run.shard import Shard
 
 Record = dict[str, Any]
+MEMORY_FILE = "momentum.safetensors"
 
 logger = logging.getLogger("rlcf")
-
-EVALUATION = ("evaluate", "evaluate_clip", "evaluate_java", "evaluate_prefix")
-MAY_CHANGE = ("output", "workers", "datasets", "skip_bad_images", "class_chunk", "episodes", *EVALUATION)
-"""Settings that do not change a sample's record beyond rounding: a run may go on with other values of these."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """This process's part of the samples under torchrun; the whole without it."""
-
-    rank: int = 0
-    count: int = 1
-
-    @staticmethod
-    def from_environment() -> "Shard":
-        """Joins torchrun's processes (gloo: they only wait for each other, the slowest one for days if need be)."""
-        count = int(os.environ.get("WORLD_SIZE", "1"))
-        if count > 1 and not dist.is_initialized():
-            dist.init_process_group("gloo", timeout=timedelta(days=30))
-        return Shard(int(os.environ.get("RANK", "0")), count)
-
-    @property
-    def local_rank(self) -> int:
-        return int(os.environ.get("LOCAL_RANK", "0"))
-
-    @property
-    def first(self) -> bool:
-        return self.rank == 0
-
-    def wait(self) -> None:
-        """Until every process is here."""
-        if self.count > 1:
-            dist.barrier()
 
 
 def open_run_folder(config: Settings, begun: str) -> Path:
@@ -86,8 +53,9 @@ def open_run_folder(config: Settings, begun: str) -> Path:
 
 def _keep_config(file: Path, config: Settings, begun: bool) -> None:
     if file.exists() and begun:
-        before, now = read_preset(type(config), str(file)), vars(config)
-        changed = sorted(k for k, v in now.items() if k not in MAY_CHANGE and before.get(k) != v)
+        before, now = read_preset(type(config), file), vars(config)
+        fixed = [spec.name for spec in dataclasses.fields(config) if not spec.metadata["may_change"]]
+        changed = sorted(name for name in fixed if before.get(name) != now[name])
         if changed:
             changes = ", ".join(f"{key} ({before.get(key)} -> {now[key]})" for key in changed)
             raise UserError(f"{file.parent} holds a run with another config: {changes}; choose another --output")
@@ -106,6 +74,24 @@ def _open_log(file: Path) -> None:
     logger.info("command: %s", command_line())
 
 
+class Memory(Protocol):
+    """What a method carries from one sample to the next, such as a momentum buffer."""
+
+    @property
+    def updates(self) -> int:
+        """Number of samples that have flowed into it."""
+
+    @property
+    def every(self) -> int:
+        """Number of samples after which it is kept on disk again."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that a run that continues needs."""
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from `state_dict()`; an empty state is that of a fresh memory."""
+
+
 class Run:
     """One run folder.
 
@@ -118,30 +104,49 @@ class Run:
             open_run_folder(config, begun="*/records*")
         shard.wait()
 
-    def records(self, dataset: str, episodes: Episodes, arrays: dict[str, int] | None = None) -> "Records":
-        """The dataset's records. arrays: name -> width of float rows that are kept beside each record."""
-        return Records(self.folder / re.sub(r"[^\w.-]+", "-", dataset), self.shard, episodes, arrays or {})
+    def folder_of(self, dataset: str) -> Path:
+        """The dataset's folder in the run's."""
+        return self.folder / re.sub(r"[^\w.-]+", "-", dataset)
+
+    def records(
+        self,
+        dataset: str,
+        memory: Memory | None = None,
+        arrays: Mapping[str, int] | None = None,
+        described: Mapping[str, str] | None = None,
+    ) -> "Records":
+        """The dataset's records; see `Records`."""
+        return Records(self.folder_of(dataset), self.shard, memory, arrays, described)
 
     def report(self, dataset: str, metrics: dict[str, Any]) -> None:
         """Put one dataset's metrics into results.json and the log."""
         file = self.folder / "results.json"
         results = json.loads(file.read_text()) if file.exists() else {"datasets": {}}
         results["datasets"][dataset] = metrics
-        results |= {"command": command_line(), "seed": self.config.seed, "versions": versions()}
+        results |= {"command": command_line(), "seed": self.config.seed, "versions": versions(), "commit": commit()}
         write_atomically(file, json.dumps(results, indent=2) + "\n")
         logger.info("%s: %s", dataset, json.dumps(metrics))
 
 
 class Records:
-    """One dataset's records, appended sample by sample; with a momentum buffer, its state beside them.
+    """One dataset's records, appended sample by sample; a method's memory is kept beside them.
 
     A record holds its sample's "index" and "id", and its "status": "ok" when its episode gave an answer.
-    `with records:` around the loop over samples keeps the state also when the loop is left early.
-    done: indices of the samples that need no more work; complete: whether every process had finished.
+    `with records:` around the loop over samples keeps the memory also when the loop is left early.
+    arrays: name -> width of float rows that are kept beside each record; described: metadata of their file.
+    done: indices of the samples that need no more work; complete: True when every process had finished.
     """
 
-    def __init__(self, folder: Path, shard: Shard, episodes: Episodes, arrays: dict[str, int]) -> None:
-        self.folder, self.shard, self.episodes, self.arrays = folder, shard, episodes, arrays
+    def __init__(
+        self,
+        folder: Path,
+        shard: Shard,
+        memory: Memory | None = None,
+        arrays: Mapping[str, int] | None = None,
+        described: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder, self.shard, self.memory = folder, shard, memory
+        self.arrays, self.described = dict(arrays or {}), dict(described or {})
         self.file = folder / "records.jsonl"
         self.part = folder / f"records.part{shard.rank}.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
@@ -152,8 +157,8 @@ class Records:
         shard.wait()
         self.written = self._read_all()
         self.done = {record["index"] for record in self.written}
-        if episodes.momentum is not None:
-            self._load_state()
+        if memory is not None:
+            self._load_memory(memory)
         shard.wait()
 
     def todo(self, order: Sequence[int], ids: Sequence[str]) -> list[int]:
@@ -171,8 +176,8 @@ class Records:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.episodes.momentum is not None:
-            self._save_state()
+        if self.memory is not None:
+            self._save_memory(self.memory)
 
     def add(self, record: Record, arrays: dict[str, Tensor] | None = None) -> None:
         """Append one record; its arrays first, so that a record never lacks them."""
@@ -187,19 +192,18 @@ class Records:
         with self.part.open("a") as stream:
             stream.write(json.dumps(record) + "\n")
         self.written.append(record)
-        momentum = self.episodes.momentum
-        if momentum is not None and len(self.written) % momentum.every == 0:
-            self._save_state()
+        if self.memory is not None and len(self.written) % self.memory.every == 0:
+            self._save_memory(self.memory)
 
-    def _save_state(self) -> None:
-        """Keep the momentum buffer beside the records; in the middle of an episode the state kept last still holds."""
-        if self.episodes.updates == sum(record["status"] == "ok" for record in self.written):
+    def _save_memory(self, memory: Memory) -> None:
+        """Keep the memory beside the records; in the middle of an episode what was kept last still holds."""
+        if memory.updates == sum(record["status"] == "ok" for record in self.written):
             count = {"count": torch.tensor(len(self.written))}
-            save_atomically(self.folder / "momentum.safetensors", self.episodes.state_dict() | count)
+            save_atomically(self.folder / MEMORY_FILE, memory.state_dict() | count)
 
-    def _load_state(self) -> None:
-        """Continue from the state that was kept; records that came after it are forgotten: their samples come again."""
-        file = self.folder / "momentum.safetensors"
+    def _load_memory(self, memory: Memory) -> None:
+        """Continue from what was kept; records that came after it are forgotten: their samples come again."""
+        file = self.folder / MEMORY_FILE
         state = load_file(file) if file.exists() else {}
         count = int(state.pop("count", torch.tensor(0)))
         if len(self.written) > count and not self.complete:
@@ -207,7 +211,7 @@ class Records:
             self._drop_torn_end(self.part)
             self.written = self._read_all()
             self.done = {record["index"] for record in self.written}
-        self.episodes.load_state_dict(state)
+        memory.load_state_dict(state)
 
     def finish(self) -> list[Record]:
         """Wait for every process; the first one merges the parts. Returns all records, by index."""
@@ -230,19 +234,15 @@ class Records:
             rows += [(record, self._array_file(part), place) for place, record in enumerate(_read_lines(part))]
         rows.sort(key=lambda row: row[0]["index"])
         if self.arrays and rows:
-            self._save_arrays([(file, place) for _, file, place in rows])
+            places = [(file, place) for _, file, place in rows]
+            save_rows_atomically(self.folder / "logits.safetensors", self.arrays, places, self.described)
         write_atomically(self.file, "".join(json.dumps(record) + "\n" for record, _, _ in rows))
 
     def _remove_parts(self) -> None:
         for part in self._parts():
             part.unlink(missing_ok=True)
             self._array_file(part).unlink(missing_ok=True)
-        (self.folder / "momentum.safetensors").unlink(missing_ok=True)
-
-    def _save_arrays(self, rows: Sequence[tuple[Path, int]]) -> None:
-        names = self.folder / "classnames.txt"
-        described = {"classnames": json.dumps(names.read_text().splitlines())} if names.exists() else {}
-        save_rows_atomically(self.folder / "logits.safetensors", self.arrays, rows, described)
+        (self.folder / MEMORY_FILE).unlink(missing_ok=True)
 
     def _read_all(self) -> list[Record]:
         return _read_lines(self.file) if self.complete else [r for part in self._parts() for r in _read_lines(part)]
@@ -277,19 +277,27 @@ def _read_lines(file: Path) -> list[Record]:
     return records
 
 
+def commit() -> str | None:
+    """The git commit of a checkout that runs as it is, with "+" behind it where files were changed; else None."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        said = [
+            subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True)
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        ]
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said[0].stdout.strip() + ("+" if said[1].stdout.strip() else "")
+
+
 def shuffled(size: int, seed: int, limit: int | None) -> list[int]:
     """The order in which samples are visited: a permutation that the seed decides, cut to `limit`."""
     return np.random.default_rng(seed).permutation(size)[:limit].tolist()
 
 
-def versions(
-    packages: Iterable[str] = ("rlcf", "torch", "torchvision", "open_clip_torch", "transformers"),
-) -> dict[str, str]:
-    """Python's and the packages' versions; "source" for a package that is used without being installed."""
-    found = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "source"
-    return found
+def versions(packages: Iterable[str] = ("torch", "torchvision", "open_clip_torch", "transformers")) -> dict[str, str]:
+    """Versions of Python, of this project and of the packages."""
+    found = {"python": platform.python_version(), "rlcf": __version__}
+    return found | {package: metadata.version(package) for package in packages}

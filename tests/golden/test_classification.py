@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from classification import main
-from classification.clip_model import EncoderPolicy, PromptPolicy, class_features, initial_context
+from classification import Classifier
+from classification.clip_model import EncoderPolicy, FrozenPolicy, PromptPolicy, class_features
 from classification.config import ClassificationConfig
-from classification.main import adapt
-from classification.reward import Rewards, Seen
-from rlcf.adapt.episode import Episodes
-from rlcf.adapt.rewards import ensemble_weights
+from classification.context import initial_context
+from classification.reward import Rewards
+from rlcf.run.setup import Models
 
 from .conftest import twice
 
@@ -77,87 +76,59 @@ RUNS = {
 }
 
 
-@pytest.fixture
-def recorded(monkeypatch):
-    """What happens on the way: chosen views, sampled answers, their scores, advantages and losses."""
-    seen = {"selected": [], "answers": [], "scores": [], "advantages": [], "losses": []}
-
-    def record(owner, name, key, pick=lambda arguments, result: result):
-        function = getattr(owner, name)
-
-        def wrapped(*arguments):
-            result = function(*arguments)
-            seen[key].append(pick(arguments, result).detach().clone())
-            return result
-
-        monkeypatch.setattr(owner, name, wrapped)
-
-    record(main, "select_confident", "selected")
-    record(main, "advantages", "advantages")
-    record(main, "objective", "losses")
-    record(Seen, "scores", "scores")
-    record(Seen, "scores", "answers", lambda arguments, result: arguments[1])
-    return seen
-
-
-def make_run(name, clip, classnames):
-    config = ClassificationConfig(**RUNS[name])
-    prompt = "a photo of a" if config.tune == "prompt" else UNDERSCORES
-    student = clip("studentRN" if "_RN_" in name else "student")
-    if config.tune == "prompt":
-        policy = PromptPolicy(student, classnames, initial_context(student, "words", 4, prompt, seed=0))
-    else:
-        policy = EncoderPolicy(student, class_features(student, classnames, prompt), config.tune, config.batchnorm)
+def make_classifier(name, clip, classnames):
+    prompt = "a photo of a" if RUNS[name].get("tune") == "prompt" else UNDERSCORES
     models = ENSEMBLE if "ensemble" in name else ["rewardA"]
-    weights = [10.0, 3.0, 5.0] if "_w1_" in name else [1.0] * len(models)
-    weights = ensemble_weights(weights, rounded="_w1_" in name)
-    rewards = Rewards([clip(model) for model in models], classnames, prompt, weights)
-    return config, policy, None if config.method == "tpt" else rewards
+    weights = {"reward_weights": [10.0, 3.0, 5.0], "round_reward_weights": True} if "_w1_" in name else {}
+    config = ClassificationConfig(prompt=prompt, reward=models, **weights, **RUNS[name])
+    config.check()
+    student = clip("studentRN" if "_RN_" in name else "student")
+    rewards = [clip(model) for model in models] if config.asks_rewards else []
+    return Classifier.of(config, Models(student, rewards), classnames)
+
+
+def per_step(outcomes, member):
+    """What the trace tells, stacked over the steps of all episodes."""
+    return np.stack([np.ravel(getattr(step, member)) for outcome in outcomes for step in outcome.trace])
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_adaptation_equals_the_authors(name, golden, clip, views, classnames, recorded):
-    expected = golden(name)
-    config, policy, rewards = make_run(name, clip, classnames)
-    episodes = Episodes.from_config(config, policy.tuned, policy.buffers, "fp32")
+def test_adaptation_equals_the_authors(name, golden, clip, views, classnames):
+    expected, classifier = golden(name), make_classifier(name, clip, classnames)
+    config, outcomes = classifier.config, []
     for sample, logits in enumerate(expected["final_logits"][:, 0]):
         inputs = twice(views[sample]) if "_RN_" in name else views[sample]
-        _, after = adapt(config, policy, rewards, episodes, inputs)
-        np.testing.assert_allclose(after, logits, atol=LOOSER.get(name, 1e-4), rtol=0)
+        outcomes += classifier.adapt([(sample, inputs)])
+        np.testing.assert_allclose(outcomes[-1].after, logits, atol=LOOSER.get(name, 1e-4), rtol=0)
 
-    assert np.array_equal(torch.stack(recorded["selected"]), expected["selected_idx"])
-    losses = torch.stack(recorded["losses"]).view(-1, config.steps)
+    assert np.array_equal([outcome.trace[0].views for outcome in outcomes], expected["selected_idx"])
+    losses = per_step(outcomes, "loss").reshape(-1, config.steps)
     np.testing.assert_allclose(losses, expected["loss"], atol=LOOSER_LOSSES.get(name, 5e-5), rtol=1e-5)
     np.testing.assert_allclose(losses[:, 0], expected["loss"][:, 0], atol=2e-5, rtol=1e-5)
     if config.method == "rlcf":
-        for key, ours in (("class_index", "answers"), ("clip_score", "scores"), ("rewards", "advantages")):
-            stacked = torch.stack(recorded[ours]).flatten(1)
-            if key == "class_index":
-                assert np.array_equal(stacked, expected[key])
-            else:
-                np.testing.assert_allclose(stacked, expected[key], atol=1e-4 if config.divide_by_std else 1e-5, rtol=0)
+        room = 1e-4 if config.divide_by_std else 1e-5
+        assert np.array_equal(per_step(outcomes, "answers"), expected["class_index"])
+        np.testing.assert_allclose(per_step(outcomes, "rewards"), expected["clip_score"], atol=room, rtol=0)
+        np.testing.assert_allclose(per_step(outcomes, "advantages"), expected["rewards"], atol=room, rtol=0)
 
 
 @pytest.mark.parametrize("name", [name for name in RUNS if name[0] in "de" and "_RN_" not in name])
 def test_tuned_image_tower_equals_the_authors(name, golden, clip, views, classnames):
     expected = {key[7:]: value for key, value in golden(name).items() if key.startswith("tuned0/")}
-    config, policy, rewards = make_run(name, clip, classnames)
-    snapshots = []
+    classifier = make_classifier(name, clip, classnames)
+    policy, adapted = classifier.policy, {}
+    answer, before = policy.answer, {key: value.clone() for key, value in policy.visual.state_dict().items()}
 
-    def with_snapshot(forward):
-        def wrapped(pixels):
-            snapshots.append({key: value.clone() for key, value in policy.visual.state_dict().items()})
-            return forward(pixels)
+    def with_snapshot(pixels):
+        adapted.update({key: value.clone() for key, value in policy.visual.state_dict().items()})
+        return answer(pixels)
 
-        return wrapped
-
-    policy.zero_shot, policy.answer = with_snapshot(policy.zero_shot), with_snapshot(policy.answer)
-    adapt(config, policy, rewards, Episodes.from_config(config, policy.tuned, policy.buffers, "fp32"), views[0])
-    before, after = snapshots
+    policy.answer = with_snapshot
+    classifier.adapt([(0, views[0])])
     for key, value in expected.items():
         # Adam moves a weight by up to lr a step, however small its gradient: rounding shows where that is near 0.
-        np.testing.assert_allclose(after[key], value, atol=3 * config.lr, rtol=0)
-        assert np.median(np.abs(after[key].numpy() - value)) < 1e-6
+        np.testing.assert_allclose(adapted[key], value, atol=3 * classifier.config.lr, rtol=0)
+        assert np.median(np.abs(adapted[key].numpy() - value)) < 1e-6
         assert torch.equal(before[key], policy.visual.state_dict()[key])
 
 
@@ -167,9 +138,10 @@ def test_zero_shot_equals_the_authors(golden, clip, classnames):
     for prompt, key in (("a photo of a", "space"), (UNDERSCORES, "underscore")):
         features = class_features(student, classnames, prompt)
         np.testing.assert_allclose(features, expected[f"encoder_{key}_class_features"], atol=1e-6)
-        with torch.no_grad():
-            logits = EncoderPolicy(clip("student"), features).answer(images)
-        np.testing.assert_allclose(logits, expected[f"encoder_{key}_logits"], atol=1e-4, rtol=0)
+        policy = EncoderPolicy(clip("student"), features)
+        frozen = FrozenPolicy(student, features)
+        for logits in (policy.answer(images[None]), frozen.zero_shot(frozen.encode(images[None]))):
+            np.testing.assert_allclose(logits[0], expected[f"encoder_{key}_logits"], atol=1e-4, rtol=0)
 
 
 def test_prompted_zero_shot_equals_the_authors(golden, clip, classnames):
@@ -178,17 +150,15 @@ def test_prompted_zero_shot_equals_the_authors(golden, clip, classnames):
     context = initial_context(student, "words", 4, "a photo of a", seed=0)
     np.testing.assert_array_equal(context, expected["prompt_ctx"])
     policy = PromptPolicy(student, classnames, context)
-    with torch.no_grad():
-        logits = policy.answer(policy.encode(torch.from_numpy(expected["images"])))
-    np.testing.assert_allclose(logits, expected["prompt_logits"], atol=1e-4, rtol=0)
+    logits = policy.answer(policy.encode(torch.from_numpy(expected["images"])[None]))
+    np.testing.assert_allclose(logits[0], expected["prompt_logits"], atol=1e-4, rtol=0)
 
 
 def test_ranking_logits_equal_the_authors(golden, clip, views, classnames):
     expected = golden("b_rlcf_prompt")
-    _, policy, _ = make_run("b_rlcf_prompt", clip, classnames)
-    with torch.no_grad():
-        logits = policy.logits(policy.encode(views[0]))
-    np.testing.assert_allclose(logits, expected["view_logits"][0], atol=1e-4, rtol=0)
+    policy = make_classifier("b_rlcf_prompt", clip, classnames).policy
+    logits = policy.rank(policy.encode(views[:1]), start=0)
+    np.testing.assert_allclose(logits[0], expected["view_logits"][0], atol=1e-4, rtol=0)
 
 
 def test_mean_logits_of_several_models_equal_the_authors(golden, clip):
@@ -196,5 +166,5 @@ def test_mean_logits_of_several_models_equal_the_authors(golden, clip):
     with_underscores = [str(name) for name in expected["classnames"]]
     models = [clip("student"), clip("rewardB"), clip("rewardRN")]
     ensemble = Rewards(models, with_underscores, "a photo of a", [1 / 3] * 3)
-    logits = ensemble.see(torch.from_numpy(expected["images"])).teacher_logits()
-    np.testing.assert_allclose(logits, expected["multiple_logits"], atol=1e-4, rtol=0)
+    logits = ensemble.see(torch.from_numpy(expected["images"])[None]).teacher_logits
+    np.testing.assert_allclose(logits[0], expected["multiple_logits"], atol=1e-4, rtol=0)

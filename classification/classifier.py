@@ -1,0 +1,263 @@
+"""Answering images with a CLIP that adapts to each: the walk of an image from its views to its answer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import PIL.Image
+import torch
+from torch import Tensor
+
+from classification.clip_model import (
+    EncoderPolicy,
+    FrozenPolicy,
+    Policy,
+    PromptPolicy,
+    class_features,
+    features_of_context,
+)
+from classification.config import ClassificationConfig
+from classification.context import initial_context
+from classification.methods import Image
+from classification.reward import Rewards
+from rlcf.adapt.episode import Episodes
+from rlcf.adapt.groups import GroupGivenUp, side_by_side
+from rlcf.adapt.objectives import Step, marginal_entropy, select_confident
+from rlcf.adapt.rewards import Seen
+from rlcf.adapt.trace import TracedStep, traced
+from rlcf.adapt.views import PlannedViews, Views
+from rlcf.clip.backbone import Backbone
+from rlcf.errors import UserError, flags_as_settings
+from rlcf.run.config import make_config, resolve_device, resolve_precision
+from rlcf.run.images import as_image
+from rlcf.run.setup import Models, load_models, reward_weights
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """An image's logits before and after its episode, (C,) on the CPU; after: None where the episode was given up."""
+
+    before: Tensor
+    after: Tensor | None
+    trace: list[TracedStep]
+
+    @property
+    def answer(self) -> Tensor:
+        """The adapted logits, or the zero-shot ones of an episode that was given up."""
+        return self.before if self.after is None else self.after
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An image's answer.
+
+    labels: the C class names; zero_shot, adapted: (C,) their probabilities before and after the episode; trace: its
+    steps; finite: False for an episode that was given up, whose adapted answer is the zero-shot one.
+    """
+
+    labels: list[str]
+    zero_shot: Tensor
+    adapted: Tensor
+    trace: list[TracedStep]
+    finite: bool = True
+
+    @property
+    def label(self) -> str:
+        """The likeliest class after the episode."""
+        return self.labels[int(self.adapted.argmax())]
+
+    @property
+    def zero_shot_label(self) -> str:
+        """The likeliest class before it."""
+        return self.labels[int(self.zero_shot.argmax())]
+
+
+class Classifier:
+    """Classifies images with a CLIP that adapts to each one.
+
+    classnames: C of them. settings: those of `ClassificationConfig`, with its defaults and checks: student, reward,
+    method, tune, lr, ... Raises UserError for a setting that is wrong, and as `load_models`.
+
+        classifier = Classifier(["cat", "dog"], student="ViT-B/16", reward=["ViT-L/14"], tune="prompt", lr=7e-3)
+        print(classifier("photo.jpg").label)
+    """
+
+    def __init__(self, classnames: Sequence[str], **settings: object) -> None:
+        with flags_as_settings():
+            config = make_config(ClassificationConfig, settings)
+            check_classes(config, len(classnames), "the given ones")
+            device = resolve_device(config)
+            self._set_up(config, load_models(config, device, resolve_precision(config, device)), classnames)
+
+    @classmethod
+    def of(cls, config: ClassificationConfig, models: Models, classnames: Sequence[str]) -> "Classifier":
+        """A classifier of settings and models that are there already."""
+        classifier = cls.__new__(cls)
+        classifier._set_up(config, models, classnames)
+        return classifier
+
+    def _set_up(self, config: ClassificationConfig, models: Models, classnames: Sequence[str]) -> None:
+        student = models.student
+        self.config, self.models, self.classnames = config, models, list(classnames)
+        self.views = Views(
+            student.centre_view, student.size, config.n_views, config.augment, config.seed, config.views_on_device
+        )
+        self.policy = make_policy(config, student, self.classnames)
+        self.rewards = make_rewards(config, models, self.classnames)
+        self.episodes: Episodes | None = None
+        if not isinstance(self.policy, FrozenPolicy):
+            tuned, buffers = self.policy.tuned, self.policy.buffers
+            self.episodes = Episodes.from_config(config, tuned, buffers, student.precision)
+
+    def __call__(self, image: "PIL.Image.Image | str | Path | Tensor", index: int = 0) -> Answer:
+        """The answer to one image.
+
+        image: a PIL image, a file, or a tensor (3, H, W), uint8 or float in [0, 1]. index: the image's number, which
+        with the seed decides its views. Raises UserError for a file that cannot be read.
+        """
+        with flags_as_settings():
+            views = self.views(as_image(image), index)
+            (outcome,) = side_by_side([(index, views)], self.adapt)
+        return Answer(
+            self.classnames,
+            outcome.before.softmax(dim=-1),
+            outcome.answer.softmax(dim=-1),
+            outcome.trace,
+            finite=outcome.after is not None,
+        )
+
+    def adapt(self, group: Sequence[tuple[int, Tensor | PlannedViews]]) -> list[Outcome]:
+        """Each image's logits before and after its episode.
+
+        group: (index, views) of up to `config.images_at_once` images, the centre crop first. Raises GroupGivenUp when
+        one of several images is given up, or when their fp16 gradients overflow, which alone would cost it a step; and
+        UserError for logits that are not finite before any step.
+        """
+        device, places = self.models.student.device, self.config.images_at_once
+        views = [made.render(device) if isinstance(made, PlannedViews) else made for _, made in group]
+        filled = [*views, *views[-1:] * (places - len(views))]  # the policy has as many places
+        stacked = (
+            torch.stack(filled) if len(filled) > 1 else views[0][None]
+        )  # without a copy, which would not be pinned
+        before, after, steps, kept = self._walk(stacked, several=len(group) > 1)
+        if not before[: len(group)].isfinite().all():
+            raise UserError("the student's logits are not finite; use --precision fp32")
+        if after is None and len(group) > 1:
+            raise GroupGivenUp
+        before, after = before.cpu(), None if after is None else after.cpu()
+        return [
+            Outcome(before[i], None if after is None else after[i], traced(steps, i, kept[i].tolist()))
+            for i in range(len(group))
+        ]
+
+    @property
+    def memory(self) -> Episodes | None:
+        """State that the method carries from image to image; None where there is none."""
+        return self.episodes if self.config.momentum else None
+
+    def _walk(self, views: Tensor, several: bool) -> tuple[Tensor, Tensor | None, list[Step], Tensor]:
+        """The walk of N images: views, what is frozen of them, choice of views, steps, answer.
+
+        views: (N, V, 3, H, W) as made; several: True where they are of different images. Returns logits before and
+        after, (N, C) both, the steps, and the numbers of the views kept, (N, K).
+        """
+        if isinstance(self.policy, FrozenPolicy) or self.episodes is None:
+            return self._answer_without_gradients(views)
+        with self.policy as policy:
+            with self.episodes.episode() as episode:
+                views, numbers = self._shortlist(policy, views, episode.start)
+                frozen = policy.encode(views)
+                ranking = policy.rank(frozen, episode.start)  # (N, V, C)
+                kept = select_confident(ranking.detach(), self.config.kept)  # (N, K)
+                chosen, seen = take(frozen, kept), self._see(views, kept)
+                steps: list[Step] = []
+
+                def loss(number: int) -> Tensor:
+                    if number == 0 and policy.views_interact:
+                        logits = take(ranking, kept)
+                    else:
+                        logits = policy.logits(chosen, episode.start if number == 0 else None)
+                    step = self._objective(logits, seen)
+                    steps.append(step._replace(loss=step.loss.detach()))
+                    return step.loss.sum()
+
+                centre = frozen[:, :1]
+                after = episode.adapt(loss, lambda: policy.answer(centre)[:, 0], skip_overflow=not several)
+            before = policy.zero_shot(centre)[:, 0]
+        return before, after, steps, take(numbers, kept)
+
+    def _answer_without_gradients(self, views: Tensor) -> tuple[Tensor, Tensor, list[Step], Tensor]:
+        """The same walk without steps."""
+        assert isinstance(self.policy, FrozenPolicy) and self.config.how.answer is not None
+        features = self.policy.encode(views)
+        logits = self.policy.zero_shot(features)
+        kept = select_confident(logits, self.config.kept)
+        image = Image(features, logits, kept, self._see(views, kept))
+        return logits[:, 0], self.config.how.answer(self.config, image), [], kept
+
+    def _shortlist(self, policy: Policy, views: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        """The views to rank, (N, V, 3, H, W), and their numbers, (N, V).
+
+        With --select-precision bf16 they are the centre crop and the views that are most confident in bf16, twice as
+        many as are kept.
+        """
+        numbers, count = torch.arange(views.shape[1]).expand(len(views), -1), 2 * self.config.kept
+        if self.config.select_precision == "same" or views.shape[1] <= 1 + count:
+            return views, numbers
+        ranked = select_confident(policy.screen(views, start)[:, 1:], count) + 1
+        few = torch.cat([torch.zeros_like(ranked[:, :1]), ranked], dim=1)
+        return take(views, few), take(numbers, few)
+
+    def _see(self, views: Tensor, kept: Tensor) -> Seen | None:
+        """The kept views as the reward models see them."""
+        return self.rewards.see(take(views, kept)) if self.rewards else None
+
+    def _objective(self, logits: Tensor, seen: Seen | None) -> Step:
+        """The method's step, with TPT's entropy beside its loss where that is asked for."""
+        assert self.config.how.objective is not None
+        step = self.config.how.objective(self.config, logits, seen)
+        weight = self.config.entropy_weight
+        return step._replace(loss=step.loss + weight * marginal_entropy(logits)) if weight else step
+
+
+def take(rows: Tensor, chosen: Tensor) -> Tensor:
+    """Rows of each sample. rows: (N, V, ...); chosen: (N, K). Returns (N, K, ...)."""
+    chosen = chosen.to(rows.device)
+    return rows[torch.arange(len(chosen), device=rows.device).unsqueeze(-1), chosen]
+
+
+def check_classes(config: ClassificationConfig, count: int, called: str) -> None:
+    """Raises UserError when more answers are to be sampled than there are classes."""
+    if config.how.samples_answers and config.sample_k > count:
+        raise UserError(f"--sample-k {config.sample_k} exceeds the {count} classes of {called}")
+
+
+def make_policy(
+    config: ClassificationConfig, student: Backbone, classnames: Sequence[str]
+) -> FrozenPolicy | PromptPolicy | EncoderPolicy:
+    """The student of a method: frozen where it takes no steps. Raises UserError for settings that do not fit it."""
+    if config.tune == "prompt" and config.templates == "single":
+        context = initial_context(student, config.context, config.n_ctx, config.prompt, config.seed)
+        if config.how.adapts:
+            return PromptPolicy(
+                student, classnames, context, config.class_position, config.images_at_once, config.class_chunk
+            )
+        return FrozenPolicy(student, features_of_context(student, classnames, context, config.class_position))
+    features = class_features(student, classnames, config.prompt, config.class_position, config.templates)
+    if not config.how.adapts:
+        return FrozenPolicy(student, features)
+    policy = EncoderPolicy(student, features, config.tune, config.batchnorm, config.bn_prior, config.images_at_once)
+    if policy.views_interact and config.select_precision == "bf16":
+        raise UserError(
+            "--select-precision bf16 leaves out views whose BatchNorm statistics count; use --batchnorm frozen"
+        )
+    return policy
+
+
+def make_rewards(config: ClassificationConfig, models: Models, classnames: Sequence[str]) -> Rewards | None:
+    """The reward models that the method asks; None for a method that asks none."""
+    if not models.rewards:
+        return None
+    prompt = config.prompt.replace("_", " ") if config.tune == "prompt" else config.prompt  # as published
+    weights = reward_weights(config, len(models.rewards))
+    return Rewards(models.rewards, classnames, prompt, weights, config.clipscore_weight)

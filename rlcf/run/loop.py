@@ -1,0 +1,97 @@
+"""The loop over samples: read, adapt, record, and show how it goes."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from torch import Tensor
+from tqdm import tqdm
+
+from rlcf.adapt.groups import Adapt, Unreadable, in_groups
+from rlcf.run.config import Config
+from rlcf.run.images import refuse_or_skip
+from rlcf.run.records import Memory, Record, Run, shuffled
+from rlcf.run.report import UNREADABLE
+
+Sample = TypeVar("Sample")
+Outcome = TypeVar("Outcome")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What the progress bar shows: the mean of a number before and after adaptation.
+
+    name: what it is called; of: from a record to its two numbers, None for a record without them; digits: after the
+    point.
+    """
+
+    name: str
+    of: Callable[[Record], tuple[float, float] | None]
+    digits: int = 1
+
+
+@dataclass(frozen=True)
+class Work(Generic[Sample, Outcome]):
+    """One dataset, or one direction of it, as the loop needs it.
+
+    name: of its folder and its progress bar; ids: of all samples, by index; samples: from the indices that are left to
+    (index, sample or `Unreadable`); adapt: see `rlcf.adapt.groups`; about: what a record holds of a sample, whatever
+    becomes of it; describe: what a record holds of an outcome, with its "status", and its rows of `arrays`; figure: for
+    the progress bar; at_once: samples that are adapted to at once; memory: what the method carries from sample to
+    sample; arrays, described: as in `Records`.
+    """
+
+    name: str
+    ids: Sequence[str]
+    samples: Callable[[Sequence[int]], Iterator[tuple[int, Sample | Unreadable]]]
+    adapt: Adapt[Sample, Outcome]
+    about: Callable[[int], Record]
+    describe: Callable[[int, Outcome], tuple[Record, Mapping[str, Tensor]]]
+    figure: Figure
+    at_once: int = 1
+    memory: Memory | None = None
+    arrays: Mapping[str, int] = field(default_factory=dict)
+    described: Mapping[str, str] = field(default_factory=dict)
+
+
+def run_samples(work: Work[Sample, Outcome], config: Config, run: Run) -> list[Record]:
+    """Adapt to every sample that has no record yet. Returns the records of all, by index.
+
+    Raises UserError for a sample that cannot be read, unless `config.skip_bad_images`.
+    """
+    records = run.records(work.name, work.memory, work.arrays, work.described)
+    todo = records.todo(shuffled(len(work.ids), config.seed, config.limit), work.ids)
+    shown = _Mean(work.figure)
+    for record in records.written:
+        shown.add(record)
+    outcomes = in_groups(work.samples(todo), work.at_once, work.adapt)
+    done = len(records.done)
+    with records, tqdm(outcomes, desc=work.name, initial=done, total=done + len(todo)) as progress:
+        for index, outcome, seconds in progress:
+            record = {"index": index, "id": work.ids[index]} | work.about(index)
+            if isinstance(outcome, Unreadable):
+                refuse_or_skip(outcome, config.skip_bad_images)
+                records.add(record | {"status": UNREADABLE, "reason": outcome.reason})
+                continue
+            described, arrays = work.describe(index, outcome)
+            record |= described | {"seconds": seconds}
+            records.add(record, arrays)
+            progress.set_postfix_str(shown.add(record), refresh=False)
+    return records.finish()
+
+
+class _Mean:
+    """The running mean of a figure."""
+
+    def __init__(self, figure: Figure) -> None:
+        self.figure, self.n, self.before, self.after = figure, 0, 0.0, 0.0
+
+    def add(self, record: Record) -> str:
+        """Count a record. Returns what the progress bar shows."""
+        values = None if record["status"] == UNREADABLE else self.figure.of(record)
+        if values is not None:
+            self.n, self.before, self.after = self.n + 1, self.before + values[0], self.after + values[1]
+        if not self.n:
+            return ""
+        before, after = (f"{total / self.n:.{self.figure.digits}f}" for total in (self.before, self.after))
+        return f"{self.figure.name} {before} -> {after}"

@@ -1,0 +1,67 @@
+"""The report of a run's records that is alike in every task: counts, seconds, gains, and the line that is printed."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from numpy.typing import ArrayLike
+
+from rlcf.errors import UserError
+from rlcf.metrics import paired_bootstrap
+from rlcf.run.memory import peak_memory_mb
+from rlcf.run.records import Record, Run
+
+Summary = dict[str, Any]
+OK, NON_FINITE, UNREADABLE = "ok", "non-finite", "unreadable"
+"""A record's status: its episode gave an answer; it was given up, and the zero-shot answer stands; no image."""
+
+
+def answered(records: Sequence[Record]) -> list[Record]:
+    """The records of samples that could be read. Raises UserError when there are none."""
+    found = [record for record in records if record["status"] != UNREADABLE]
+    if not found:
+        raise UserError("none of the images could be read; records.jsonl tells why")
+    return found
+
+
+def counts(records: Sequence[Record]) -> Summary:
+    """Numbers of samples by what became of them, and seconds a sample."""
+    found = answered(records)
+    return {
+        "n": len(found),
+        "unreadable": len(records) - len(found),
+        "non_finite": sum(record["status"] == NON_FINITE for record in found),
+        "seconds_per_sample": sum(record["seconds"] for record in found) / len(found),
+    }
+
+
+def gain(before: ArrayLike, after: ArrayLike, scale: float = 1.0, groups: ArrayLike | None = None) -> dict[str, float]:
+    """The mean gain with its 95% interval; see `paired_bootstrap`. scale: what all three numbers are multiplied by."""
+    values = paired_bootstrap(before, after, groups=groups)
+    return dict(zip(("mean", "low", "high"), (scale * value for value in values), strict=True))
+
+
+def interval(gained: Mapping[str, float], digits: int, name: str = "gain") -> str:
+    """A gain as it is printed.
+
+    >>> interval({"mean": 12.5, "low": 8.0, "high": 17.25}, digits=1)
+    'gain +12.5, 95% interval +8.0 to +17.2'
+    """
+    mean, low, high = (f"{gained[key]:+.{digits}f}" for key in ("mean", "low", "high"))
+    return f"{name} {mean}, 95% interval {low} to {high}"
+
+
+def tail(summary: Summary, sample: str, further: Sequence[tuple[int, str]] = ()) -> str:
+    """The end of a task's line. sample: what a sample is called; further: counts that are told where they are not 0."""
+    told = [(summary["non_finite"], "kept zero-shot (not finite)"), (summary["unreadable"], "unreadable"), *further]
+    line = f", {summary['seconds_per_sample']:.3f} s {sample}"
+    return line + "".join(f", {count} {what}" for count, what in told if count)
+
+
+def report(run: Run, name: str, summary: Summary, line: str, device: torch.device) -> None:
+    """Write a summary into results.json and the log, and print its line; in the first process alone."""
+    if not run.shard.first:
+        return
+    summary["peak_memory_mb"] = peak_memory_mb(device)
+    run.report(name, summary)
+    print(line, flush=True)

@@ -1,0 +1,38 @@
+"""This process's part of a run under torchrun."""
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class Shard:
+    """This process's part of the samples under torchrun; the whole without it."""
+
+    rank: int = 0
+    count: int = 1
+
+    @staticmethod
+    def from_environment() -> "Shard":
+        """Joins torchrun's processes (gloo: they only wait for each other, the slowest one for days if need be)."""
+        count = int(os.environ.get("WORLD_SIZE", "1"))
+        if count > 1 and not dist.is_initialized():
+            dist.init_process_group("gloo", timeout=timedelta(days=30))
+        return Shard(int(os.environ.get("RANK", "0")), count)
+
+    @property
+    def local_rank(self) -> int:
+        """Number of the process on its machine."""
+        return int(os.environ.get("LOCAL_RANK", "0"))
+
+    @property
+    def first(self) -> bool:
+        """True in the one process that writes what there is once a run."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Returns when every process has called it."""
+        if self.count > 1:
+            dist.barrier()
