@@ -20,6 +20,7 @@ from classification.classifier import Classifier, Outcome, check_classes
 from classification.config import ClassificationConfig
 from classification.datasets import Dataset, load_dataset
 from classification.metrics import TOP1, as_line, describe, summarise
+from rlcf.adapt.views import PlannedViews
 from rlcf.errors import run_main
 from rlcf.run.files import write_atomically
 from rlcf.run.images import ImageLoader, Loaded
@@ -57,7 +58,7 @@ def run_dataset(config: ClassificationConfig, dataset: Dataset, models: Models, 
         record["steps"] = [step.as_record() for step in outcome.trace]
         return record, {"zero_shot": before, "adapted": answer} if config.save_logits else {}
 
-    work = Work(
+    work: Work[Tensor | PlannedViews, Outcome] = Work(
         name=dataset.name,
         ids=dataset.ids,
         samples=read,

@@ -45,4 +45,4 @@ def _rows(values: Any, sample: int) -> Any:
 
 
 def _without(rows: list[list[float]] | None) -> list[list[float | None]] | None:
-    return rows and [[None if value == LEFT_OUT else value for value in row] for row in rows]
+    return None if rows is None else [[None if value == LEFT_OUT else value for value in row] for row in rows]

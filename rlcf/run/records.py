@@ -179,7 +179,7 @@ class Records:
         if self.memory is not None:
             self._save_memory(self.memory)
 
-    def add(self, record: Record, arrays: dict[str, Tensor] | None = None) -> None:
+    def add(self, record: Record, arrays: Mapping[str, Tensor] | None = None) -> None:
         """Append one record; its arrays first, so that a record never lacks them."""
         if self.arrays:
             rows = [(arrays or {}).get(name) for name in self.arrays]
