@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+import torch.nn.functional as F
 from torch import Tensor
 
-from rlcf.adapt.objectives import Step, atkd, dkd, kd, marginal_entropy, reinforce
+from rlcf.adapt.objectives import Step, atkd, dkd, kd, marginal_entropy, reinforce, select_confident
 from rlcf.adapt.rewards import Seen
 
 if TYPE_CHECKING:
@@ -70,8 +71,25 @@ def distil(
     return Step(loss(logits, seen.teacher_logits, **options))
 
 
+def zero(config: "ClassificationConfig", image: Image) -> Tensor:
+    """Each kept view votes for its likeliest class; most votes win (ZERO, Farina et al., NeurIPS 2024, algorithm 1).
+
+    Of tied classes the one wins that the most confident of the other views votes for. Returns (N, C), the logarithm of
+    the votes; the winner of a tie has one more.
+    """
+    order = select_confident(image.logits, image.logits.shape[1])  # (N, V)
+    choices = image.logits.argmax(dim=-1).gather(1, order)  # (N, V), of the most confident view first
+    keep = image.kept.shape[1]
+    votes = F.one_hot(choices[:, :keep], image.logits.shape[-1]).sum(dim=1)  # (N, C)
+    tied = votes == votes.amax(dim=1, keepdim=True)  # (N, C)
+    among_tied = tied.gather(1, choices[:, keep:]) & (tied.sum(dim=1, keepdim=True) > 1)  # (N, V - K)
+    first = among_tied & (among_tied.cumsum(dim=1) == 1)
+    return votes.scatter_add(1, choices[:, keep:], first.long()).log()
+
+
 METHODS = {
     "zeroshot": Method(answer=lambda config, image: image.logits[:, 0], uses_views=False),
+    "zero": Method(answer=zero),
     "tpt": Method(objective=lambda config, logits, seen: Step(marginal_entropy(logits))),
     "rlcf": Method(objective=rlcf, asks_rewards=True, samples_answers=True),
     "kd": Method(objective=partial(distil, kd), asks_rewards=True, distils=True),
