@@ -1,6 +1,7 @@
 """The loop over samples: read, adapt, record, and show how it goes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -66,7 +67,12 @@ def run_samples(work: Work[Sample, Outcome], config: Config, run: Run) -> list[R
         shown.add(record)
     outcomes = in_groups(work.samples(todo), work.at_once, work.adapt)
     done = len(records.done)
-    with records, tqdm(outcomes, desc=work.name, initial=done, total=done + len(todo)) as progress:
+    # Left in turn: the records keep the memory, then it is forgotten.
+    with (
+        work.memory or nullcontext(),
+        records,
+        tqdm(outcomes, desc=work.name, initial=done, total=done + len(todo)) as progress,
+    ):
         for index, outcome, seconds in progress:
             record = {"index": index, "id": work.ids[index]} | work.about(index)
             if isinstance(outcome, Unreadable):

@@ -75,7 +75,14 @@ def _open_log(file: Path) -> None:
 
 
 class Memory(Protocol):
-    """What a method carries from one sample to the next, such as a momentum buffer."""
+    """State that a method carries from one sample to the next, such as a momentum buffer.
+
+    `with memory:` forgets it when it is left.
+    """
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(self, *_: object) -> None: ...
 
     @property
     def updates(self) -> int:
