@@ -15,7 +15,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-ART = Path(__file__).resolve().parent.parent / "assets" / "demo-art"
+from rlcf.shipped import ASSETS
+
+ART = ASSETS / "demo-art"
 SIDE = 64
 COLUMNS = 10
 

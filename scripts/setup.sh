@@ -20,5 +20,5 @@ if [ -z "$python" ]; then
 fi
 echo "setting up .venv ($("$python" --version)); PyTorch is large, this takes some minutes" >&2
 "$python" -m venv .venv
-.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
 echo "$wanted" > "$stamp"
