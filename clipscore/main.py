@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -180,9 +181,11 @@ def main(argv: list[str] | None = None) -> None:
             "precision": clip.precision,
             "command": command_line("clipscore/main.py", argv),
         }
-        packages = ("rlcf", "torch", "open_clip_torch", "pycocoevalcap")
+        packages = ("torch", "open_clip_torch", "pycocoevalcap")
         _write(args.output, result | {"versions": versions(packages)})
 
 
+cli = partial(run_main, main)
+
 if __name__ == "__main__":
-    run_main(main)
+    cli()

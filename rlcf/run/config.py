@@ -161,7 +161,11 @@ AnyConfig = TypeVar("AnyConfig", bound=Settings)
 
 
 class Parser(argparse.ArgumentParser):
-    """A command line whose mistakes are `UserError`s."""
+    """A command line that knows --version and whose mistakes are `UserError`s."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.add_argument("--version", action="version", version=f"rlcf {__version__}")
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; --help lists the flags")
@@ -180,7 +184,6 @@ def parse_config(kind: type[AnyConfig], argv: list[str] | None, description: str
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=30, width=118),
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"rlcf {__version__}")
     named = f", or the name of one in {kind.presets.parent.name}/{kind.presets.name}" if kind.presets else ""
     parser.add_argument(
         "--config", metavar="FILE", help=f"YAML preset{named}; its keys are the flags below with _ for -"
