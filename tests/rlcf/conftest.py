@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.tools import OPENAI_TEXT, RESNET, build_clip
+from tests.tools import OPENAI_TEXT, RESNET, build_clip, word_tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +13,9 @@ def vit():
 @pytest.fixture(scope="session")
 def resnet():
     return build_clip(vision=RESNET, text=OPENAI_TEXT, quick_gelu=True)
+
+
+@pytest.fixture
+def words():
+    """SigLIP's kind of tokenizer: the end of text is also the padding."""
+    return word_tokenizer()

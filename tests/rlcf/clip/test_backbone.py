@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import save_file
+from tokenizers.models import BPE, WordLevel
 from torch import nn
 
 from rlcf.clip import backbone as backbone_module
 from rlcf.clip.backbone import Backbone, load_clip, openai_file_name
 from rlcf.clip.checkpoints import read_weights
 from rlcf.errors import UserError
-
-from .conftest import OPENAI_TEXT, RESNET, SHORT_TEXT, SIGLIP_TEXT, VIT
+from tests.tools import OPENAI_TEXT, RESNET, SHORT_TEXT, SIGLIP_TEXT, VIT, build_clip
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit")
 
@@ -62,8 +62,8 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def tiny(build):
-    return build()
+def tiny():
+    return build_clip()
 
 
 @pytest.fixture
@@ -165,15 +165,15 @@ def test_a_weight_file_beside_a_config_is_read_by_that_config(tiny, folder):
     assert_same_features(load_clip(str(path / "mine.safetensors")), tiny, texts=None)
 
 
-def test_the_activation_of_a_folder_is_its_configs(build, folder):
-    quick = build(quick_gelu=True)
+def test_the_activation_of_a_folder_is_its_configs(folder):
+    quick = build_clip(quick_gelu=True)
     backbone = load_clip(str(folder(quick, {"model_cfg": FOLDER_MODEL | {"quick_gelu": True}})))
     assert_same_features(backbone, quick, texts=None)
 
 
-def test_a_siglip_folder_has_the_source_models_features(build, folder):
+def test_a_siglip_folder_has_the_source_models_features(folder):
     config = FOLDER_MODEL | {"text_cfg": SIGLIP_TEXT, "init_logit_bias": -10, "custom_text": True}
-    siglip = build(open_clip.CustomTextCLIP, text=SIGLIP_TEXT, init_logit_bias=-10)
+    siglip = build_clip(open_clip.CustomTextCLIP, text=SIGLIP_TEXT, init_logit_bias=-10)
     backbone = load_clip(str(folder(siglip, {"model_cfg": config})))
     assert_same_features(backbone, siglip, texts=None)
     tokens = torch.randint(100, (4, 16))
@@ -182,17 +182,17 @@ def test_a_siglip_folder_has_the_source_models_features(build, folder):
     )
 
 
-def test_open_clips_own_file_is_taken_before_others(tiny, build, folder):
-    other = build(quick_gelu=True)
+def test_open_clips_own_file_is_taken_before_others(tiny, folder):
+    other = build_clip(quick_gelu=True)
     other.visual.proj.data.zero_()
     folder(other, weights="a.safetensors")
     backbone = load_clip(str(folder(tiny, {"model_cfg": FOLDER_MODEL})))
     assert torch.equal(backbone.model.visual.proj, tiny.visual.proj)
 
 
-def test_an_oblong_model_has_an_oblong_size(build, folder):
+def test_an_oblong_model_has_an_oblong_size(folder):
     vision = VIT | {"image_size": [32, 48]}
-    backbone = load_clip(str(folder(build(vision=vision), {"model_cfg": FOLDER_MODEL | {"vision_cfg": vision}})))
+    backbone = load_clip(str(folder(build_clip(vision=vision), {"model_cfg": FOLDER_MODEL | {"vision_cfg": vision}})))
     assert backbone.size == (32, 48)
     assert backbone.prepare(torch.rand(2, 3, 20, 20)).shape == (2, 3, 32, 48)
     assert backbone.centre_view(Image.new("RGB", (90, 70))).shape == (3, 32, 48)
@@ -350,8 +350,8 @@ def test_a_resnet_whose_attention_pool_is_not_square_is_named(resnet, save):
         load_clip(str(save(weights)))
 
 
-def test_a_text_tower_narrower_than_one_head_is_named(build, save):
-    weights = build(text=OPENAI_TEXT | {"width": 32, "vocab_size": 100}).state_dict()
+def test_a_text_tower_narrower_than_one_head_is_named(save):
+    weights = build_clip(text=OPENAI_TEXT | {"width": 32, "vocab_size": 100}).state_dict()
     with pytest.raises(UserError, match=r"model.pt is no .*CLIP checkpoint"):
         load_clip(str(save(weights)))
 
@@ -477,16 +477,21 @@ def test_a_tower_that_embeddings_cannot_drive_still_encodes_texts(plain, words):
     torch.testing.assert_close(backbone.encode_text(["a dog"]), F.normalize(words(["a dog"]).float(), dim=-1))
 
 
-def test_a_word_that_an_embedded_model_lacks_is_told_with_its_text(plain, words):
-    def tokenizer(texts):
-        return words(texts)
+def test_a_word_that_a_vocabulary_of_whole_words_lacks_is_told_with_its_text(plain, words):
+    def with_vocabulary_of(model):
+        def tokenizer(texts):
+            return words(texts)
 
-    tokenizer.tokenizer = SimpleNamespace(unk_token_id=words(["ship"])[0, 0].item())
-    embedded = dataclasses.replace(plain, name="demo-student", tokenizer=tokenizer)
-    assert embedded.tokenize(["a dog"]).shape == (1, 16)
-    with pytest.raises(UserError, match=r"demo-student knows .* not those of 'a ship'"):
-        embedded.tokenize(["a dog", "a ship"])
-    assert dataclasses.replace(embedded, name="other").tokenize(["a ship"]).shape == (1, 16)
+        backend = SimpleNamespace(model=model)
+        unknown = words(["ship"])[0, 0].item()
+        tokenizer.tokenizer = SimpleNamespace(unk_token_id=unknown, backend_tokenizer=backend)
+        return dataclasses.replace(plain, name="tiny", tokenizer=tokenizer)
+
+    whole_words = with_vocabulary_of(WordLevel({"ship": 0}, unk_token="ship"))
+    assert whole_words.tokenize(["a dog"]).shape == (1, 16)
+    with pytest.raises(UserError, match=r"tiny knows a few words only, not all of 'a ship'; use a CLIP with a full "):
+        whole_words.tokenize(["a dog", "a ship"])
+    assert with_vocabulary_of(BPE()).tokenize(["a ship"]).shape == (1, 16)
 
 
 def test_a_home_folder_is_written_as_a_tilde(tiny, folder, monkeypatch):

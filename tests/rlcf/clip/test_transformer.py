@@ -5,15 +5,14 @@ from open_clip.transformer import VisionTransformer
 from torch import nn
 
 from rlcf.clip.transformer import encode_class_token, is_standard, pooled_block, pools_class_token
-
-from .conftest import RESNET, VIT
+from tests.tools import RESNET, VIT, build_clip
 
 PIXELS = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("quick_gelu", [True, False])
-def test_a_class_tokens_features_and_gradients_are_those_of_the_whole_tower(build, quick_gelu):
-    tower = build(quick_gelu=quick_gelu).visual.requires_grad_(True)
+def test_a_class_tokens_features_and_gradients_are_those_of_the_whole_tower(quick_gelu):
+    tower = build_clip(quick_gelu=quick_gelu).visual.requires_grad_(True)
     assert pools_class_token(tower)
     whole, alone = tower(PIXELS), encode_class_token(tower, PIXELS)
     torch.testing.assert_close(alone, whole, atol=1e-5, rtol=1e-5)
@@ -23,9 +22,9 @@ def test_a_class_tokens_features_and_gradients_are_those_of_the_whole_tower(buil
         torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_layer_scale_and_the_order_of_the_last_normalisation_are_kept(build):
+def test_layer_scale_and_the_order_of_the_last_normalisation_are_kept():
     for further in ({"ls_init_value": 0.3}, {"final_ln_after_pool": True}, {"no_ln_pre": True}):
-        tower = build(vision=VIT | further).visual
+        tower = build_clip(vision=VIT | further).visual
         assert pools_class_token(tower)
         torch.testing.assert_close(encode_class_token(tower, PIXELS), tower(PIXELS), atol=1e-5, rtol=1e-5)
 
@@ -44,20 +43,20 @@ def test_towers_that_pool_or_attend_in_another_way_run_as_they_are(vision):
     assert not pools_class_token(open_clip.CLIP(16, vision, {"width": 64, "heads": 1, "layers": 1}).visual)
 
 
-def test_timms_towers_run_as_they_are(build):
+def test_timms_towers_run_as_they_are():
     vision = {"timm_model_name": "vit_tiny_patch16_224", "image_size": 32, "timm_pool": "", "timm_proj": "linear"}
-    model = build(vision=vision)
+    model = build_clip(vision=vision)
     assert not isinstance(model.visual, VisionTransformer) and not pools_class_token(model.visual)
 
 
-def test_only_clips_own_blocks_are_taken_apart(build):
-    model = build()
+def test_only_clips_own_blocks_are_taken_apart():
+    model = build_clip()
     assert is_standard(model.transformer) and is_standard(model.visual.transformer)
-    assert not is_standard(nn.Module()) and not is_standard(build(vision=RESNET).visual)
+    assert not is_standard(nn.Module()) and not is_standard(build_clip(vision=RESNET).visual)
 
 
-def test_a_causal_block_at_one_position_is_the_whole_block_there(build):
-    model = build()
+def test_a_causal_block_at_one_position_is_the_whole_block_there():
+    model = build_clip()
     block, mask = model.transformer.resblocks[0], model.attn_mask[:9, :9]
     x, positions = torch.randn(4, 9, 64), torch.tensor([8, 0, 3, 5])
     expected = block(x, attn_mask=mask)[torch.arange(4), positions]

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from rlcf.adapt.groups import Unreadable
 from rlcf.adapt.views import PlannedViews, Views
 from rlcf.clip.backbone import Backbone
 from rlcf.errors import UserError
-from rlcf.run.images import ImageLoader, encode_images, large_enough, read_image, refuse_or_skip
-
-from .conftest import VIT
+from rlcf.run.images import ImageLoader, as_image, encode_images, large_enough, read_image, refuse_or_skip
+from tests.tools import VIT, build_clip
 
 MEAN_STD = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.25]}
 
@@ -33,11 +33,11 @@ def files(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def clips(build):
+def clips():
     """Two CLIPs, of 32 and 48 pixels."""
 
     def make(size):
-        model = build(vision=VIT | {"image_size": size})
+        model = build_clip(vision=VIT | {"image_size": size})
         return Backbone(f"tiny{size}", model, None, {"size": size, **MEAN_STD}, torch.device("cpu"))
 
     return [make(32), make(48)]
@@ -120,15 +120,46 @@ def test_a_picture_of_more_pixels_than_pillow_allows_is_told(tmp_path, monkeypat
 
 def test_an_unreadable_file_stops_unless_it_may_be_skipped(caplog):
     with pytest.raises(UserError, match=r"^x.jpg is bad; mend it or pass --skip-bad-images$"):
-        refuse_or_skip("x.jpg is bad", skip=False)
+        refuse_or_skip(Unreadable("x.jpg is bad"), skip=False)
     logger = logging.getLogger("rlcf")
     logger.addHandler(caplog.handler)
     try:
         with caplog.at_level(logging.INFO, "rlcf"):
-            refuse_or_skip("x.jpg is bad", skip=True)
+            refuse_or_skip(Unreadable("x.jpg is bad"), skip=True)
     finally:
         logger.removeHandler(caplog.handler)
     assert "skipped: x.jpg is bad" in caplog.messages
+
+
+# ---- one image, however it is given ----
+
+
+def test_an_image_may_be_a_picture_a_file_or_a_tensor(files):
+    expected = np.asarray(read_image(files[0]))
+    pixels = torch.from_numpy(expected.copy()).permute(2, 0, 1)
+    for image_or_file in (read_image(files[0]), files[0], str(files[0]), pixels, pixels.float() / 255):
+        image = as_image(image_or_file)
+        assert image.mode == "RGB" and np.array_equal(np.asarray(image), expected)
+
+
+def test_a_picture_of_another_mode_becomes_rgb():
+    assert as_image(picture(mode="L")).mode == "RGB"
+
+
+def test_a_float_tensor_outside_of_0_to_1_is_clamped():
+    image = as_image(torch.tensor([-1.0, 0.5, 2.0]).view(3, 1, 1))
+    assert image.getpixel((0, 0)) == (0, 128, 255)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (8, 8), (8, 8, 3), (2, 3, 8, 8)])
+def test_a_tensor_of_another_shape_is_told(shape):
+    with pytest.raises(UserError, match=r"^an image tensor must be \(3, H, W\), not \("):
+        as_image(torch.zeros(shape))
+
+
+def test_a_file_in_the_home_folder_is_found(files, monkeypatch):
+    monkeypatch.setenv("HOME", str(files[0].parent))
+    assert as_image(f"~/{files[0].name}").size == read_image(files[0]).size
 
 
 # ---- drafts ----
@@ -238,7 +269,7 @@ def test_drafts_are_decoded_in_worker_processes(photo, workers):
 def test_an_unreadable_file_among_many_comes_as_its_reason(files, workers):
     files[2].write_text("no picture")
     loaded = dict(ImageLoader(files, range(4), brightness).one_by_one(workers))
-    assert loaded[2].startswith(f"{files[2]} cannot be read as an image")
+    assert loaded[2] == Unreadable(f"{files[2]} cannot be read as an image (cannot identify image file)")
     assert all(isinstance(loaded[index], torch.Tensor) for index in (0, 1, 3))
 
 
