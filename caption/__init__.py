@@ -1,1 +1,5 @@
-"""Image captioning: a mapper between CLIP and a frozen language model, trained, then adapted to one image at a time."""
+"""Image captioning with test-time adaptation."""
+
+from caption.captioner import Answer, Captioner
+
+__all__ = ["Answer", "Captioner"]

@@ -1,82 +1,182 @@
-"""The student: CLIP, the mapper that is tuned, and the language model that speaks."""
+"""Captioning images with a captioner that adapts to each: the walk of a group of images to their captions."""
 
-import copy
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
+import PIL.Image
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from caption.generate import beam_search
-from caption.language_model import LanguageModel
-from caption.mapper import Mapper
-from rlcf.clip.backbone import Backbone
-from rlcf.errors import UserError
+from caption.clip_model import MapperPolicy
+from caption.config import CaptionConfig
+from caption.language_model import LanguageModel, load_language_model
+from caption.mapper import Mapper, read_checkpoint
+from caption.methods import Sampled
+from caption.reward import Rewards
+from rlcf.adapt.episode import Episodes
+from rlcf.adapt.groups import GroupGivenUp, side_by_side
+from rlcf.adapt.objectives import Step
+from rlcf.adapt.rewards import LEFT_OUT, Seen
+from rlcf.adapt.trace import TracedStep, traced
+from rlcf.adapt.views import PlannedViews, Views
+from rlcf.errors import UserError, flags_as_settings
+from rlcf.run.config import make_config, resolve_device, resolve_precision
+from rlcf.run.images import as_image
+from rlcf.run.setup import Models, load_models, reward_weights
+
+
+@dataclass(frozen=True)
+class CaptionModels(Models):
+    """All that a captioner is made of. trained_with: the CLIP that the mapper was trained with, where it is known."""
+
+    mapper: Mapper
+    lm: LanguageModel
+    trained_with: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An image's captions before and after its episode.
+
+    rewards: the reward models' mean scores of the two, None for a method that asks none and for a caption that they
+    leave out; trace: the episode's steps, whose answers are the captions that were sampled; finite: False for an
+    episode that was given up, whose adapted caption is the zero-shot one.
+    """
+
+    zero_shot: str
+    adapted: str
+    zero_shot_reward: float | None = None
+    adapted_reward: float | None = None
+    trace: list[TracedStep] = field(default_factory=list)
+    finite: bool = True
 
 
 class Captioner:
-    """Tunes the mapper; CLIP and the language model are frozen (RLCF, ICLR 2024).
+    """Captions images with a captioner that adapts to each one.
 
-    trained_with: the CLIP that the mapper was trained with, where that is known; samples: how many at most are adapted
-    to at once, each with a mapper of its own.
+    settings: those of `CaptionConfig`, with its defaults and checks: checkpoint, language_model, student, reward,
+    method, lr, ... Raises UserError for a setting that is wrong, and as `load_caption_models`.
+
+        captioner = Captioner(checkpoint="demo-clipcap", language_model="demo-lm", student="demo-student", lr=1e-4)
+        print(captioner("photo.jpg").adapted)
     """
 
-    def __init__(
-        self, clip: Backbone, mapper: Mapper, lm: LanguageModel, trained_with: str = "", samples: int = 1
-    ) -> None:
-        self.clip, self.lm, self.trained_with = clip, lm, trained_with
-        mapper = mapper.to(lm.device).eval().requires_grad_(True)
-        self.mappers = nn.ModuleList([mapper, *(copy.deepcopy(mapper) for _ in range(samples - 1))])
-        self.feature_width = mapper.feature_width
-        self.tuned: dict[str, nn.Parameter] = dict(self.mappers.named_parameters())
-        self.buffers: dict[str, Tensor] = dict(self.mappers.named_buffers())
+    def __init__(self, **settings: object) -> None:
+        with flags_as_settings():
+            config = make_config(CaptionConfig, settings)
+            device = resolve_device(config)
+            self._set_up(config, load_caption_models(config, device, resolve_precision(config, device)))
 
-    @torch.no_grad()
-    def encode(self, views: Tensor) -> Tensor:
-        """What stays frozen of the samples. views: (N, 3, H, W) as made. Returns (N, D) image features, unit length.
+    @classmethod
+    def of(cls, config: CaptionConfig, models: CaptionModels) -> "Captioner":
+        """A captioner of settings and models that are there already."""
+        captioner = cls.__new__(cls)
+        captioner._set_up(config, models)
+        return captioner
 
-        Raises UserError when they are not as wide as those the mapper was trained with.
+    def _set_up(self, config: CaptionConfig, models: CaptionModels) -> None:
+        student, adapts = models.student, config.how.adapts
+        self.config, self.models = config, models
+        self.views = Views(student.centre_view, student.size, count=1)
+        places = config.images_at_once if adapts else 1
+        self.policy = MapperPolicy(student, models.mapper, models.lm, models.trained_with, places)
+        self.rewards: Rewards | None = None
+        if models.rewards:
+            weights = reward_weights(config, len(models.rewards))
+            self.rewards = Rewards(models.rewards, weights, config.clipscore_weight)
+        self.episodes: Episodes | None = None
+        if adapts:
+            self.episodes = Episodes.from_config(config, self.policy.tuned, self.policy.buffers, student.precision)
+
+    def __call__(self, image: "PIL.Image.Image | str | Path | Tensor", index: int = 0) -> Answer:
+        """The captions of one image.
+
+        image: a PIL image, a file, or a tensor (3, H, W), uint8 or float in [0, 1]. index: the image's number, which
+        with the seed decides what is drawn from the nucleus. Raises UserError for a file that cannot be read.
         """
-        features = self.clip.encode_image(self.clip.prepare(views))
-        if features.shape[-1] != self.feature_width:
-            known = f" ({self.trained_with})" if self.trained_with else ""
-            raise UserError(
-                f"the features of {self.clip.name} are {features.shape[-1]} wide, the mapper takes "
-                f"{self.feature_width}; give the --student that the captioner was trained with{known}"
-            )
-        return features
+        with flags_as_settings():
+            view = self.views(as_image(image), index)
+            return side_by_side([(index, view)], self.adapt)[0]
 
-    def prefix(self, features: Tensor) -> Tensor:
-        """What the language model reads first, (N, P, width).
+    @property
+    def memory(self) -> Episodes | None:
+        """State that the method carries from image to image; None where there is none."""
+        return self.episodes if self.config.momentum else None
 
-        features: (N, D) from `encode`, at most as many as there are mappers.
+    def adapt(self, group: Sequence[tuple[int, Tensor | PlannedViews]]) -> list[Answer]:
+        """Each image's captions before and after its episode.
+
+        group: (index, view) of up to `config.images_at_once` images; the view is (1, 3, H, W), the centre crop. Raises
+        GroupGivenUp when one of several images is given up, or when their fp16 gradients overflow, which alone would
+        cost it a step; and UserError for a prefix that is not finite before any step.
         """
-        with self.lm.autocast():
-            return torch.cat([mapper(row) for mapper, row in zip(self.mappers, features.split(1), strict=False)])
+        indices = [index for index, _ in group]
+        views = [view for _, view in group if isinstance(view, Tensor)]  # all are: a single view is never planned
+        stacked = torch.cat(views) if len(views) > 1 else views[0]  # without a copy, which would not be pinned
+        features = self.policy.encode(stacked)
+        before = self.policy.zero_shot(features)
+        if not before.isfinite().all():
+            raise UserError("the captioner's prefix is not finite; use --precision fp32")
+        if self.episodes is None:
+            return [Answer(caption, caption) for caption in self._caption(before)]
+        seen = self.rewards.see(stacked) if self.rewards else None
+        after, steps = self._learn(self.episodes, indices, features, seen)
+        if after is None and len(group) > 1:
+            raise GroupGivenUp
+        prefixes = torch.stack([before, before if after is None else after], dim=1)
+        captions = self._caption(prefixes.flatten(0, 1))  # the language model makes a token of all in one go
+        pairs = [captions[i : i + 2] for i in range(0, len(captions), 2)]
+        rewards = seen.scores(pairs).tolist() if seen else [[None, None] for _ in pairs]
+        return [
+            Answer(old, new, _score(scores[0]), _score(scores[1]), traced(steps, i), finite=after is not None)
+            for i, ((old, new), scores) in enumerate(zip(pairs, rewards, strict=True))
+        ]
 
-    def log_likelihood(self, prefix: Tensor, texts: Sequence[Sequence[str]], score_padding: bool = False) -> Tensor:
-        """Mean log-likelihood of the tokens of each caption, BOS included.
+    def _learn(
+        self, episodes: Episodes, indices: Sequence[int], features: Tensor, seen: Seen | None
+    ) -> tuple[Tensor | None, list[Step]]:
+        """The episode of N images. features: (N, D). Returns the adapted prefix, (N, P, width), and the steps.
 
-        prefix: (N, P, width); texts: K captions of each. score_padding: as published, the padding of shorter captions
-        counts as text: the mean is over the tokens of the longest of the K. Returns (N, K), nats; with a graph where
-        gradients are on.
+        The language model is frozen: the adapted prefix is all that the final captions need.
         """
-        ids, mask = self.lm.tokenize([text for captions in texts for text in captions])
-        log_likelihood = self.lm.token_log_likelihood(prefix, ids, mask)
-        counted = mask.view(len(texts), -1, mask.shape[-1])
-        if score_padding:
-            counted = counted.amax(dim=1, keepdim=True).expand_as(counted)
-        return masked_mean(log_likelihood.view_as(counted), counted)
+        config, steps = self.config, list[Step]()
+        assert config.how.objective is not None
 
-    def caption(self, prefix: Tensor, beams: int = 5, max_new_tokens: int = 50) -> list[str]:
-        """The answers. prefix: (N, P, width). Returns N captions, lower case; the best that say something."""
-        found = beam_search(self.lm, prefix, beams, beams, max_new_tokens)
-        return [next(filter(None, captions), "").lower() for captions in found]
+        def loss(number: int) -> Tensor:
+            prefix = policy.prefix(features)
+            if not prefix.isfinite().all():
+                return prefix.sum()
+            top_p = config.top_p if config.sampling == "nucleus" else None
+            seeds = [(config.seed, index, number) for index in indices]
+            texts = policy.sample(prefix, config.sample_k, top_p, seeds, config.max_new_tokens)
+            log_likelihood = policy.log_likelihood(prefix, texts, config.score_padding)
+            step = objective(config, Sampled(texts, log_likelihood), seen)
+            steps.append(step._replace(loss=step.loss.detach()))
+            return step.loss.sum()
+
+        objective = config.how.objective
+        with self.policy as policy:
+            after = episodes.run(loss, lambda: policy.answer(features), skip_overflow=len(indices) == 1)
+        return after, steps
+
+    def _caption(self, prefix: Tensor) -> list[str]:
+        """The final captions. prefix: (N, P, width)."""
+        return self.policy.caption(prefix, self.config.beams, self.config.max_new_tokens)
 
 
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of each row where the mask is not 0. values, mask: (..., L). Returns (...).
+def _score(reward: float | None) -> float | None:
+    return None if reward == LEFT_OUT else reward
 
-    >>> masked_mean(torch.tensor([[1.0, 3.0, 9.0]]), torch.tensor([[1, 1, 0]])).tolist()
-    [2.0]
+
+def load_caption_models(config: CaptionConfig, device: torch.device, precision: str) -> CaptionModels:
+    """The student, its mapper and language model, and the reward models that a method needs.
+
+    Raises UserError as `load_models`, `read_checkpoint` and `load_language_model`.
     """
-    return (values * mask).sum(dim=-1) / mask.sum(dim=-1)
+    checkpoint = read_checkpoint(config.checkpoint)
+    lm = load_language_model(config.language_model, device, precision, checkpoint.language_model)
+    mapper = checkpoint.build_mapper(lm.width).to(device)
+    models = load_models(config, device, precision)
+    trained_with = str(checkpoint.described.get("student", ""))
+    return CaptionModels(models.student, models.rewards, mapper, lm, trained_with)

@@ -1,13 +1,21 @@
 """Datasets of images to caption: COCO, Flickr30k, NoCaps and its domains, any caption list, any folder of images."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from rlcf.errors import UserError
-from rlcf.run.data import CaptionedImage, read_captions
+from rlcf.run.data import (
+    CaptionedImage,
+    data_folder,
+    find,
+    find_list,
+    image_root,
+    read_captions,
+    require_images,
+)
 
 DOMAINS = ("in-domain", "near-domain", "out-domain")
 NOCAPS = "nocaps_val_4500_captions.json"
@@ -50,27 +58,19 @@ def load_dataset(name: str, data: str) -> Dataset:
     own folder), "folder" (every image below DATA, without references) or "folder:SUB" (below DATA/SUB).
     Raises UserError naming what is missing and where it was looked for.
     """
-    if not data or not Path(data).is_dir():
-        raise UserError(f"no data folder '{data}'; give --data the folder that holds the datasets")
+    root = data_folder(data)
     kind, _, rest = name.partition(":")
     if kind == "folder":
-        return _folder(name, Path(data) / rest)
-    if kind == "json" and rest:
-        file = _list_file(name, Path(data), rest)
-        return _with_images(name, file, read_captions(file), [Path(data), file.parent])
+        return _folder(name, root / rest)
+    if kind == "json":
+        file = find_list(name, root)
+        return _with_images(name, file, read_captions(file), [root, file.parent])
     if name in LISTS:
-        file = _find(name, Path(data), FOLDERS[name], *([listed] for listed in LISTS[name]))[0]
-        return _with_images(name, file, read_captions(file), _image_roots(file))
+        file = find(name, _places(root, FOLDERS[name], LISTS[name]))
+        return _with_images(name, file, read_captions(file), _image_folders(file))
     if name == "nocaps" or name.removeprefix("nocaps-") in DOMAINS:
-        return _nocaps(name, Path(data))
+        return _nocaps(name, root)
     raise UserError(f"unknown dataset '{name}'; there are {', '.join(NAMES)} and folder:SUBFOLDER")
-
-
-def _list_file(name: str, data: Path, listed: str) -> Path:
-    for file in (data / listed, data / f"{listed}.json"):
-        if file.is_file():
-            return file
-    raise UserError(f"dataset {name} was not found; tried {data / listed} and {data / listed}.json")
 
 
 def _folder(name: str, root: Path) -> Dataset:
@@ -85,42 +85,38 @@ def _folder(name: str, root: Path) -> Dataset:
 def _nocaps(name: str, data: Path) -> Dataset:
     """From the original JSON, which tells each image's domain, or else from the files of one domain each."""
     wanted = DOMAINS if name == "nocaps" else (name.removeprefix("nocaps-"),)
-    files = _find(name, data, FOLDERS["nocaps"], [NOCAPS], [PER_DOMAIN[domain] for domain in wanted])
-    if files[0].name == NOCAPS:
-        samples = [sample for sample in read_captions(files[0]) if name == "nocaps" or sample.domain in wanted]
+    files = {domain: PER_DOMAIN[domain] for domain in wanted}
+
+    def complete(place: Path) -> bool:
+        listed = [NOCAPS] if place.name == NOCAPS else list(files.values())
+        return all((place.parent / file).is_file() for file in listed)
+
+    found = find(name, _places(data, FOLDERS["nocaps"], [NOCAPS, *files.values()]), complete)
+    if found.name == NOCAPS:
+        samples = [sample for sample in read_captions(found) if name == "nocaps" or sample.domain in wanted]
         if not samples:
-            raise UserError(f"{files[0]} has no image of the domain {wanted[0]}")
+            raise UserError(f"{found} has no image of the domain {wanted[0]}")
     else:
         samples = [
-            CaptionedImage(sample.image, sample.captions, domain)
-            for domain, file in zip(wanted, files, strict=True)
-            for sample in read_captions(file)
+            replace(sample, domain=domain)
+            for domain, file in files.items()
+            for sample in read_captions(found.parent / file)
         ]
-    return _with_images(name, files[0], samples, _image_roots(files[0]))
+    return _with_images(name, found, samples, _image_folders(found))
 
 
-def _find(name: str, data: Path, folders: Sequence[str], *choices: list[str]) -> list[Path]:
-    """The first of the choices, each one or several files, that is complete."""
-    tried = []
-    for root in ROOTS:
-        for folder in (data / root / folder / sub for folder in folders for sub in ("", "annotations")):
-            for choice in choices:
-                files = [folder / file for file in choice]
-                if all(file.is_file() for file in files):
-                    return files
-                tried += files
-    raise UserError(f"dataset {name} was not found; tried {', '.join(map(str, dict.fromkeys(tried)))}")
+def _places(data: Path, folders: Sequence[str], files: Sequence[str]) -> Iterator[Path]:
+    """Where a list may lie: in each folder or its annotations/."""
+    for folder in (data / root / folder / sub for root in ROOTS for folder in folders for sub in ("", "annotations")):
+        yield from (folder / file for file in files)
 
 
-def _image_roots(file: Path) -> list[Path]:
+def _image_folders(file: Path) -> list[Path]:
     folder = file.parent.parent if file.parent.name == "annotations" else file.parent
     return [folder / sub for sub in IMAGE_FOLDERS]
 
 
 def _with_images(name: str, file: Path, samples: list[CaptionedImage], roots: list[Path]) -> Dataset:
-    root = next((root for root in roots if (root / samples[0].image).is_file()), roots[0])
-    dataset = Dataset(name, root, samples)
-    missing = next((image for image in dataset.files if not image.is_file()), None)
-    if missing is not None:
-        raise UserError(f"{file} lists an image that is not there: {missing}")
+    dataset = Dataset(name, image_root(samples[0].image, roots), samples)
+    require_images(file, dataset.files)
     return dataset

@@ -1,18 +1,23 @@
-"""The captions of a run as clipscore/main.py reads them, and what that command says of them."""
+"""The captions of a run as files that clipscore/main.py reads, and the scores that its function gives them."""
 
-import contextlib
-import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from clipscore import main as clipscore
+import torch
+
+from caption.config import CaptionConfig
+from caption.metrics import ANSWERS
+from clipscore.captions import match_captions
+from clipscore.evaluate import Evaluation, evaluate, use_java, write_evaluation
+from rlcf.clip.backbone import Backbone, load_clip
 from rlcf.errors import UserError
-from rlcf.metrics import paired_bootstrap
+from rlcf.run.config import Settings, resolve_precision
 from rlcf.run.files import write_atomically
 from rlcf.run.records import Record
+from rlcf.run.report import Summary, answered, gain
 
 CANDIDATES = {"zero_shot": "candidates-zero-shot.json", "adapted": "candidates.json"}
 SCORES = {"zero_shot": "scores-zero-shot.json", "adapted": "scores.json"}
@@ -21,69 +26,70 @@ NO_MEANS = ("BLEU", "METEOR")
 """Metrics whose value for the corpus is not the mean of the captions' own."""
 
 
+def candidates(records: Sequence[Record], name: str) -> dict[str, str]:
+    """Image -> caption. name: one of `ANSWERS`."""
+    return {record["id"]: record[name] for record in answered(records)}
+
+
+def references(records: Sequence[Record]) -> dict[str, list[str]] | None:
+    """Image -> its references; None unless every image has some."""
+    found = {record["id"]: record["references"] for record in answered(records)}
+    return found if all(found.values()) else None
+
+
 def write_captions(folder: Path, records: Sequence[Record]) -> None:
-    """candidates.json, candidates-zero-shot.json and, where every image has some, references.json."""
+    """Write candidates.json, candidates-zero-shot.json and, where every image has some, references.json."""
     folder.mkdir(exist_ok=True)
-    files: dict[str, Any] = {
-        file: {record["id"]: record[name] for record in records} for name, file in CANDIDATES.items()
-    }
-    if all(record["references"] for record in records):
-        files[REFERENCES] = {record["id"]: record["references"] for record in records}
+    files: dict[str, Any] = {CANDIDATES[name]: candidates(records, name) for name in ANSWERS}
+    files[REFERENCES] = references(records)
     for file, captions in files.items():
-        write_atomically(folder / file, json.dumps(captions, indent=1, ensure_ascii=False) + "\n")
+        if captions is not None:
+            write_atomically(folder / file, json.dumps(captions, indent=1, ensure_ascii=False) + "\n")
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """How clipscore/main.py is called, by its function.
+class Evaluator:
+    """Scores the captions of a run. Its CLIP is loaded when it is first needed, once for all datasets."""
 
-    clip: its CLIP; prefix: what stands before each caption for it; java: whether Java may take part.
-    """
+    def __init__(self, config: CaptionConfig, device: torch.device) -> None:
+        self.config, self.device = config, device
 
-    clip: str
-    prefix: str
-    java: bool
-    clip_root: str | None
-    device: str
-    workers: int
+    def score(self, folder: Path, records: Sequence[Record], images: Path, summary: Summary) -> None:
+        """Score the captions before and after, write the scores into `folder`, and add them to the summary.
 
-    def __call__(self, folder: Path, images: Path) -> dict[str, Any]:
-        """Scores of a folder that `write_captions` filled.
-
-        images: what the candidates' names start from. Returns {"zero_shot": {metric: value}, "adapted": ..., "gains":
-        {metric: {"mean", "low", "high"}}}, 95% intervals; BLEU's and METEOR's are of the captions' own values. Raises
-        UserError when the command refuses or fails.
+        images: the folder that the records' ids start from. The summary's "zero_shot" and "adapted" get each metric,
+        its "gains" get {metric: {"mean", "low", "high"}} with 95% intervals; those of BLEU and METEOR are of the
+        captions' own values. Raises UserError when the captions cannot be scored.
         """
-        scores, each = {}, {}
-        for name, candidates in CANDIDATES.items():
-            output, instances = folder / SCORES[name], folder / f"each-{SCORES[name]}"
-            self._run(folder, candidates, images, output, instances)
-            scores[name] = json.loads(output.read_text())["scores"]
-            each[name] = json.loads(instances.read_text())
-        gains = {}
-        for metric in scores["adapted"]:
-            before, after = ([row[metric] for row in each[name].values()] for name in CANDIDATES)
-            mean, low, high = paired_bootstrap(before, after)
-            gains[f"{metric} of captions" if metric.startswith(NO_MEANS) else metric] = {
-                "mean": mean,
-                "low": low,
-                "high": high,
-            }
-        return {**scores, "gains": gains}
-
-    def _run(self, folder: Path, candidates: str, images: Path, output: Path, instances: Path) -> None:
-        arguments = [str(folder / candidates), str(images), "--output", str(output)]
-        arguments += ["--save-per-instance", str(instances), "--clip", self.clip, "--prefix", self.prefix]
-        arguments += ["--device", self.device, "--workers", str(self.workers)]
-        if (folder / REFERENCES).exists():
-            arguments += ["--references", str(folder / REFERENCES)]
-        if not self.java:
-            arguments += ["--no-java"]
-        if self.clip_root is not None:
-            arguments += ["--clip-root", self.clip_root]
         try:
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                clipscore.main(arguments)
+            found = {name: self._evaluate(folder, records, name, images) for name in ANSWERS}
         except (UserError, OSError, RuntimeError) as error:
             said = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f"the captions were made, but clipscore/main.py cannot score them: {said}") from error
+        gains = {}
+        for metric in found["adapted"].scores:
+            called = f"{metric} of captions" if metric.startswith(NO_MEANS) else metric
+            before, after = ([row[metric] for row in found[name].per_instance.values()] for name in ANSWERS)
+            gains[called] = gain(before, after)
+        for name, evaluation in found.items():
+            summary[name] |= evaluation.scores
+        summary["gains"] = gains
+
+    def _evaluate(self, folder: Path, records: Sequence[Record], name: str, images: Path) -> Evaluation:
+        captions = match_captions(candidates(records, name), images, references(records))
+        with_java = captions.references is not None and self._java
+        prefix, workers = self.config.evaluate_prefix, self.config.workers
+        evaluation = evaluate(captions, self._clip, with_java, prefix=prefix, workers=workers)
+        write_evaluation(evaluation, folder / SCORES[name], folder / f"each-{SCORES[name]}")
+        return evaluation
+
+    @cached_property
+    def _clip(self) -> Backbone:
+        """In the precision that clipscore/main.py computes in, whatever the run's."""
+        config = self.config
+        return load_clip(
+            config.evaluate_clip, self.device, resolve_precision(Settings(), self.device), config.clip_root
+        )
+
+    @cached_property
+    def _java(self) -> bool:
+        return self.config.evaluate_java and use_java()

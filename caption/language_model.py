@@ -14,10 +14,10 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache, GenerationConfig
 from transformers.utils import logging
 
-from rlcf.clip.backbone import ASSETS, autocast
+from rlcf.clip.backbone import autocast
 from rlcf.errors import UserError
+from rlcf.shipped import shipped_folder
 
-EMBEDDED_LANGUAGE_MODELS = ("demo-lm",)
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model", "vocab.txt")
 
 
@@ -112,14 +112,15 @@ def load_language_model(
 ) -> LanguageModel:
     """Load a language model and freeze it.
 
-    name: a Hugging Face name, a folder, or an embedded model ("demo-lm"); weights: a checkpoint's own, used instead of
+    name: a Hugging Face name, a folder, or the name of a shipped model; weights: a checkpoint's own, used instead of
     the folder's, which then may hold config and tokenizer only.
     Raises UserError naming what is missing, unknown or damaged.
     """
     device = torch.device(device)
     if name.startswith(("/", ".", "~")) and not Path(name).expanduser().is_dir():
         raise UserError(f"no language model's folder {name}; give a folder, or a Hugging Face name: facebook/opt-125m")
-    source = str(ASSETS / name) if name in EMBEDDED_LANGUAGE_MODELS else str(Path(name).expanduser())
+    folder = Path(name).expanduser()
+    source = str(folder if folder.is_dir() else shipped_folder(name) or folder)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     tokenizer = _load_tokenizer(name, Path(source))

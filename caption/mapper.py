@@ -3,19 +3,18 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from rlcf.clip.backbone import ASSETS
 from rlcf.clip.checkpoints import read_weights
 from rlcf.errors import UserError
 from rlcf.run.files import save_atomically
+from rlcf.shipped import shipped_folder
 
-EMBEDDED_MAPPERS = ("demo-clipcap", "demo-capdec")
 MAPPER_FILE, TRAINING_FILE = "mapper.safetensors", "ckpt-latest.pt"
 MAPPER_KEYS, LM_KEYS = "clip_project.", "llm.llm."
 """How published checkpoints begin the names of the mapper's and the language model's weights."""
@@ -41,8 +40,8 @@ class TransformerMapper(nn.Module):
         super().__init__()
         self.feature_width, self.heads = feature_width, heads
         self.prefix_const = nn.Parameter(torch.randn(prefix_length, width))
-        blocks = [_Block(width, heads, hidden or 2 * width) for _ in range(layers)]
-        self.transformer = nn.ModuleDict({"layers": nn.ModuleList(blocks)})
+        blocks = nn.ModuleList(_Block(width, heads, hidden or 2 * width) for _ in range(layers))
+        self.transformer = nn.ModuleDict({"layers": blocks})
         self.linear = nn.Linear(feature_width, clip_length * width)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -50,7 +49,8 @@ class TransformerMapper(nn.Module):
         constants = self.prefix_const.expand(len(features), -1, -1)
         x = self.linear(features).view(len(features), -1, constants.shape[-1])
         x = torch.cat([x, constants.to(x.dtype)], dim=1)
-        for block in self.transformer["layers"]:
+        blocks = cast(nn.ModuleList, self.transformer["layers"])
+        for block in blocks:
             x = block(x)
         return x[:, -constants.shape[1] :]
 
@@ -106,9 +106,9 @@ Mapper = TransformerMapper | MLPMapper
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a captioner's checkpoint holds.
+    """A captioner's weights.
 
-    mapper: its weights; language_model: the language model's, or none; described: what it was trained with.
+    mapper: the mapper's; language_model: the language model's, or none; described: the settings of its training.
     """
 
     file: Path
@@ -117,7 +117,7 @@ class Checkpoint:
     described: dict[str, Any]
 
     def build_mapper(self, width: int) -> Mapper:
-        """The mapper, of the sizes that its weights have. width: of the language model's embeddings.
+        """The mapper, frozen, of the sizes that its weights have. width: of the language model's embeddings.
 
         Raises UserError when the weights are no mapper's, or one's for another language model.
         """
@@ -148,15 +148,18 @@ class Checkpoint:
                 f"the mapper of {self.file} makes embeddings {own_width} wide, the language model's are {width}; "
                 "give the --language-model it was trained with"
             )
-        return mapper.eval()
+        return mapper.eval().requires_grad_(False)
 
 
 def read_checkpoint(path: str) -> Checkpoint:
-    """A captioner's checkpoint: a file (.pt as published, .safetensors), a training run's folder, or an embedded one.
+    """Read a captioner's checkpoint.
 
+    path: a file (.pt as published, .safetensors), a training run's folder, or the name of a shipped one.
     Raises UserError for a missing, damaged or unsafe file, and for one without a mapper.
     """
-    file = ASSETS / path / MAPPER_FILE if path in EMBEDDED_MAPPERS else Path(path).expanduser()
+    file = Path(path).expanduser()
+    if not file.exists():
+        file = shipped_folder(path) or file
     if file.is_dir():
         found = [file / name for name in (MAPPER_FILE, TRAINING_FILE) if (file / name).is_file()]
         if not found:

@@ -1,74 +1,69 @@
-"""What a run reports of its captions: each episode, and the rewards before and after."""
+"""Records and metrics of captioning: each image's captions, and their rewards before and after."""
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from rlcf.errors import UserError
-from rlcf.metrics import paired_bootstrap
+from caption.captioner import Answer
+from rlcf.adapt.trace import TracedStep
+from rlcf.run.loop import Figure
 from rlcf.run.records import Record
+from rlcf.run.report import Summary, answered, counts, gain, interval, tail
+
+ANSWERS = ("zero_shot", "adapted")
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What an episode came to.
+def describe(answer: Answer) -> Record:
+    """A record's part about an image's captions; rewards where there are some."""
+    record: Record = {"zero_shot": answer.zero_shot, "adapted": answer.adapted}
+    rewards = {"zero_shot_reward": answer.zero_shot_reward, "adapted_reward": answer.adapted_reward}
+    record |= {name: reward for name, reward in rewards.items() if reward is not None}
+    return record | {"steps": [_step(step) for step in answer.trace]}
 
-    zero_shot, adapted: captions; rewards: of the two, when there are reward models; steps: of each step the candidates
-    and their rewards; finite: whether the episode gave an answer.
+
+def _step(step: TracedStep) -> dict[str, Any]:
+    """A step as a record holds it. An image has one view, so that its lists are not nested."""
+    rows = {"candidates": step.answers, "rewards": step.rewards, "advantages": step.advantages}
+    return {name: row[0] for name, row in rows.items() if row is not None} | {"loss": step.loss}
+
+
+def rewards_of(record: Record) -> tuple[float, float] | None:
+    """A record's rewards before and after; None where one of the two is missing."""
+    if "zero_shot_reward" in record and "adapted_reward" in record:
+        return record["zero_shot_reward"], record["adapted_reward"]
+    return None
+
+
+REWARD = Figure("reward", rewards_of, digits=3)
+
+
+def summarise(records: Sequence[Record]) -> Summary:
+    """The mean rewards, and the gain with its 95% interval, where there are rewards.
+
+    Raises UserError when no image could be read.
     """
-
-    zero_shot: str
-    adapted: str
-    rewards: list[float]
-    steps: list[dict[str, Any]]
-    finite: bool = True
-
-
-def describe(outcome: Outcome) -> Record:
-    """What a record tells of an episode."""
-    record: Record = {"zero_shot": outcome.zero_shot, "adapted": outcome.adapted}
-    if outcome.rewards:
-        record |= dict(zip(("zero_shot_reward", "adapted_reward"), outcome.rewards, strict=True))
-        record["steps"] = outcome.steps
-    return record
-
-
-def count(tally: Counter[str], record: Record) -> str:
-    """Add a record to the running reward. Returns what the progress bar tells."""
-    if "adapted_reward" not in record:
-        return ""
-    tally.update(n=1, before=record["zero_shot_reward"], after=record["adapted_reward"])
-    return f"reward {tally['before'] / tally['n']:.3f} -> {tally['after'] / tally['n']:.3f}"
-
-
-def summarise(records: Sequence[Record]) -> dict[str, Any]:
-    """The rewards before and after, the gain with its 95% interval. Raises UserError when no image could be read."""
-    answered = [r for r in records if r["status"] != "unreadable"]
-    if not answered:
-        raise UserError("none of the images could be read; records.jsonl tells why")
-    summary: dict[str, Any] = {"n": len(answered), "unreadable": len(records) - len(answered)}
-    summary |= {"zero_shot": {}, "adapted": {}}
-    rewarded = [r for r in answered if "adapted_reward" in r]
-    if rewarded:
-        before, after = ([r[f"{name}_reward"] for r in rewarded] for name in ("zero_shot", "adapted"))
-        summary["zero_shot"]["reward"], summary["adapted"]["reward"] = (sum(v) / len(v) for v in (before, after))
-        mean, low, high = paired_bootstrap(before, after)
-        summary["reward_gain"] = {"mean": mean, "low": low, "high": high}
-        summary["changed_percent"] = 100 * sum(r["zero_shot"] != r["adapted"] for r in answered) / len(answered)
-    summary["non_finite"] = sum(r["status"] == "non-finite" for r in answered)
-    summary["seconds_per_sample"] = sum(r["seconds"] for r in answered) / len(answered)
+    found = answered(records)
+    summary: Summary = counts(records) | {name: {} for name in ANSWERS}
+    pairs = [pair for record in found if (pair := rewards_of(record)) is not None]
+    if pairs:
+        before, after = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        for name, values in zip(ANSWERS, (before, after), strict=True):
+            summary[name]["reward"] = sum(values) / len(values)
+        summary["reward_gain"] = gain(before, after)
+        summary["changed_percent"] = 100 * sum(r["zero_shot"] != r["adapted"] for r in found) / len(found)
     return summary
 
 
-def as_line(dataset: str, method: str, summary: dict[str, Any]) -> str:
+def by_domain(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """The records of each domain that has an image that could be read; empty for a dataset without domains."""
+    domains = dict.fromkeys(record["domain"] for record in answered(records) if "domain" in record)
+    return {domain: [record for record in records if record.get("domain") == domain] for domain in domains}
+
+
+def as_line(dataset: str, method: str, summary: Summary) -> str:
+    """A dataset's summary as it is printed."""
     line = f"{dataset}: n {summary['n']}"
-    if method != "none":
-        gain = summary["reward_gain"]
+    if "reward_gain" in summary:
         line += f", reward {summary['zero_shot']['reward']:.4f}, {method} {summary['adapted']['reward']:.4f}"
-        line += f" (gain {gain['mean']:+.4f}, 95% interval {gain['low']:+.4f} to {gain['high']:+.4f})"
+        line += f" ({interval(summary['reward_gain'], digits=4)})"
         line += f", {summary['changed_percent']:.0f}% of the captions changed"
-    line += f", {summary['seconds_per_sample']:.3f} s an image"
-    for count, what in ((summary["non_finite"], "kept zero-shot (not finite)"), (summary["unreadable"], "unreadable")):
-        line += f", {count} {what}" if count else ""
-    return line
+    return line + tail(summary, "an image")

@@ -5,25 +5,20 @@ similarity to a reference (Hessel et al., EMNLP 2021).
 """
 
 import argparse
-import json
 import os
 import sys
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 if not __package__:  # run as a script: imports start from the project, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from clipscore.captions import Captions, match_captions, read_json
-from clipscore.java import check_spice, java_version
-from clipscore.scores import PREFIX, clip_scores, reference_scores
-from rlcf.clip.backbone import Backbone, load_clip
+from clipscore.captions import match_captions, read_json
+from clipscore.evaluate import Evaluation, evaluate, use_java, write_evaluation
+from clipscore.scores import PREFIX
+from rlcf.clip.backbone import load_clip
 from rlcf.errors import UserError, run_main
-from rlcf.run.config import Config, Parser, command_line, resolve_device, resolve_precision
-from rlcf.run.files import write_atomically
-from rlcf.run.records import versions
+from rlcf.run.config import Parser, Settings, command_line, resolve_device, resolve_precision
 
 EPILOG = """examples:
   python clipscore/main.py candidates.json IMAGES
@@ -35,69 +30,11 @@ below IMAGES; its suffix may be left out. Papers print the metrics against refer
 how rare they are among the other images' references, so that of one image is 0.
 """
 
-PTB, BUILT_IN = "PTB (Stanford CoreNLP 3.4.1)", "built-in (clipscore/tokenizer.py)"
 
-
-@dataclass(frozen=True)
-class Evaluation:
-    """scores: metric -> value for all captions; per_instance: image name -> metric -> value; n: number of captions.
-
-    tokenizer: what split captions into words for the metrics against references; None without references.
-    """
-
-    scores: dict[str, float]
-    per_instance: dict[str, dict[str, float]]
-    tokenizer: str | None
-
-    @property
-    def n(self) -> int:
-        return len(self.per_instance)
-
-
-def evaluate(
-    captions: Captions,
-    clip: Backbone,
-    with_java: bool,
-    spice: bool = False,
-    prefix: str = PREFIX,
-    workers: int = 2,
-) -> Evaluation:
-    """Every metric of captions: against references where there are any, and with their images.
-
-    captions: from `match_captions`; with_java: whether to use the programs that need Java, as `use_java` tells;
-    spice: SPICE also; prefix: stands before each caption for the CLIP. Raises UserError for an image that cannot be
-    read and for a Java program that fails.
-    """
-    scores, tokenizer = {}, None
-    if captions.references is not None:
-        scores = reference_scores(captions.candidates, captions.references, with_java, spice)
-        tokenizer = PTB if with_java else BUILT_IN
-    scores |= clip_scores(captions, clip, prefix, workers)
-    rows = zip(*(parts for _, parts in scores.values()), strict=True)
-    per_instance = {name: dict(zip(scores, row, strict=True)) for name, row in zip(captions.names, rows, strict=True)}
-    return Evaluation({name: whole for name, (whole, _) in scores.items()}, per_instance, tokenizer)
-
-
-def use_java(require: bool = False, never: bool = False, spice: bool = False) -> bool:
-    """Whether the Java programs take part: if a Java runtime starts. Says on standard error what is left out.
-
-    Raises UserError when Java is required and there is none, or SPICE is asked for and cannot run.
-    """
-    version = None if never else java_version()
-    if version is None and require:
-        raise UserError("no Java runtime starts ('java -version' fails); install one or leave --require-java out")
-    if version is None:
-        why = "--no-java" if never else "no Java runtime starts"
-        left_out = "METEOR and SPICE are" if spice else "METEOR is"
-        print(f"{why}: {left_out} left out; captions are split by the built-in tokenizer", file=sys.stderr)
-    elif spice:
-        check_spice(version)
-    return version is not None
-
-
-def as_table(evaluation: Evaluation, clip: str) -> str:
+def as_table(evaluation: Evaluation) -> str:
+    """The scores as they are printed."""
     split = f", words split by the tokenizer {evaluation.tokenizer}" if evaluation.tokenizer else ""
-    lines = [f"{evaluation.n} captions, CLIPScore by {clip}{split}"]
+    lines = [f"{evaluation.n} captions, CLIPScore by {evaluation.clip}{split}"]
     return "\n".join([*lines, *(f"{name:<13}{value:8.4f}" for name, value in evaluation.scores.items())])
 
 
@@ -152,13 +89,9 @@ def _make_room(file: str) -> None:
         raise UserError(f"cannot write {file}; choose another place")
 
 
-def _write(file: str, content: Any) -> None:
-    write_atomically(Path(file), json.dumps(content, indent=2) + "\n")
-
-
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
-    config = Config(device=args.device, precision=args.precision)
+    config = Settings(device=args.device, precision=args.precision)
     device = resolve_device(config)
     references = read_json(args.references) if args.references else None
     if args.spice and references is None:
@@ -170,19 +103,9 @@ def main(argv: list[str] | None = None) -> None:
         _make_room(file)
     clip = load_clip(args.clip, device, resolve_precision(config, device), args.clip_root)
     evaluation = evaluate(captions, clip, with_java, args.spice, args.prefix, args.workers)
-    print(as_table(evaluation, args.clip))
-    if args.save_per_instance:
-        _write(args.save_per_instance, evaluation.per_instance)
-    if args.output:
-        result = {"scores": evaluation.scores, "n": evaluation.n, "tokenizer": evaluation.tokenizer}
-        result |= {
-            "clip": args.clip,
-            "prefix": args.prefix,
-            "precision": clip.precision,
-            "command": command_line("clipscore/main.py", argv),
-        }
-        packages = ("torch", "open_clip_torch", "pycocoevalcap")
-        _write(args.output, result | {"versions": versions(packages)})
+    print(as_table(evaluation))
+    output, each = (Path(file) if file else None for file in (args.output, args.save_per_instance))
+    write_evaluation(evaluation, output, each, command_line("clipscore/main.py", argv))
 
 
 cli = partial(run_main, main)

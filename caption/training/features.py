@@ -67,11 +67,13 @@ def read_features(path: str) -> Features:
     else:
         raise UserError(f"no features {source}; give a folder that caption/extract_features.py wrote, or a .pkl file")
     try:
+        image, text = (None if held.get(kind) is None else held[kind].float() for kind in ("image", "text"))
         features = Features(
             [str(caption) for caption in held["captions"]],
             [int(i) for i in held["image_index"]],
             [int(i) for i in held["text_index"]],
-            *(None if held.get(kind) is None else held[kind].float() for kind in ("image", "text")),
+            image,
+            text,
             str(held.get("student", "")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

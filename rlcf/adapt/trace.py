@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from rlcf.adapt.objectives import Step
 from rlcf.adapt.rewards import LEFT_OUT
 
@@ -41,7 +43,9 @@ def traced(steps: list[Step], sample: int, views: list[int] | None = None) -> li
 
 
 def _rows(values: Any, sample: int) -> Any:
-    return values if values is None else values[sample].tolist()
+    """One sample's rows. values: a tensor, lists of texts, or None."""
+    rows = values if values is None else values[sample]
+    return rows.tolist() if isinstance(rows, Tensor) else rows
 
 
 def _without(rows: list[list[float]] | None) -> list[list[float | None]] | None:

@@ -1,0 +1,91 @@
+"""Settings of what trains a captioner: of caption/extract_features.py and of caption/train.py."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from rlcf.errors import UserError
+from rlcf.run.config import Settings, option
+
+KIND = {"clipcap": "image", "capdec": "text"}
+"""Method -> what it learns from."""
+
+
+@dataclass
+class TrainConfig(Settings):
+    """Settings of a captioner's training."""
+
+    presets: ClassVar[Path] = Path(__file__).resolve().parents[1] / "configs"
+
+    data: str = option("", "features: a folder of caption/extract_features.py, or a published .pkl file")
+    output: str = option(
+        "output/captioner", "run folder: config.yaml, log.txt, loss curve, checkpoints", may_change=True
+    )
+    seed: int = option(0, "decides the first weights, the order of the captions, and the noise", at_least=0)
+    validation: str | None = option(None, "features for the validation loss")
+    validation_share: float = option(
+        0.02,
+        "share of the images held out for the validation loss when --validation is not given",
+        at_least=0,
+        at_most=0.5,
+    )
+
+    method: str = option(
+        "clipcap", "learn from image features, or from the captions' own", choices=tuple(KIND), group="method"
+    )
+    noise: str = option(
+        "gaussian", "CapDec's noise: normal, or uniform in a ball", choices=("gaussian", "uniform"), group="method"
+    )
+    noise_variance: float = option(
+        0.016, "CapDec's: variance of the normal noise; of the ball, its radius squared", at_least=0, group="method"
+    )
+    end_token: bool = option(True, "learn where a caption ends; the published captioners did not", group="method")
+
+    language_model: str = option(
+        "facebook/opt-125m", "frozen language model: Hugging Face name, folder, or one that comes along", group="models"
+    )
+    mapper: str = option("transformer", "kind of mapper", choices=("transformer", "mlp"), group="models")
+    prefix_length: int = option(40, "embeddings that stand before a caption", at_least=1, group="models")
+    clip_length: int = option(40, "tokens that a feature becomes inside the transformer", at_least=1, group="models")
+    layers: int = option(8, "layers of the transformer", at_least=1, group="models")
+    heads: int = option(8, "heads of its attention", at_least=1, group="models")
+
+    epochs: int = option(10, "passes over the captions", at_least=1, group="training")
+    batch_size: int = option(40, "captions a step", at_least=1, group="training")
+    lr: float = option(2e-5, "highest learning rate of AdamW", above=0, group="training")
+    weight_decay: float = option(0.0, "weight decay of AdamW", at_least=0, group="training")
+    eps: float = option(1e-6, "epsilon of AdamW", above=0, group="training")
+    warmup: int = option(
+        5000, "steps of the learning rate's linear rise; then it falls to 0", at_least=0, group="training"
+    )
+    save_half: bool = option(False, "write mapper.safetensors in fp16", group="training")
+
+    def check(self) -> None:
+        """Raises UserError for settings that contradict each other."""
+        if not self.data:
+            raise UserError(
+                "no features; give --data a folder of caption/extract_features.py, or a published .pkl file"
+            )
+
+
+@dataclass
+class FeatureConfig(Settings):
+    """Settings of an extraction."""
+
+    data: str = option("", "folder that holds the list, and the images that its paths start from")
+    output: str = option(
+        "output/features", "folder of the features: config.yaml, log.txt, the features", may_change=True
+    )
+    captions: str = option("", "list of captioned images, a file below --data")
+    images: bool = option(True, "also the images' features; CapDec needs none")
+    student: str = option("ViT-B/16", "the CLIP: OpenAI or open_clip name, hf-hub:..., path", group="models")
+    clip_root: str | None = option(None, "folder with OpenAI's files (ViT-B-16.pt, ...)", group="models")
+    batch_size: int = option(64, "images a pass", at_least=1)
+    chunk: int = option(2048, "images or captions between two writes, all that a stop can lose", at_least=1)
+    workers: int = option(2, "processes that read images; 0: none but this one", at_least=0, may_change=True)
+    skip_bad_images: bool = option(False, "leave out an image that cannot be read, with its captions", may_change=True)
+
+    def check(self) -> None:
+        """Raises UserError for settings that contradict each other."""
+        if not self.data or not self.captions:
+            raise UserError("no captions; give --data a folder and --captions a list below it")

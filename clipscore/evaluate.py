@@ -1,0 +1,100 @@
+"""The evaluation of captions: every metric at once, and the files that its scores are written to."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipscore.captions import Captions
+from clipscore.java import check_spice, java_version
+from clipscore.scores import PREFIX, clip_scores, reference_scores
+from rlcf.clip.backbone import Backbone
+from rlcf.errors import UserError
+from rlcf.run.config import command_line
+from rlcf.run.files import write_atomically
+from rlcf.run.records import versions
+
+PTB, BUILT_IN = "PTB (Stanford CoreNLP 3.4.1)", "built-in (clipscore/tokenizer.py)"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of n captions.
+
+    scores: metric -> value for all captions; per_instance: image name -> metric -> value; tokenizer: the one that split
+    captions into words for the metrics against references, None without references; clip: name of the CLIP, prefix:
+    what stood before each caption for it, precision: what it computed in.
+    """
+
+    scores: dict[str, float]
+    per_instance: dict[str, dict[str, float]]
+    tokenizer: str | None
+    clip: str
+    prefix: str
+    precision: str
+
+    @property
+    def n(self) -> int:
+        return len(self.per_instance)
+
+
+def evaluate(
+    captions: Captions,
+    clip: Backbone,
+    with_java: bool = False,
+    spice: bool = False,
+    prefix: str = PREFIX,
+    workers: int = 2,
+) -> Evaluation:
+    """Every metric of captions: against references where there are any, and with their images.
+
+    captions: from `match_captions`; with_java: use the programs that need Java, METEOR and the PTB tokenizer (see
+    `use_java`); spice: SPICE also; prefix: stands before each caption for the CLIP; workers: processes that
+    read images. Raises UserError for an image that cannot be read and for a Java program that fails.
+
+        captions = match_captions({"dog.jpg": "a dog"}, "images", {"dog.jpg": ["a dog runs"]})
+        print(evaluate(captions, load_clip("ViT-B/32")).scores)
+    """
+    scores, tokenizer = {}, None
+    if captions.references is not None:
+        scores = reference_scores(captions.candidates, captions.references, with_java, spice)
+        tokenizer = PTB if with_java else BUILT_IN
+    scores |= clip_scores(captions, clip, prefix, workers)
+    rows = zip(*(parts for _, parts in scores.values()), strict=True)
+    per_instance = {name: dict(zip(scores, row, strict=True)) for name, row in zip(captions.names, rows, strict=True)}
+    whole = {name: value for name, (value, _) in scores.items()}
+    return Evaluation(whole, per_instance, tokenizer, clip.name, prefix, clip.precision)
+
+
+def write_evaluation(
+    evaluation: Evaluation, output: Path | None = None, each: Path | None = None, command: str | None = None
+) -> None:
+    """Write the scores as JSON. output: file of those of all captions; each: file of each caption's.
+
+    command: the command line that the first file tells, this process's when not given.
+    """
+    if each is not None:
+        write_atomically(each, json.dumps(evaluation.per_instance, indent=2) + "\n")
+    if output is not None:
+        result = {"scores": evaluation.scores, "n": evaluation.n, "tokenizer": evaluation.tokenizer}
+        result |= {"clip": evaluation.clip, "prefix": evaluation.prefix, "precision": evaluation.precision}
+        packages = ("torch", "open_clip_torch", "pycocoevalcap")
+        result |= {"command": command or command_line(), "versions": versions(packages)}
+        write_atomically(output, json.dumps(result, indent=2) + "\n")
+
+
+def use_java(require: bool = False, never: bool = False, spice: bool = False) -> bool:
+    """True where the Java programs take part: a Java runtime starts. Prints what is left out on standard error.
+
+    Raises UserError when Java is required and there is none, or SPICE is asked for and cannot run.
+    """
+    version = None if never else java_version()
+    if version is None and require:
+        raise UserError("no Java runtime starts ('java -version' fails); install one or leave --require-java out")
+    if version is None:
+        why = "--no-java" if never else "no Java runtime starts"
+        left_out = "METEOR and SPICE are" if spice else "METEOR is"
+        print(f"{why}: {left_out} left out; captions are split by the built-in tokenizer", file=sys.stderr)
+    elif spice:
+        check_spice(version)
+    return version is not None
