@@ -18,7 +18,7 @@ from classification.clip_model import (
 )
 from classification.config import ClassificationConfig
 from classification.context import initial_context
-from classification.methods import Image
+from classification.methods import Cache, Image
 from classification.reward import Rewards
 from rlcf.adapt.episode import Episodes
 from rlcf.adapt.groups import GroupGivenUp, side_by_side
@@ -30,6 +30,7 @@ from rlcf.clip.backbone import Backbone
 from rlcf.errors import UserError, flags_as_settings
 from rlcf.run.config import make_config, resolve_device, resolve_precision
 from rlcf.run.images import as_image
+from rlcf.run.records import Memory
 from rlcf.run.setup import Models, load_models, reward_weights
 
 
@@ -105,6 +106,9 @@ class Classifier:
         self.policy = make_policy(config, student, self.classnames)
         self.rewards = make_rewards(config, models, self.classnames)
         self.episodes: Episodes | None = None
+        self._cache: Cache | None = None
+        if isinstance(self.policy, FrozenPolicy) and config.how.memory is not None:
+            self._cache = config.how.memory(self.policy.class_features)
         if not isinstance(self.policy, FrozenPolicy):
             tuned, buffers = self.policy.tuned, self.policy.buffers
             self.episodes = Episodes.from_config(config, tuned, buffers, student.precision)
@@ -151,9 +155,9 @@ class Classifier:
         ]
 
     @property
-    def memory(self) -> Episodes | None:
+    def memory(self) -> Memory | None:
         """State that the method carries from image to image; None where there is none."""
-        return self.episodes if self.config.momentum else None
+        return self.episodes if self.config.momentum else self._cache
 
     def _walk(self, views: Tensor, several: bool) -> tuple[Tensor, Tensor | None, list[Step], Tensor]:
         """The walk of N images: views, what is frozen of them, choice of views, steps, answer.
@@ -192,7 +196,14 @@ class Classifier:
         features = self.policy.encode(views)
         logits = self.policy.zero_shot(features)
         kept = select_confident(logits, self.config.kept)
-        image = Image(features, logits, kept, self._see(views, kept))
+        image = Image(
+            features,
+            self.policy.class_features,
+            self.policy.clip.logit_scale,
+            kept,
+            self._see(views, kept),
+            self._cache,
+        )
         return logits[:, 0], self.config.how.answer(self.config, image), [], kept
 
     def _shortlist(self, policy: Policy, views: Tensor, start: int) -> tuple[Tensor, Tensor]:

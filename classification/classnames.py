@@ -1,4 +1,4 @@
-"""Class names of the ImageNet family and of the user's own folders."""
+"""Class names of the ImageNet family and of folders of images, and the texts made from them."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -13,24 +13,28 @@ from rlcf.errors import UserError
 
 @cache
 def imagenet_wnids() -> tuple[str, ...]:
-    """The 1000 WordNet ids in the order of ImageNet's class indices (they are sorted)."""
+    """The 1000 WordNet ids of ImageNet's classes. They are sorted; class i has the i-th."""
     return _synsets("imagenet_synsets.txt")
 
 
 @cache
 def subset_wnids(subset: str) -> tuple[str, ...]:
-    """The 200 WordNet ids of ImageNet-"a" or -"r", sorted: class i of the subset is the i-th."""
+    """The 200 WordNet ids of a subset's classes, sorted; class i has the i-th. subset: "a" or "r" (ImageNet-A, -R)."""
     return tuple(sorted(_synsets(f"imagenet_{subset}_synsets.txt")))
 
 
 def names_of(wnids: Sequence[str]) -> list[str]:
-    """English names as CLIP's authors curated them."""
+    """The English names of WordNet ids of ImageNet, as CLIP's authors chose them."""
     index = {wnid: i for i, wnid in enumerate(imagenet_wnids())}
     return [IMAGENET_CLASSNAMES[index[wnid]] for wnid in wnids]
 
 
 def read_classnames(file: Path, folders: Sequence[str]) -> list[str]:
-    """One name a line, in the sorted order of the class folders. Raises UserError for a wrong count."""
+    """Reads the names of classes from a text file, one a line.
+
+    folders: the class folders, sorted; line i is the name of the i-th.
+    Raises UserError for a file that is missing, no text, or has another number of names than there are folders.
+    """
     names = read_lines(file)
     if len(names) != len(folders):
         raise UserError(
@@ -41,7 +45,7 @@ def read_classnames(file: Path, folders: Sequence[str]) -> list[str]:
 
 
 def read_lines(file: Path) -> list[str]:
-    """The lines of a text file, without the blank ones. Raises UserError for a file that is missing or no text."""
+    """The lines of a text file without blank ones. Raises UserError for a file that is missing or not UTF-8 text."""
     if not file.is_file():
         raise UserError(f"there is no {file}; it should hold one entry a line")
     try:
@@ -51,10 +55,10 @@ def read_lines(file: Path) -> list[str]:
 
 
 def class_texts(classname: str, prompt: str, position: str = "end", templates: str = "single") -> list[str]:
-    """The texts whose mean feature stands for a class.
+    """The texts of a class; the mean of their features is the feature of the class.
 
-    position: where in the prompt the name stands; templates: "single" - the prompt; "imagenet80" - the 80 templates of
-    CLIP's authors instead.
+    prompt: the words around the class name. position: the place of the name among them, as in `prompt_text`.
+    templates: "single" for the prompt, "imagenet80" for the 80 templates of CLIP's authors in its place.
 
     >>> class_texts("tench", "a photo of a")
     ['a photo of a tench.']
@@ -65,4 +69,5 @@ def class_texts(classname: str, prompt: str, position: str = "end", templates: s
 
 
 def _synsets(file: str) -> tuple[str, ...]:
+    """The WordNet ids in a file of timm."""
     return tuple(resources.files("timm.data._info").joinpath(file).read_text().split())

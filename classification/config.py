@@ -42,6 +42,32 @@ class ClassificationConfig(Config):
     entropy_weight: float = option(
         0.0, "weight of TPT's entropy beside the method's own objective", at_least=0, group="method"
     )
+    voter: str = option(
+        "student",
+        "zero: the model that votes on the views that the student keeps",
+        choices=("student", "reward"),
+        group="method",
+    )
+    published_ties: bool = option(
+        False,
+        "zero: as published where no other view votes for a tied class: any class but some may win",
+        group="method",
+    )
+    pool: str = option(
+        "probabilities",
+        "views, reward, ensemble, rerank: the mean prediction of the kept views, of their mean feature, or the centre "
+        "crop's alone",
+        choices=("probabilities", "features", "centre"),
+        group="method",
+    )
+    combine: str = option(
+        "product",
+        "ensemble: the product or the mean of the two models' probabilities",
+        choices=("product", "mean"),
+        group="method",
+    )
+    mta_lambda_y: float = option(0.2, "mta: temperature of the inlierness scores", above=0, group="method")
+    mta_lambda_q: float = option(4.0, "mta: weight of the views' agreement", at_least=0, group="method")
     atkd_scale: str = option(
         "std",
         "what ATKD divides logits by: their standard deviation, or their mean, as in the published runs",
@@ -109,15 +135,19 @@ class ClassificationConfig(Config):
             raise UserError(f"--context {self.context} is for --tune prompt")
         if not adapts and self.context != "words" and self.templates != "single":
             raise UserError(f"--context {self.context} and --templates {self.templates} exclude each other")
-        if self.entropy_weight > 0 and self.method == "tpt":
-            raise UserError("--entropy-weight adds TPT's objective to another method's; tpt has it alone")
+        for name in sorted({name for method in METHODS.values() for name in method.settings} - set(self.how.settings)):
+            if getattr(self, name) != getattr(type(self)(), name):
+                users = " or ".join(other for other, method in METHODS.items() if name in method.settings)
+                raise UserError(f"--{name.replace('_', '-')} is for --method {users}")
+        if self.method == "views" and self.pool == "centre":
+            raise UserError("--pool centre leaves --method views no views; use --method zeroshot")
         if self.bn_prior > 0 and self.tune == "prompt":
             raise UserError("--bn-prior is for --tune image-encoder or norm")
         if self.bn_prior > 0 and self.batchnorm != "batch":
             raise UserError(f"--bn-prior and --batchnorm {self.batchnorm} exclude each other")
         if self.batchnorm == "published-norm" and self.tune != "norm":
             raise UserError("--batchnorm published-norm is for --tune norm")
-        if self.how.uses_views and self.kept < 1:
+        if self.kept < 1:
             raise UserError(f"--selection {self.selection:g} of --views {self.views} keeps no view; raise one of them")
         if self.images_at_once > 1 and (not adapts or self.tune == "image-encoder"):
             raise UserError("--images-at-once is for a method that tunes the prompt or the normalisation layers; use 1")
@@ -140,19 +170,29 @@ class ClassificationConfig(Config):
     @property
     def asks_rewards(self) -> bool:
         """True for a method that asks the reward models."""
-        return self.how.asks_rewards
+        return self.how.asks_rewards or (self.method == "zero" and self.voter == "reward")
 
     @property
     def distils(self) -> bool:
         """True for a method that asks the reward models for logits over all classes."""
-        return self.how.distils
+        return self.how.distils or (self.method == "zero" and self.voter == "reward")
+
+    @property
+    def remembers(self) -> bool:
+        """True for a method that carries something from image to image."""
+        return self.momentum or self.how.memory is not None
+
+    @property
+    def uses_views(self) -> bool:
+        """False where the centre crop alone is looked at."""
+        return self.how.uses_views and self.pool != "centre"
 
     @property
     def n_views(self) -> int:
         """Number of views that the method needs."""
-        return self.views if self.how.uses_views else 1
+        return self.views if self.uses_views else 1
 
     @property
     def kept(self) -> int:
         """Number of views that are kept, int(views * selection) (TPT, section 3.2)."""
-        return int(self.n_views * self.selection) if self.how.uses_views else 1
+        return int(self.n_views * self.selection) if self.uses_views else 1

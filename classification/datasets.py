@@ -1,7 +1,7 @@
 """Datasets of labelled images: the ImageNet family, ten fine-grained sets, and any folder of class folders."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
 from classification.classnames import imagenet_wnids, names_of, read_classnames, read_lines, subset_wnids
 from rlcf.errors import UserError
+from rlcf.run.data import data_folder, find
 
 IMAGENET_FAMILY = {
     "I": ("ImageNet/val", "imagenet/images/val"),
@@ -22,12 +23,16 @@ IMAGENET_FAMILY = {
     "K": ("ImageNet-Sketch", "imagenet-sketch/images"),
     "C": ("imagenet-c", "ImageNet-C"),
 }
-"""Name -> folders to look for: the method's own layout first, then CoOp's."""
+"""Name of a dataset -> folders that may hold it: that of the authors' code first, then that of CoOp's code."""
 
 
 @dataclass(frozen=True)
 class FineGrained:
-    """Where a fine-grained set of CoOp's keeps its files; images: the folder that the split's paths start from."""
+    """The files of a fine-grained dataset, as CoOp's code lays them out.
+
+    folder: name of the dataset's folder. images: the folder in it from which the paths of the split start.
+    split: name of the file in it that lists the test images, or for FGVC-Aircraft the classes.
+    """
 
     folder: str
     images: str
@@ -49,12 +54,16 @@ FINE_GRAINED = {
 
 NAMES = (*IMAGENET_FAMILY, *FINE_GRAINED, "folder")
 ROOTS = ("", "dataset/tta_data", "dataset/finegrained-dataset", "tta_data", "finegrained-dataset")
-"""Where below --data a dataset may lie."""
+"""Folders below the data folder that may hold the datasets' folders."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """samples: (image file, class index) pairs; classnames: by class index; root: what sample ids are relative to."""
+    """The labelled images of a dataset.
+
+    name: as it was given to `load_dataset`. root: the folder to which sample ids are relative.
+    samples: (image file, class index) pairs. classnames: the name of each class, by its index.
+    """
 
     name: str
     root: Path
@@ -63,53 +72,56 @@ class Dataset:
 
     @property
     def files(self) -> list[Path]:
+        """The image files, in the order of `samples`."""
         return [file for file, _ in self.samples]
 
     @property
     def ids(self) -> list[str]:
+        """The ids of the samples: their paths relative to `root`, with forward slashes."""
         return [file.relative_to(self.root).as_posix() for file in self.files]
 
 
 def load_dataset(
     name: str, data: str, corruption: str = "gaussian_noise", severity: int = 5, classnames: str | None = None
 ) -> Dataset:
-    """Find a dataset's test images.
+    """Finds the test images of a dataset.
 
-    name: I, A, V, R, K, C, one of the ten fine-grained sets, "folder" (DATA itself holds one folder a class) or
-    "folder:SUB" (DATA/SUB does). classnames: for folders, a text file with a name a line instead of the folders' names.
-    Raises UserError naming what is missing and where it was looked for.
+    name: I, A, V, R, K, C, one of the ten fine-grained datasets, "folder" if the data folder holds a folder of images
+    for each class, or "folder:SUB" if its subfolder SUB does. data: the data folder.
+    corruption, severity: the part of ImageNet-C, for C alone.
+    classnames: a text file with one class name a line, for folders alone. Without it the folders' names are used.
+    Raises UserError for an unknown name, and naming the file or folder that is missing or damaged.
     """
-    if not data or not Path(data).is_dir():
-        raise UserError(f"no data folder '{data}'; give --data the folder that holds the datasets")
+    folder = data_folder(data)
     kind, _, sub = name.partition(":")
     if kind == "folder":
-        return _folder(name, Path(data) / sub, classnames)
+        return _folder(name, folder / sub, classnames)
     if classnames is not None:
         raise UserError(f"--classnames is for 'folder' datasets; the names of {name} are known")
     if name in IMAGENET_FAMILY:
-        return _imagenet(name, Path(data), corruption, severity)
+        return _imagenet(name, folder, corruption, severity)
     if name == "aircraft":
-        return _aircraft(Path(data))
+        return _aircraft(folder)
     if name in FINE_GRAINED:
-        return _fine_grained(name, Path(data))
+        return _fine_grained(name, folder)
     raise UserError(f"unknown dataset '{name}'; there are {', '.join(NAMES)} and folder:SUBFOLDER")
 
 
-def _find(name: str, data: Path, folders: Sequence[str], sign: Callable[[Path], bool]) -> Path:
-    """The first place that exists and has the sign of this dataset."""
-    tried = list(dict.fromkeys(data / root / folder for root in ROOTS for folder in folders))
-    for path in tried:
-        if path.is_dir() and sign(path):
-            return path
-    raise UserError(f"dataset {name} was not found; tried {', '.join(map(str, tried))}")
+def _places(data: Path, folders: Sequence[str]) -> Iterator[Path]:
+    """The paths at which a dataset's folder may lie, in the order in which they are tried."""
+    return (data / root / folder for root in ROOTS for folder in folders)
 
 
 def _class_folders(root: Path) -> list[str]:
+    """The names of the folders in `root`, sorted, without hidden ones."""
     return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _scan(root: Path, index_of: dict[str, int]) -> list[tuple[Path, int]]:
-    """Every image below root/<class folder>, sorted. Raises UserError for a class folder without images."""
+    """The images below each class folder of `root`, sorted, with their class indices.
+
+    index_of: class folder -> class index. Raises UserError for a class folder without images.
+    """
     found = make_dataset(str(root), index_of, extensions=IMG_EXTENSIONS, allow_empty=True)
     filled = {label for _, label in found}
     for folder, label in index_of.items():
@@ -119,6 +131,7 @@ def _scan(root: Path, index_of: dict[str, int]) -> list[tuple[Path, int]]:
 
 
 def _folder(name: str, root: Path, classnames: str | None) -> Dataset:
+    """A dataset of any folder that holds a folder of images for each class."""
     if not root.is_dir():
         raise UserError(f"no folder {root} for dataset {name}")
     folders = _class_folders(root)
@@ -131,6 +144,7 @@ def _folder(name: str, root: Path, classnames: str | None) -> Dataset:
 
 
 def _imagenet(name: str, data: Path, corruption: str, severity: int) -> Dataset:
+    """A dataset of the ImageNet family. Its class folders are WordNet ids, those of V class indices."""
     folders = IMAGENET_FAMILY[name]
     if name == "C":
         folders = tuple(f"{folder}/{corruption}/{severity}" for folder in folders)
@@ -141,7 +155,11 @@ def _imagenet(name: str, data: Path, corruption: str, severity: int) -> Dataset:
         wnids = subset_wnids(name.lower()) if name in ("A", "R") else imagenet_wnids()
         known = {wnid: i for i, wnid in enumerate(wnids)}
         names = names_of(wnids)
-    root = _find(name, data, folders, lambda path: any(folder in known for folder in _class_folders(path)))
+
+    def has_a_class(path: Path) -> bool:
+        return path.is_dir() and any(folder in known for folder in _class_folders(path))
+
+    root = find(name, _places(data, folders), has_a_class)
     present = _class_folders(root)
     strange = [folder for folder in present if folder not in known]
     if strange:
@@ -150,8 +168,9 @@ def _imagenet(name: str, data: Path, corruption: str, severity: int) -> Dataset:
 
 
 def _fine_grained(name: str, data: Path) -> Dataset:
+    """A dataset of CoOp's with a split file: {"test": [[path, label, class name], ...]}, and parts such as "train"."""
     described = FINE_GRAINED[name]
-    root = _find(name, data, [described.folder], lambda path: (path / described.split).is_file())
+    root = find(name, _places(data, [described.folder]), lambda path: (path / described.split).is_file())
     file = root / described.split
     try:
         split = json.loads(file.read_text())
@@ -166,8 +185,9 @@ def _fine_grained(name: str, data: Path) -> Dataset:
 
 
 def _aircraft(data: Path) -> Dataset:
+    """FGVC-Aircraft, which lists its classes in one text file and the images with their classes in another."""
     described = FINE_GRAINED["aircraft"]
-    root = _find("aircraft", data, [described.folder], lambda path: (path / described.split).is_file())
+    root = find("aircraft", _places(data, [described.folder]), lambda path: (path / described.split).is_file())
     variants = read_lines(root / described.split)
     file = root / "images_variant_test.txt"
     samples = []
@@ -180,6 +200,7 @@ def _aircraft(data: Path) -> Dataset:
 
 
 def _existing(dataset: Dataset) -> Dataset:
+    """The dataset itself. Raises UserError if it lists no image, or one that is not there."""
     if not dataset.samples:
         raise UserError(f"dataset {dataset.name} in {dataset.root} lists no test images")
     missing = next((file for file, _ in dataset.samples if not file.is_file()), None)

@@ -9,28 +9,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from rlcf.adapt.objectives import Step, atkd, dkd, kd, marginal_entropy, reinforce, select_confident
+from classification import training_free
+from classification.training_free import Cache, Image
+from rlcf.adapt.objectives import Step, atkd, dkd, kd, marginal_entropy, reinforce
 from rlcf.adapt.rewards import Seen
 
 if TYPE_CHECKING:
     from classification.config import ClassificationConfig
-
-
-@dataclass(frozen=True)
-class Image:
-    """N images before any adaptation, for a method without gradients.
-
-    features: (N, V, D), unit length; logits: (N, V, C), scaled; the centre crop first. kept: (N, K) indices of the
-    confident views, most confident first; seen: these views as the reward models see them, for a method that asks.
-    """
-
-    features: Tensor
-    logits: Tensor
-    kept: Tensor
-    seen: Seen | None
 
 
 @dataclass(frozen=True)
@@ -41,7 +28,8 @@ class Method:
     models see them, to a `Step` with a loss for each sample. answer: from the settings and an `Image` to logits (N, C).
     asks_rewards: True for a method that asks the reward models, distils: for one that asks them for logits over all
     classes, samples_answers: for one that samples the K likeliest classes; uses_views: False for one that needs the
-    centre crop alone.
+    centre crop alone; memory: from the classes' features, (C, D), to what the method carries from image to image;
+    settings: names of those that only some methods have and this one does.
     """
 
     objective: "Callable[[ClassificationConfig, Tensor, Seen | None], Step] | None" = None
@@ -50,6 +38,8 @@ class Method:
     distils: bool = False
     samples_answers: bool = False
     uses_views: bool = True
+    memory: Callable[[Tensor], Cache] | None = None
+    settings: tuple[str, ...] = ()
 
     @property
     def adapts(self) -> bool:
@@ -71,32 +61,23 @@ def distil(
     return Step(loss(logits, seen.teacher_logits, **options))
 
 
-def zero(config: "ClassificationConfig", image: Image) -> Tensor:
-    """Each kept view votes for its likeliest class; most votes win (ZERO, Farina et al., NeurIPS 2024, algorithm 1).
-
-    Of tied classes the one wins that the most confident of the other views votes for. Returns (N, C), the logarithm of
-    the votes; the winner of a tie has one more.
-    """
-    order = select_confident(image.logits, image.logits.shape[1])  # (N, V)
-    choices = image.logits.argmax(dim=-1).gather(1, order)  # (N, V), of the most confident view first
-    keep = image.kept.shape[1]
-    votes = F.one_hot(choices[:, :keep], image.logits.shape[-1]).sum(dim=1)  # (N, C)
-    tied = votes == votes.amax(dim=1, keepdim=True)  # (N, C)
-    among_tied = tied.gather(1, choices[:, keep:]) & (tied.sum(dim=1, keepdim=True) > 1)  # (N, V - K)
-    first = among_tied & (among_tied.cumsum(dim=1) == 1)
-    return votes.scatter_add(1, choices[:, keep:], first.long()).log()
-
-
 METHODS = {
     "zeroshot": Method(answer=lambda config, image: image.logits[:, 0], uses_views=False),
-    "zero": Method(answer=zero),
     "tpt": Method(objective=lambda config, logits, seen: Step(marginal_entropy(logits))),
-    "rlcf": Method(objective=rlcf, asks_rewards=True, samples_answers=True),
-    "kd": Method(objective=partial(distil, kd), asks_rewards=True, distils=True),
-    "dkd": Method(objective=partial(distil, dkd), asks_rewards=True, distils=True),
+    "rlcf": Method(objective=rlcf, asks_rewards=True, samples_answers=True, settings=("entropy_weight",)),
+    "kd": Method(objective=partial(distil, kd), asks_rewards=True, distils=True, settings=("entropy_weight",)),
+    "dkd": Method(objective=partial(distil, dkd), asks_rewards=True, distils=True, settings=("entropy_weight",)),
     "atkd": Method(
         objective=lambda config, logits, seen: distil(atkd, config, logits, seen, scale=config.atkd_scale),
         asks_rewards=True,
         distils=True,
+        settings=("entropy_weight", "atkd_scale"),
     ),
+    "views": Method(answer=training_free.mean_prediction, settings=("pool",)),
+    "zero": Method(answer=training_free.zero, settings=("voter", "published_ties")),
+    "mta": Method(answer=training_free.mta, settings=("mta_lambda_y", "mta_lambda_q")),
+    "tda": Method(answer=training_free.tda, memory=Cache),
+    "reward": Method(answer=training_free.reward_alone, asks_rewards=True, distils=True, settings=("pool",)),
+    "ensemble": Method(answer=training_free.ensemble, asks_rewards=True, distils=True, settings=("pool", "combine")),
+    "rerank": Method(answer=training_free.rerank, asks_rewards=True, samples_answers=True, settings=("pool",)),
 }
