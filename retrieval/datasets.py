@@ -4,13 +4,13 @@ import hashlib
 import itertools
 import json
 import re
-from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from rlcf.errors import UserError
+from rlcf.run.data import data_folder, find, find_list, image_root, read_captions, require_images
+from rlcf.run.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class Dataset:
 
     @cached_property
     def texts(self) -> list[str]:
+        """The texts of all images, in the running list."""
         return [text for group in self.captions for text in group]
 
     @cached_property
@@ -78,16 +79,17 @@ class Dataset:
             return self.ids
         return [f"{self.ids[i]}#{text - self.texts_of[i][0]}" for text, i in enumerate(self.image_of)]
 
-    def gallery_size(self, direction: str) -> int:
-        return len(self.texts if direction == "i2t" else self.files)
+    def gallery(self, direction: str) -> list[str]:
+        """i2t: the texts; t2i: the images' paths."""
+        return self.texts if direction == "i2t" else self.ids
 
     def targets(self, direction: str, query: int) -> list[int]:
-        """Where in the gallery the right answers to a query are."""
+        """Places in the gallery of a query's right answers."""
         return list(self.texts_of[query]) if direction == "i2t" else [self.image_of[query]]
 
     @cached_property
     def digest(self) -> str:
-        """What the list says, in 64 characters."""
+        """A digest of the images' paths and their texts, 64 characters."""
         return hashlib.sha256(json.dumps([self.ids, self.captions]).encode()).hexdigest()
 
 
@@ -98,24 +100,35 @@ def load_dataset(name: str, data: str, clean: bool = False) -> Dataset:
     DATA. clean: texts as in the published runs (`clean_text`).
     Raises UserError naming the list, the entry and what is wrong, or what is missing and where it was looked for.
     """
-    if not data or not Path(data).is_dir():
-        raise UserError(f"no data folder '{data}'; give --data the folder that holds the datasets")
-    kind, _, listed = name.partition(":")
-    if kind == "json":
-        file, roots = _list_file(name, Path(data), listed), [Path(data)]
+    root = data_folder(data)
+    if name.partition(":")[0] == "json":
+        file, roots = find_list(name, root), [root]
     elif name in LISTED:
-        file, roots = _find(name, Path(data))
+        listed = LISTED[name]
+        folders = [root / below / folder for below in ROOTS for folder in listed.folders]
+        places = {folder / place: folder for folder in folders for place in listed.lists}
+        file = find(name, places)
+        roots = [places[file] / images for images in listed.images]
     else:
         raise UserError(f"unknown dataset '{name}'; there are {', '.join(NAMES)}")
-    images, captions = _read_list(file)
-    root = next((root for root in roots if (root / images[0]).is_file()), roots[0])
-    files = [root / image for image in images]
-    missing = next((path for path in files if not path.is_file()), None)
-    if missing is not None:
-        raise UserError(f"{file} lists an image that is not there: {missing}")
-    if clean:
-        captions = [[clean_text(text) for text in group] for group in captions]
-    return Dataset(name, files, images, captions)
+    images = read_captions(file, unique=True)
+    silent = next((entry.image for entry in images if not entry.captions), None)
+    if silent is not None:
+        raise UserError(f"{file} has no captions of {silent}; retrieval needs one text or more of each image")
+    folder = image_root(images[0].image, roots)
+    files = [folder / entry.image for entry in images]
+    require_images(file, files)
+    captions = [[clean_text(text) for text in entry.captions] if clean else entry.captions for entry in images]
+    return Dataset(name, files, [entry.image for entry in images], captions)
+
+
+def keep_to_list(folder: Path, dataset: Dataset) -> None:
+    """Keep the list's digest in a run's folder. Raises UserError for a run that was begun with another list."""
+    file = folder / "list.sha256"
+    if file.exists() and file.read_text().strip() != dataset.digest:
+        raise UserError(f"{folder} was begun with another list than {dataset.name} is now; choose another --output")
+    folder.mkdir(exist_ok=True)
+    write_atomically(file, dataset.digest + "\n")
 
 
 def clean_text(text: str) -> str:
@@ -125,55 +138,3 @@ def clean_text(text: str) -> str:
     'a man left holds two dogs'
     """
     return " ".join(re.sub(r'[.!"()*#:;~]', " ", text.lower()).split()[:50])
-
-
-def _list_file(name: str, data: Path, listed: str) -> Path:
-    if not listed:
-        raise UserError("dataset json needs its list: json:FILE, a file below --data")
-    for file in (data / listed, data / f"{listed}.json"):
-        if file.is_file():
-            return file
-    raise UserError(f"dataset {name} was not found; tried {data / listed} and {data / listed}.json")
-
-
-def _find(name: str, data: Path) -> tuple[Path, list[Path]]:
-    """The first list that exists, and where its images may lie."""
-    described, tried = LISTED[name], []
-    for folder in (data / root / folder for root in ROOTS for folder in described.folders):
-        for file in (folder / listed for listed in described.lists):
-            if file.is_file():
-                return file, [folder / images for images in described.images]
-            tried.append(file)
-    raise UserError(f"dataset {name} was not found; tried {', '.join(map(str, tried))}")
-
-
-def _read_list(file: Path) -> tuple[list[str], list[list[str]]]:
-    """The image paths and the captions of each."""
-    try:
-        entries = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is no JSON file ({error})") from error
-    if not isinstance(entries, list) or not entries:
-        raise UserError(f'{file} must hold a list with an entry an image: [{{"image": path, "caption": [text]}}, ...]')
-    images, captions = [], []
-    for number, entry in enumerate(entries, start=1):
-        image, texts = _read_entry(f"{file}, entry {number}", entry)
-        images.append(image)
-        captions.append(texts)
-    twice = [image for image, count in Counter(images).items() if count > 1]
-    if twice:
-        raise UserError(
-            f"{file} lists {twice[0]} {images.count(twice[0])} times; give each image one entry with all texts"
-        )
-    return images, captions
-
-
-def _read_entry(where: str, entry: Any) -> tuple[str, list[str]]:
-    image = entry.get("image") if isinstance(entry, dict) else None
-    if not isinstance(image, str) or not image:
-        raise UserError(f'{where} names no image; it must be {{"image": path, "caption": [text, ...]}}')
-    texts = entry.get("caption")
-    texts = [texts] if isinstance(texts, str) else texts
-    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-        raise UserError(f'{where} ({image}) has no captions; "caption" must hold one text or more')
-    return Path(image).as_posix(), texts

@@ -9,22 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from retrieval.datasets import Dataset
 from rlcf.clip.backbone import Backbone
 from rlcf.run.files import save_atomically
 from rlcf.run.images import encode_images
-from rlcf.run.records import Shard
+from rlcf.run.shard import Shard
 
 
 @dataclass(frozen=True)
 class FrozenFeatures:
-    """A dataset as CLIPs see it that nothing has tuned yet.
+    """Features of a dataset's images and texts by models as they were loaded.
 
-    Each file of the folder holds what one model makes of the images or of the texts, with a key of all that this
-    depends on; where the key has become another, or the file is damaged, it is computed anew. Of several processes the
-    first computes and the others wait.
+    Each file of the folder holds one model's features of the images or of the texts, with a key of all that they depend
+    on. Where the key has changed, or the file is damaged, they are computed anew. Of several processes the first
+    computes and the others wait.
     view: the model whose evaluation view of an image all models see; weights: each model's `weights_digest` by its
     name; skip_bad_images: features of an image that cannot be read are NaN.
     """
@@ -65,18 +66,18 @@ class FrozenFeatures:
         known: dict[str, Any],
         encode: Callable[[Sequence[Backbone]], list[Tensor]],
     ) -> list[Tensor]:
-        """What the files hold, after those that are missing or stale are written."""
+        """Features from the files, after those that are missing or stale are written."""
         names = [f"{self.dataset.name}-{kind}-{clip.name}".strip("/") for clip in clips]
         files = [self.folder / (re.sub(r"[^\w.-]+", "-", name) + ".safetensors") for name in names]
         keys = [self._key(clip, known) for clip in clips]
         if self.shard.first:
             self.folder.mkdir(parents=True, exist_ok=True)
-            stale = [i for i, (file, key) in enumerate(zip(files, keys, strict=True)) if _read(file, key) is None]
+            stale = [i for i, (file, key) in enumerate(zip(files, keys, strict=True)) if not _holds(file, key)]
             computed = encode([clips[i] for i in stale]) if stale else []
             for i, features in zip(stale, computed, strict=True):
                 save_atomically(files[i], {"features": features.cpu().contiguous()}, {"key": keys[i]})
         self.shard.wait()
-        return [_read(file, key).to(clip.device) for file, key, clip in zip(files, keys, clips, strict=True)]
+        return [load_file(file)["features"].to(clip.device) for file, clip in zip(files, clips, strict=True)]
 
     def _key(self, clip: Backbone, known: dict[str, Any]) -> str:
         model = {"weights": self.weights[clip.name], "precision": clip.precision, "preprocess": clip.preprocess}
@@ -84,7 +85,7 @@ class FrozenFeatures:
 
 
 def weights_digest(clip: Backbone) -> str:
-    """What the model's weights are, in 64 characters."""
+    """A digest of the model's weights, 64 characters."""
     digest = hashlib.sha256()
     for name, tensor in clip.model.state_dict().items():
         digest.update(name.encode())
@@ -92,12 +93,12 @@ def weights_digest(clip: Backbone) -> str:
     return digest.hexdigest()
 
 
-def _read(file: Path, key: str) -> Tensor | None:
-    """The features that were kept under this key."""
+def _holds(file: Path, key: str) -> bool:
+    """True for an undamaged file whose features were kept under this key."""
     if not file.is_file():
-        return None
+        return False
     try:
         with safe_open(file, framework="pt") as stored:
-            return stored.get_tensor("features") if (stored.metadata() or {}).get("key") == key else None
+            return (stored.metadata() or {}).get("key") == key
     except SafetensorError:
-        return None
+        return False

@@ -1,57 +1,56 @@
-"""The reward models: what they think of a query and its sampled answers."""
+"""The reward models: their scores of a query with its sampled places in the gallery."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from rlcf.adapt.rewards import CLIPSCORE_WEIGHT, clip_score, weighted_mean
+from rlcf.adapt.rewards import CLIPSCORE_WEIGHT, ClipScorer, FunctionScorer, RewardFunction, Scorer, Seen
 from rlcf.clip.backbone import Backbone
+from rlcf.run.setup import Models
+
+
+@dataclass(frozen=True)
+class Query:
+    """An image or a text that looks for its like in the gallery.
+
+    sample: the image's evaluation view, (1, 3, H, W) as made, or the text; features: (D,) as each reward CLIP sees it,
+    by the CLIP's place among the reward models.
+    """
+
+    sample: Any  # a Tensor or a str
+    features: Mapping[int, Tensor]
 
 
 @dataclass(frozen=True)
 class Rewards:
-    """One or several CLIPs that have seen the queries and the gallery.
+    """One or several reward models that know the gallery.
 
-    queries: (Q, D) features a model; row: of a query in them; gallery: (G, D) features a model; weights: one a model,
-    used as they are.
+    gallery: (G, D) features of each CLIP, by its place among the models; weights: one a model, used as they are; texts:
+    the gallery's G texts, for reward functions.
     """
 
-    clips: Sequence[Backbone]
-    queries: Sequence[Tensor]
-    row: Mapping[int, int]
-    gallery: Sequence[Tensor]
+    models: Sequence[Backbone | RewardFunction]
+    gallery: Mapping[int, Tensor]
     weights: Sequence[float]
+    texts: Sequence[str] = ()
     clipscore_weight: float = CLIPSCORE_WEIGHT
 
-    def see(self, query: int) -> "Seen":
-        """query: its index in the dataset."""
-        return Seen(self, [features[self.row[query]].unsqueeze(0) for features in self.queries])
+    def see(self, query: Query) -> Seen:
+        """The query, an image for a reward function, as the models see it.
+
+        Answers are places in the gallery, (1, 1, K): of one query, one view.
+        """
+        return Seen([self._scorer(i, query) for i in range(len(self.models))], self.weights)
+
+    def _scorer(self, i: int, query: Query) -> Scorer:
+        model = self.models[i]
+        if isinstance(model, Backbone):
+            return ClipScorer(model, query.features[i].view(1, 1, -1), self.gallery[i], self.clipscore_weight)
+        return FunctionScorer(model, query.sample.unsqueeze(0), self.texts)
 
 
-@dataclass(frozen=True)
-class Seen:
-    """A query as the reward models see it. features: (1, D) a model."""
-
-    rewards: Rewards
-    features: list[Tensor]
-
-    def scores(self, answers: Tensor) -> Tensor:
-        """CLIPScore of the query with its sampled answers. answers: (1, K) places in the gallery. Returns (1, K)."""
-        models = zip(self.features, self.rewards.gallery, strict=True)
-        weight = self.rewards.clipscore_weight
-        return weighted_mean(
-            [clip_score(query.unsqueeze(1), gallery[answers], weight) for query, gallery in models],
-            self.rewards.weights,
-        )
-
-    @cached_property
-    @torch.no_grad()
-    def teacher_logits(self) -> Tensor:
-        """(1, G), each model's logits with its own scale, weighted: the teacher of distillation."""
-        models = zip(self.rewards.clips, self.features, self.rewards.gallery, strict=True)
-        return weighted_mean(
-            [clip.logit_scale * query @ gallery.T for clip, query, gallery in models], self.rewards.weights
-        )
+def reward_clips(models: Models) -> dict[int, Backbone]:
+    """The CLIPs among the reward models, each by its place; the others are functions."""
+    return {i: model for i, model in enumerate(models.rewards) if isinstance(model, Backbone)}

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from retrieval import main
+from retrieval import Retriever
 from retrieval.clip_model import ImagePolicy, TextPolicy
+from retrieval.config import RetrievalConfig
 from retrieval.datasets import Dataset
 from retrieval.features import FrozenFeatures, weights_digest
-from retrieval.main import RetrievalConfig, adapt, make_policy
 from retrieval.metrics import CUTOFFS, both_directions, describe, summarise
-from retrieval.reward import Rewards, Seen
-from rlcf.adapt.episode import Episodes
-from rlcf.adapt.rewards import ensemble_weights
+from retrieval.retriever import make_rewards
+from retrieval.reward import Query
 from rlcf.metrics import recall_at_k
-from rlcf.run.records import Shard
+from rlcf.run.setup import Models
+from rlcf.run.shard import Shard
 
 ENSEMBLE = ["rewardB", "rewardRN", "rewardA"]  # ViT-L/14@336px, RN50x64, ViT-L/14
 DIRECTION = {"image2text": "i2t", "text2image": "t2i"}
@@ -47,62 +47,54 @@ def inputs(golden):
     return torch.from_numpy(arrays["images"]), [str(text) for text in arrays["texts"]]
 
 
-@pytest.fixture
-def recorded(monkeypatch):
-    """What happens on the way: sampled answers, their scores, advantages and losses."""
-    seen = {"answers": [], "scores": [], "advantages": [], "losses": []}
-
-    def record(owner, name, key, pick=lambda arguments, result: result):
-        function = getattr(owner, name)
-
-        def wrapped(*arguments):
-            result = function(*arguments)
-            seen[key].append(pick(arguments, result).detach().clone())
-            return result
-
-        monkeypatch.setattr(owner, name, wrapped)
-
-    record(main, "advantages", "advantages")
-    record(main, "objective", "losses")
-    record(Seen, "scores", "scores")
-    record(Seen, "scores", "answers", lambda arguments, result: arguments[1])
-    return seen
-
-
 @torch.no_grad()
 def make_run(name, clip, inputs):
+    """The retriever of a run, and its queries."""
     images, texts = inputs
-    config = RetrievalConfig(**RUNS[name])
-    student, clips = clip("student"), [clip(model) for model in (ENSEMBLE if "ensemble" in name else ["rewardA"])]
+    ensemble = "ensemble" in name
+    weights = {"reward_weights": [10.0, 3.0, 5.0], "round_reward_weights": True} if ensemble else {}
+    names = ENSEMBLE if ensemble else ["rewardA"]
+    config = RetrievalConfig(reward=names, **weights, **RUNS[name])
+    config.check()
+    models = Models(clip("student"), [clip(model) for model in names])
     seen = {
-        "images": [model.encode_image(model.prepare(images)) for model in [student, *clips]],
-        "texts": [model.encode_text(texts) for model in [student, *clips]],
+        "images": [model.encode_image(model.prepare(images)) for model in [models.student, *models.rewards]],
+        "texts": [model.encode_text(texts) for model in [models.student, *models.rewards]],
     }
     queries, gallery = ("images", "texts") if config.direction == "i2t" else ("texts", "images")
-    weights = ensemble_weights([10.0, 3.0, 5.0] if len(clips) > 1 else [1.0], rounded=True)
-    rewards = Rewards(clips, seen[queries][1:], range(24), seen[gallery][1:], weights)
+    rewards = make_rewards(config, models, dict(enumerate(seen[gallery][1:])))
     samples = images.split(1) if config.direction == "i2t" else texts
-    return config, make_policy(config, student, seen[gallery][0]), rewards, samples
+    asked = [
+        Query(sample, {i: features[number] for i, features in enumerate(seen[queries][1:])})
+        for number, sample in enumerate(samples)
+    ]
+    return Retriever.of(config, models, seen[gallery][0], rewards, range(len(seen[gallery][0]))), asked
+
+
+def per_step(outcomes, member):
+    """What the trace tells, stacked over the steps of all episodes."""
+    return np.stack([np.ravel(getattr(step, member)) for outcome in outcomes for step in outcome.trace])
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_adaptation_equals_the_authors(name, golden, clip, inputs, recorded):
+def test_adaptation_equals_the_authors(name, golden, clip, inputs):
     expected = golden(name)
-    config, policy, rewards, samples = make_run(name, clip, inputs)
+    retriever, queries = make_run(name, clip, inputs)
+    config, policy, outcomes = retriever.config, retriever.policy, []
     assert set(policy.tuned) == {key.removeprefix("visual.") for key in expected["changed_keys"]}
     of_model = dict(policy.clip.model.named_parameters())
     assert sum(of_model[key].numel() for key in expected["changed_keys"]) == expected["opt_param_count"]
-    episodes = Episodes.from_config(config, policy.tuned, {}, "fp32")
-    for query, row in enumerate(expected[f"score_{config.direction}"]):
-        _, after = adapt(config, policy, rewards.see(query), episodes, samples[query])
-        np.testing.assert_allclose(after, row, atol=LOOSER.get(name, 1e-4), rtol=0)
+    for index, row in enumerate(expected[f"score_{config.direction}"]):
+        outcomes += retriever.adapt([(index, queries[index])])
+        np.testing.assert_allclose(outcomes[-1].after, row, atol=LOOSER.get(name, 1e-4), rtol=0)
 
     room = 1e-4 if config.method == "kd" else 5e-5
-    np.testing.assert_allclose(torch.stack(recorded["losses"]), expected["loss"].ravel(), atol=room, rtol=0)
+    losses = per_step(outcomes, "loss").ravel()
+    np.testing.assert_allclose(losses, expected["loss"].ravel(), atol=room, rtol=0)
     if config.method == "rlcf":
-        assert np.array_equal(torch.cat(recorded["answers"]), expected["sampled_index"])
-        np.testing.assert_allclose(torch.cat(recorded["scores"]), expected["clip_score"], atol=1e-5, rtol=0)
-        np.testing.assert_allclose(torch.cat(recorded["advantages"]), expected["rewards"], atol=1e-5, rtol=0)
+        assert np.array_equal(per_step(outcomes, "answers"), expected["sampled_index"])
+        np.testing.assert_allclose(per_step(outcomes, "rewards"), expected["clip_score"], atol=1e-5, rtol=0)
+        np.testing.assert_allclose(per_step(outcomes, "advantages"), expected["rewards"], atol=1e-5, rtol=0)
 
 
 def test_zero_shot_equals_the_authors(golden, clip, inputs, monkeypatch, tmp_path):
@@ -116,11 +108,10 @@ def test_zero_shot_equals_the_authors(golden, clip, inputs, monkeypatch, tmp_pat
     )
     weights = {student.name: weights_digest(student)}
     features = FrozenFeatures(tmp_path, dataset, student, weights, Shard())
-    with torch.no_grad():
-        (of_texts,), (of_images,) = features.texts([student], range(24)), features.images([student], range(12))
-        i2t, t2i = ImagePolicy(student, of_texts), TextPolicy(student, of_images)
-        rows = torch.cat([i2t.logits(i2t.encode(image)) for image in images.split(1)])
-        columns = torch.cat([t2i.logits(t2i.encode(text)) for text in texts])
+    (of_texts,), (of_images,) = features.texts([student], range(24)), features.images([student], range(12))
+    i2t, t2i = ImagePolicy(student, of_texts), TextPolicy(student, of_images)
+    rows = torch.cat([i2t.zero_shot(i2t.encode(image)) for image in images.split(1)])
+    columns = torch.cat([t2i.zero_shot(t2i.encode(text)) for text in texts])
     np.testing.assert_allclose(rows, expected["zs_i2t"], atol=1e-4, rtol=0)
     np.testing.assert_allclose(columns, expected["zs_t2i"], atol=1e-4, rtol=0)
 
