@@ -5,8 +5,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlcf.adapt.objectives import atkd, count_confident, dkd, entropy, kd, marginal_entropy, reinforce, select_confident
-from rlcf.errors import UserError
+from rlcf.adapt.objectives import (
+    atkd,
+    dkd,
+    entropy,
+    kd,
+    marginal_entropy,
+    policy_gradient,
+    reinforce,
+    select_confident,
+)
+from rlcf.adapt.rewards import LEFT_OUT, advantages
 
 LOG_2 = math.log(2)
 
@@ -25,6 +34,9 @@ def log(*probabilities):
 def relative_entropy(student, teacher):
     p = teacher.softmax(dim=-1)
     return (p * (p.log() - student.log_softmax(dim=-1))).sum(dim=-1).mean()
+
+
+# ---- entropy, and the choice of views ----
 
 
 def test_entropy_of_a_half_and_two_quarters_is_one_and_a_half_bits():
@@ -46,50 +58,108 @@ def test_entropy_lies_between_zero_and_log_of_the_classes(logits):
     assert bool((values >= 0).all() and (values <= math.log(6) + 1e-5).all())
 
 
-def test_confident_views_come_first_and_the_count_is_rounded_down():
+def test_confident_views_come_first():
     logits = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 0.0], [0.0, 2.0], [0.0, 9.0]])
-    assert select_confident(logits, count_confident(5, 0.5)).tolist() == [4, 1]
-    assert select_confident(logits, count_confident(5, 1.0)).tolist() == [4, 1, 3, 0, 2]
+    assert select_confident(logits, 2).tolist() == [4, 1]
+    assert select_confident(logits, 5).tolist() == [4, 1, 3, 0, 2]
 
 
-def test_one_tenth_of_64_views_are_6():
-    assert count_confident(64, 0.1) == 6
+def test_views_of_several_samples_are_chosen_for_each():
+    logits = torch.randn(3, 6, 4)
+    each = torch.stack([select_confident(views, 2) for views in logits])
+    assert torch.equal(select_confident(logits, 2), each)
 
 
-def test_selecting_no_view_is_told_with_the_flags_to_raise():
-    with pytest.raises(UserError, match=r"--selection 0\.1 of --views 9 keeps no view; raise one of them"):
-        count_confident(9, 0.1)
-
-
-@given(logits_of(8, 4), st.sampled_from([0.25, 0.5, 0.8]))
-def test_no_discarded_view_is_more_confident_than_a_chosen_one(logits, fraction):
-    chosen = select_confident(logits, count_confident(8, fraction))
+@given(logits_of(8, 4), st.integers(1, 7))
+def test_no_discarded_view_is_more_confident_than_a_chosen_one(logits, keep):
+    chosen = select_confident(logits, keep)
     discarded = [i for i in range(len(logits)) if i not in chosen]
     assert entropy(logits[chosen]).max() <= entropy(logits[discarded]).min()
 
 
-def test_reinforce_is_the_mean_of_advantage_times_negative_log_likelihood():
-    loss = reinforce(log(0.25, 0.75), torch.tensor([[0, 1]]), torch.tensor([[2.0, -1.0]]))
+# ---- REINFORCE ----
+
+
+def test_the_policy_gradient_is_the_mean_of_advantage_times_negative_log_likelihood():
+    log_likelihood = log(0.25, 0.75)
+    loss = policy_gradient(log_likelihood, torch.tensor([[2.0, -1.0]]))
     assert loss.item() == pytest.approx((2 * math.log(4) - math.log(4 / 3)) / 2)
 
 
-def test_reinforce_averages_over_views_and_answers():
-    logits, answers = log(0.25, 0.75).repeat(2, 1), torch.tensor([[0, 1], [1, 0]])
-    loss = reinforce(logits, answers, torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+def test_the_policy_gradient_averages_over_views_and_answers():
+    log_likelihood = torch.tensor([[0.25, 0.75], [0.75, 0.25]]).log()
+    loss = policy_gradient(log_likelihood, torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
     assert loss.item() == pytest.approx(2 * math.log(4) / 4)
 
 
-def test_a_step_against_the_reinforce_gradient_favours_the_answer_with_the_positive_advantage():
+@given(logits_of(2, 4), st.floats(-3, 3))
+def test_the_policy_gradient_is_linear_in_the_advantages(logits, factor):
+    log_likelihood, advantage = logits.log_softmax(-1)[:, :2], torch.tensor([[0.5, -0.5], [1.0, 0.25]])
+    scaled = policy_gradient(log_likelihood, factor * advantage)
+    torch.testing.assert_close(scaled, factor * policy_gradient(log_likelihood, advantage), atol=1e-5, rtol=1e-5)
+
+
+def test_the_policy_gradient_of_several_samples_is_that_of_each():
+    log_likelihood, advantage = torch.randn(3, 4, 2), torch.randn(3, 4, 2)
+    advantage[1, 2, 0] = LEFT_OUT
+    each = [policy_gradient(*pair) for pair in zip(log_likelihood, advantage, strict=True)]
+    torch.testing.assert_close(policy_gradient(log_likelihood, advantage), torch.stack(each))
+
+
+def test_a_step_against_the_gradient_favours_the_answer_with_the_positive_advantage():
     logits = torch.zeros(1, 3, requires_grad=True)
-    reinforce(logits, torch.tensor([[2, 0]]), torch.tensor([[1.0, -1.0]])).backward()
+    log_likelihood = logits.log_softmax(-1)[:, [2, 0]]
+    policy_gradient(log_likelihood, torch.tensor([[1.0, -1.0]])).backward()
     torch.testing.assert_close(logits.grad, torch.tensor([[0.5, 0.0, -0.5]]))
 
 
-@given(logits_of(2, 4), st.floats(-3, 3))
-def test_reinforce_is_linear_in_the_advantages(logits, factor):
-    answers, advantages = torch.tensor([[0, 1], [3, 2]]), torch.tensor([[0.5, -0.5], [1.0, 0.25]])
-    scaled = reinforce(logits, answers, factor * advantages)
-    torch.testing.assert_close(scaled, factor * reinforce(logits, answers, advantages), atol=1e-5, rtol=1e-5)
+def scores_of(answers):
+    """A reward of each of five classes."""
+    return torch.tensor([0.3, 0.9, 0.1, 0.5, 0.7])[answers]
+
+
+@pytest.mark.parametrize("settings", [{}, {"baseline": "all"}, {"baseline": "none"}, {"divide_by_std": True}])
+def test_reinforce_scores_the_likeliest_answers_and_takes_their_policy_gradient(settings):
+    logits = torch.randn(4, 5)
+    step = reinforce(logits, scores_of, 3, **settings)
+    assert torch.equal(step.answers, logits.argsort(dim=-1, descending=True)[:, :3])
+    assert torch.equal(step.rewards, scores_of(step.answers))
+    assert torch.equal(step.advantages, advantages(step.rewards, **settings))
+    log_likelihood = logits.log_softmax(-1).gather(-1, step.answers)
+    assert torch.equal(step.loss, policy_gradient(log_likelihood, step.advantages))
+
+
+def test_reinforce_of_several_samples_is_that_of_each():
+    logits = torch.randn(3, 4, 5)
+    together, each = reinforce(logits, scores_of, 2), [reinforce(one, scores_of, 2) for one in logits]
+    torch.testing.assert_close(together.loss, torch.stack([step.loss for step in each]))
+    assert torch.equal(together.answers, torch.stack([step.answers for step in each]))
+
+
+@pytest.mark.parametrize("settings", [{}, {"baseline": "all"}, {"baseline": "none"}, {"divide_by_std": True}])
+def test_an_answer_that_is_left_out_counts_as_if_it_had_not_been_sampled(settings):
+    """The least likely of three sampled answers has no score: loss and gradient are those of two answers."""
+
+    def without_the_last(answers):
+        scores = scores_of(answers)
+        scores[:, 2:] = LEFT_OUT
+        return scores
+
+    logits = torch.randn(4, 5, requires_grad=True)
+    losses = [reinforce(logits, without_the_last, 3, **settings).loss, reinforce(logits, scores_of, 2, **settings).loss]
+    torch.testing.assert_close(*losses)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, logits)[0] for loss in losses))
+
+
+@pytest.mark.parametrize("settings", [{}, {"baseline": "all"}, {"baseline": "none"}, {"divide_by_std": True}])
+def test_when_every_answer_is_left_out_there_is_nothing_to_learn(settings):
+    logits = torch.randn(4, 5, requires_grad=True)
+    step = reinforce(logits, lambda answers: torch.full(answers.shape, LEFT_OUT), 3, **settings)
+    assert step.loss.item() == 0.0 and bool((step.advantages == LEFT_OUT).all())
+    assert torch.equal(torch.autograd.grad(step.loss, logits)[0], torch.zeros(4, 5))
+
+
+# ---- TPT ----
 
 
 def test_marginal_entropy_of_two_certain_views_that_disagree_is_one_bit():
@@ -126,6 +196,9 @@ def test_marginal_entropy_and_its_gradient_stay_finite_for_extreme_logits():
     value = marginal_entropy(logits)
     value.backward()
     assert value.item() == 0.0 and bool(torch.isfinite(logits.grad).all())
+
+
+# ---- distillation ----
 
 
 def test_kd_is_the_cross_entropy_with_the_teacher():
