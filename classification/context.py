@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rlcf.clip.backbone import Backbone
 from rlcf.clip.checkpoints import read_weights
-from rlcf.clip.prompted_text import TextTower, word_tokens
+from rlcf.clip.text_tower import TextTower, word_tokens
 from rlcf.errors import UserError
 
 

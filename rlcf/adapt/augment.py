@@ -1,4 +1,4 @@
-"""What makes a cut and resized view harder to recognise: BYOL's colour augmentation, and AugMix."""
+"""Augmentations of a cropped and resized view: BYOL's colour augmentation, and AugMix."""
 
 from collections.abc import Callable
 
@@ -12,17 +12,20 @@ Generator = np.random.Generator
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """(3, h, w) uint8 of an RGB image. Channels last in memory: the layout from which torch resizes fastest."""
+    """The pixels of an RGB image, (3, h, w) uint8, with channels last in memory: torch resizes this layout fastest."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def to_image(pixels: Tensor) -> Image.Image:
-    """The RGB image of (3, h, w) uint8."""
+    """The RGB image of pixels, (3, h, w) uint8."""
     return Image.fromarray(pixels.permute(1, 2, 0).numpy())
 
 
 def hard(view: Image.Image, rng: Generator) -> Image.Image:
-    """BYOL's recipe (Grill et al., NeurIPS 2020, appendix B) with the strengths of the published runs."""
+    """BYOL's colour augmentation (Grill et al., NeurIPS 2020, appendix B), with the strengths of the published runs.
+
+    Colour jitter with probability 0.5, grey with 0.2, blur with 0.1.
+    """
     if rng.random() < 0.5:
         factors = [rng.uniform(0.6, 1.4), rng.uniform(0.6, 1.4), rng.uniform(0.8, 1.2), rng.uniform(-0.1, 0.1)]
         jitters = [TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation, TF.adjust_hue]
@@ -51,20 +54,25 @@ def augmix(view: Image.Image, rng: Generator) -> Tensor:
 
 
 def _level(rng: Generator, most: float) -> float:
-    """A strength at severity 1 on AugMix's scale of ten."""
+    """Draws the strength of an operation at severity 1, where `most` is its strength at severity 10."""
     return rng.uniform(0.1, 1.0) * most / 10.0
 
 
 def _either_way(rng: Generator, value: float) -> float:
+    """The value or, with probability 0.5, its negative."""
     return -value if rng.random() < 0.5 else value
 
 
 def _shear(image: Image.Image, x: float = 0.0, y: float = 0.0) -> Image.Image:
+    """Shears an image. x: columns to move by for each row; y: rows for each column. New pixels are black."""
     return image.transform(image.size, Image.Transform.AFFINE, (1, x, 0, y, 1, 0), resample=Image.Resampling.BILINEAR)
 
 
 def _translate(image: Image.Image, x: int = 0, y: int = 0) -> Image.Image:
-    """By whole pixels, black coming in: a crop that reaches beyond the image, a tenth of a transform's time."""
+    """Moves an image by whole pixels. New pixels are black.
+
+    A crop that reaches beyond the image does this in a tenth of the time of an affine transform.
+    """
     return image.crop((x, y, x + image.width, y + image.height))
 
 

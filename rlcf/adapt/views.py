@@ -1,4 +1,4 @@
-"""Augmented views of one image: the plain centre crop first, then random ones that depend on (seed, index) alone."""
+"""Augmented views of one image: the centre crop, then random crops that depend on the seed and the image's index."""
 
 import dataclasses
 import math
@@ -14,19 +14,20 @@ from torch import Tensor
 from rlcf.adapt.augment import augmix, hard, to_image, to_tensor
 
 Box = tuple[int, int, int, int]
-"""left, top, right, bottom, pixels."""
+"""(left, top, right, bottom) of a crop, pixels."""
 
 AUGMENTATIONS = ("crop", "augmix", "hard")
 LEAST_AREA = {"crop": 0.08, "augmix": 0.08, "hard": 0.2}
-"""Share of the image that the smallest crop covers."""
+"""The smallest share of an image's area that a crop of each augmentation covers."""
 
 
 @dataclass(frozen=True, eq=False)
 class PlannedViews:
-    """Plain views that are not made yet: a worker process plans them, the device that needs them makes them.
+    """The crops of V views, drawn in a worker process, to be cut and resized later on another device.
 
-    centre: (3, H, W) uint8, the first view. image: (3, h, w) uint8, what the others are cut from. boxes: (V - 1, 4)
-    int64, left, top, right, bottom in pixels. flips: (V - 1,) bool. size: (H, W), pixels.
+    centre: (3, H, W) uint8, the first view. image: (3, h, w) uint8, from which the others are cut.
+    boxes: (V - 1, 4) int64, each a `Box`. flips: (V - 1,) bool, True for mirrored views.
+    size: (H, W) of the views, pixels.
     """
 
     centre: Tensor
@@ -36,7 +37,7 @@ class PlannedViews:
     size: tuple[int, int]
 
     def render(self, device: torch.device | str = "cpu") -> Tensor:
-        """The views, (V, 3, H, W) uint8, made on `device`."""
+        """Cuts and resizes the views on `device`. Returns (V, 3, H, W) uint8."""
         dtype = resizing_dtype(torch.device(device))
         image = self.image.to(device, non_blocking=True).to(dtype)
         views = torch.empty(1 + len(self.boxes), 3, *self.size, dtype=dtype, device=device)
@@ -46,18 +47,20 @@ class PlannedViews:
         return views.round().to(torch.uint8) if views.is_floating_point() else views
 
     def pin_memory(self) -> "PlannedViews":
-        """The same plan, its pixels in page-locked memory; DataLoader asks for it."""
+        """A copy with its pixels in page-locked memory. DataLoader calls it."""
         return dataclasses.replace(self, centre=self.centre.pin_memory(), image=self.image.pin_memory())
 
 
 @dataclass(frozen=True)
 class Views:
-    """Makes the views of one image, as TPT does (NeurIPS 2022, section 4.1).
+    """A transform from an image to its views, as in TPT (NeurIPS 2022, section 4.1).
 
-    centre: the model's own evaluation transform, from a PIL image to (3, H, W) in [0, 1].
-    size: (H, W) of every view, pixels. count: number of views, the centre crop included.
-    augment: "crop" - resized crop and flip; "augmix" - the same, then AugMix; "hard" - BYOL's colour augmentation.
-    on_device: plan the views, and leave it to `PlannedViews.render` to make them; for "crop" alone.
+    centre: the model's evaluation transform, from a PIL image to (3, H, W) in [0, 1].
+    size: (H, W) of the views, pixels. count: V, number of views, the centre crop included.
+    augment: "crop" for resized and mirrored crops, "augmix" for the same and then AugMix, "hard" for the same with at
+    least 20% of the image and then BYOL's colour augmentation.
+    on_device: return `PlannedViews` rather than views; for "crop" alone.
+    Raises ValueError for on_device with another augmentation.
     """
 
     centre: Callable[[Image.Image], Tensor]
@@ -72,13 +75,13 @@ class Views:
             raise ValueError(f"{self.augment} views are not made on the device; only crop views are")
 
     def __call__(self, image: Image.Image, index: int) -> Tensor | PlannedViews:
-        """Views of the image that is sample `index`: (count, 3, H, W), uint8 in 0..255, or float in [0, 1] (AugMix).
+        """The views of an image. index: its place in the dataset, which with the seed decides the random numbers.
 
-        With `on_device` their plan.
+        Returns (V, 3, H, W), uint8 in 0..255, or float in [0, 1] for "augmix"; with `on_device` the planned views.
         """
         rng = np.random.default_rng([self.seed, index])
         centre = (self.centre(image) * 255.0).round().to(torch.uint8)
-        # The centre crop alone needs no pixels of the image: do not copy what may be a large one.
+        # Without random crops the image is not needed, and it may be large: do not copy it.
         pixels = to_tensor(image) if self.count > 1 else centre
         if self.augment == "crop":
             plan = self._plan(centre, pixels, rng)
@@ -93,6 +96,7 @@ class Views:
         return views
 
     def _plan(self, centre: Tensor, pixels: Tensor, rng: np.random.Generator) -> PlannedViews:
+        """Draws the crops. centre: (3, H, W) uint8; pixels: (3, h, w) uint8."""
         height, width = pixels.shape[1:]
         drawn = [sample_view(width, height, LEAST_AREA["crop"], rng) for _ in range(self.count - 1)]
         boxes = torch.tensor([box for box, _ in drawn], dtype=torch.int64).view(-1, 4)
@@ -101,7 +105,10 @@ class Views:
 
 
 def sample_view(width: int, height: int, least: float, rng: np.random.Generator) -> tuple[Box, bool]:
-    """Where a view of at least the share `least` of the image is cut, and whether it is mirrored: one time in two."""
+    """Draws the crop of a view and, with probability 0.5, that it is mirrored.
+
+    width, height: of the image, pixels. least: smallest share of the image's area that the crop covers.
+    """
     box = sample_crop(width, height, (least, 1.0), rng)
     return box, bool(rng.random() < 0.5)
 
@@ -113,7 +120,11 @@ def sample_crop(
     rng: np.random.Generator,
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Box:
-    """A random crop box, distributed as torchvision's RandomResizedCrop."""
+    """Draws a crop as torchvision's RandomResizedCrop does.
+
+    width, height: of the image, pixels. scale: range of the crop's share of the image's area. ratio: range of its width
+    divided by its height. If ten draws do not fit into the image, it is the largest centred crop of an allowed ratio.
+    """
     for _ in range(10):
         area = width * height * rng.uniform(*scale)
         aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
@@ -127,9 +138,10 @@ def sample_crop(
 
 
 def crop_and_resize(image: Tensor, box: Box, flip: bool, size: tuple[int, int]) -> Tensor:
-    """A view: the part of `image` in `box`, bilinear with antialiasing as Pillow does it, mirrored if `flip`.
+    """Cuts a view from an image and resizes it, bilinear with antialiasing as in Pillow.
 
-    image: (3, h, w), uint8, or float in 0..255 where torch cannot resize bytes. Returns (3, *size) of the same type.
+    image: (3, h, w), uint8 or float in 0..255; `resizing_dtype` tells which. flip: mirror the view left to right.
+    size: (H, W) of the view, pixels. Returns (3, H, W) of the image's dtype.
     """
     left, top, right, bottom = box
     part = image[None, :, top:bottom, left:right]
@@ -138,5 +150,5 @@ def crop_and_resize(image: Tensor, box: Box, flip: bool, size: tuple[int, int]) 
 
 
 def resizing_dtype(device: torch.device) -> torch.dtype:
-    """What `crop_and_resize` works in: torch resizes bytes with antialiasing on the CPU alone."""
+    """The dtype for `crop_and_resize`: uint8 on the CPU, else float32. torch antialiases uint8 on the CPU only."""
     return torch.uint8 if device.type == "cpu" else torch.float32

@@ -1,1 +1,1 @@
-"""CLIP models: loading, encoding, and the parts of them that adaptation tunes."""
+"""CLIP models: loading, encoding, and their parts that adaptation tunes."""

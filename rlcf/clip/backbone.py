@@ -1,4 +1,4 @@
-"""Any CLIP, by name or path: one object that encodes images and texts to unit-length features."""
+"""Loads any CLIP by its name or path, as an object that encodes images and texts to unit-length features."""
 
 import contextlib
 import difflib
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from rlcf.clip.checkpoints import in_one_line, load_clip_file, load_clip_folder, quiet_root_logger
-from rlcf.clip.prompted_text import TextTower, word_tokens
+from rlcf.clip.text_tower import TextTower, word_tokens
 from rlcf.clip.transformer import encode_class_token, pools_class_token
 from rlcf.errors import UserError
 from rlcf.shipped import shipped_folder, shipped_names
@@ -35,16 +35,17 @@ OPENAI_ARCHITECTURES = {
     "ViT-L/14": "ViT-L-14",
     "ViT-L/14@336px": "ViT-L-14-336",
 }
-"""The field's names of OpenAI's models -> open_clip's names of their architectures."""
+"""OpenAI's names of its models -> open_clip's names of their architectures."""
 
 TEXT_BATCH = 256
+"""Number of texts that are encoded together."""
 CACHED_PIXELS = 4 * 224 * 224
-"""Pixels of the images that pass a tower together on a CPU when nothing is learnt: few enough that its activations stay
-in the cache (16 times 4 images were 1.2 times faster than 64 at once through ViT-B/16)."""
+"""Pixels of the images that are encoded together on a CPU without a graph, few enough that activations stay in the
+cache. With ViT-B/16, 16 batches of 4 images were 1.2 times faster than one of 64."""
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
-    """The context that a model computes in. precision: "fp32", or "bf16" / "fp16" autocast."""
+    """The autocast context of a precision: none for "fp32", or that of "bf16" or "fp16"."""
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
@@ -52,10 +53,11 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 
 @dataclass(frozen=True)
 class Backbone:
-    """A frozen CLIP in eval mode.
+    """A frozen CLIP in eval mode. Its features are fp32 and of unit length.
 
-    size: (H, W) of its input, pixels; mean, std: of its input, RGB in [0, 1]; precision: "fp32", or "bf16" / "fp16"
-    autocast. Features come back as fp32, unit length.
+    name: as it was given to `load_clip`. model, tokenizer: open_clip's.
+    preprocess: open_clip's settings of the model's input, among them size, mean and std (RGB in [0, 1]).
+    device: of the model. precision: "fp32", or "bf16" or "fp16" for autocast.
     """
 
     name: str
@@ -67,17 +69,21 @@ class Backbone:
 
     @property
     def size(self) -> tuple[int, int]:
+        """(H, W) of the model's input, pixels."""
         size = self.preprocess["size"]
         return (size, size) if isinstance(size, int) else (size[0], size[1])
 
     @property
     def logit_scale(self) -> Tensor:
-        """exp(temperature), a scalar. (SigLIP's bias is the same for all classes: the softmax does not see it.)"""
+        """The factor of the cosine similarities in the logits, a scalar tensor.
+
+        SigLIP's bias is left out: it is the same for all classes and does not change the softmax.
+        """
         return self.model.logit_scale.exp().float().squeeze()
 
     @cached_property
     def text_tower(self) -> TextTower | None:
-        """The text tower driven by embeddings; None where that cannot be (Hugging Face text encoders, CoCa)."""
+        """The text tower as a function of embeddings, or None for Hugging Face text encoders and CoCa."""
         try:
             return TextTower(self.model)
         except TypeError:
@@ -85,19 +91,20 @@ class Backbone:
 
     @property
     def centre_view(self) -> Callable[[Image.Image], Tensor]:
-        """The model's own evaluation transform without its normalisation: PIL image -> (3, H, W) in [0, 1]."""
+        """The model's evaluation transform without its normalisation, from a PIL image to (3, H, W) in [0, 1]."""
         transform = image_transform_v2(PreprocessCfg(**self.preprocess), is_train=False)
         transform.transforms = transform.transforms[:-1]
         return transform
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The autocast context of the model's precision."""
         return autocast(self.device, self.precision)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Pixels as this model wants them, on its device.
+        """Resizes and normalises pixels for this model, on its device.
 
-        images: (N, 3, H, W), uint8 in 0..255 or float in [0, 1], of any size; another size than the model's is
-        resized as published (bicubic, align_corners). Returns (N, 3, *size), normalised.
+        images: (N, 3, H, W) of any size, uint8 in 0..255 or float in [0, 1]. They are resized as the published code
+        does it, bicubic with align_corners. Returns (N, 3, *size).
         """
         given = images.to(self.device)
         images = given.float()
@@ -109,10 +116,11 @@ class Backbone:
         return (images - mean).div_(std)
 
     def encode_image(self, pixels: Tensor, in_parts: bool = True) -> Tensor:
-        """Features of images, (N, D), unit length. pixels: (N, 3, *size) from `prepare`.
+        """The features of images.
 
-        in_parts: let few images at a time pass the tower where that is faster. False where an image's features depend
-        on the others' (statistics of a batch, layers of several samples), and for a graph.
+        pixels: (N, 3, *size) from `prepare`. in_parts: encode few images at a time on a CPU, which is faster; must be
+        False when a graph is wanted, and when images of the batch share statistics or layers.
+        Returns (N, D), unit length.
         """
         few = len(pixels)
         if in_parts and self.device.type == "cpu" and self.precision == "fp32":
@@ -123,11 +131,15 @@ class Backbone:
 
     @cached_property
     def _image_features(self) -> Callable[[Tensor], Tensor]:
+        """The image tower as a function from (N, 3, *size) to (N, D), not normalised."""
         visual = self.model.visual
         return partial(encode_class_token, visual) if pools_class_token(visual) else self.model.encode_image
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """(N, context length) ids on the model's device. Raises UserError for a word that a closed vocabulary lacks."""
+        """The token ids of texts, (N, context length), on the model's device.
+
+        Raises UserError naming a text with a word that is not in the vocabulary, if that holds whole words only.
+        """
         tokens = self.tokenizer(list(texts))
         unknown = self._unknown_word
         if unknown is not None and bool((tokens == unknown).any()):
@@ -139,22 +151,24 @@ class Backbone:
 
     @cached_property
     def _unknown_word(self) -> int | None:
-        """The id of every word outside of a vocabulary of whole words; None where words are made of pieces."""
+        """The id of words that are not in the vocabulary, or None for a tokenizer that splits words into pieces."""
         inner = getattr(self.tokenizer, "tokenizer", None)
         closed = isinstance(getattr(getattr(inner, "backend_tokenizer", None), "model", None), WordLevel)
         return getattr(inner, "unk_token_id", None) if closed else None
 
     def truncated(self, texts: Sequence[str]) -> int:
-        """Number of texts that are longer than the context; `tokenize` cuts them, keeping the end-of-text token."""
+        """Number of texts that are longer than the context. `tokenize` cuts them and keeps the end-of-text token."""
         inner = getattr(self.tokenizer, "tokenizer", None)
         room = self.tokenize(texts[:1]).shape[1] - getattr(inner, "num_special_tokens_to_add", lambda: 2)()
-        long = [text for text in texts if len(text.encode()) >= room]  # a token is at least a byte
+        # A token is at least a byte, so only texts of that many bytes need to be counted in tokens.
+        long = [text for text in texts if len(text.encode()) >= room]
         return sum(len(word_tokens(self.tokenizer, text)) > room for text in long)
 
     def encode_tokens(self, tokens: Tensor, embeddings: Tensor | None = None) -> Tensor:
-        """Features of tokens, (N, D), unit length, with a graph. tokens: (N, L) from `tokenize`.
+        """The features of tokens, with a graph.
 
-        embeddings: (N, L, width) of the tokens, where they are others than the `text_tower`'s own.
+        tokens: (N, L) from `tokenize`. embeddings: (N, L, width) to use in place of the tokens' own; only for a model
+        with a `text_tower`. Returns (N, D), unit length.
         """
         tower = self.text_tower
         with self.autocast():
@@ -166,7 +180,10 @@ class Backbone:
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str], desc: str | None = None) -> Tensor:
-        """Features of texts, (N, D), unit length, without a graph. desc: what a progress bar calls them."""
+        """The features of texts, (N, D), unit length, without a graph. desc: label of a progress bar, None for no bar.
+
+        Raises UserError as `tokenize`.
+        """
         batches = self.tokenize(texts).split(TEXT_BATCH)
         bar = tqdm(batches, desc=desc, disable=desc is None, unit_scale=TEXT_BATCH, unit="text")
         return torch.cat([self.encode_tokens(batch) for batch in bar])
@@ -175,37 +192,42 @@ class Backbone:
 def load_clip(
     name: str, device: str | torch.device = "cpu", precision: str = "fp32", clip_root: str | Path | None = None
 ) -> Backbone:
-    """Load a CLIP.
+    """Loads a CLIP.
 
-    name: an OpenAI name ("ViT-B/16"; taken from `clip_root`/ViT-B-16.pt when that is there, else downloaded by
-    open_clip), an open_clip pair ("ViT-B-16:laion2b_s34b_b88k"), "hf-hub:...", the path of a checkpoint file or of a
-    folder with its open_clip_config.json, or the name of a model that comes with the project.
-    Raises UserError naming what is missing, unknown or damaged.
+    name: one of
+        an OpenAI name such as "ViT-B/16", read from `clip_root`/ViT-B-16.pt if there is such a file, else downloaded
+        by open_clip;
+        an open_clip architecture and the name of its weights, such as "ViT-B-16:laion2b_s34b_b88k";
+        "hf-hub:" and a Hugging Face repository with an open_clip model;
+        the path of a checkpoint file, or of a folder with its open_clip_config.json;
+        the name of a model that comes with the project.
+    precision: "fp32", or "bf16" or "fp16" for autocast.
+    Raises UserError for an unknown name, and naming the file that is missing or damaged.
     """
     device = torch.device(device)
     model, tokenizer = _load(name, clip_root)
     model = model.float().eval().requires_grad_(False).to(device)
     visual: nn.Module = model.visual  # type: ignore[assignment]
     if any(isinstance(layer, nn.BatchNorm2d) for layer in visual.modules()):
-        visual.to(memory_format=torch.channels_last)  # an episode of a ResNet takes 1.3 times less on a CPU
+        visual.to(memory_format=torch.channels_last)  # makes an episode of a ResNet 1.3 times faster on a CPU
     preprocess = merge_preprocess_dict(PreprocessCfg(), open_clip.get_model_preprocess_cfg(model))
     return Backbone(name, model, tokenizer, preprocess, device, precision)
 
 
 def _load(name: str, clip_root: str | Path | None) -> tuple[nn.Module, Any]:
+    """The model and the tokenizer of a name; `load_clip` lists the names."""
     path = Path(name).expanduser()
     shipped = shipped_folder(name)
     if shipped is not None and not path.is_dir():
         return load_clip_folder(shipped)
     if name.startswith("hf-hub:"):
-        return _create(name, name), open_clip.get_tokenizer(name)
+        return _download(name, name), open_clip.get_tokenizer(name)
     if name in OPENAI_ARCHITECTURES:
         file = Path(clip_root).expanduser() / openai_file_name(name) if clip_root else None
         if file is not None and file.is_file():
             return load_clip_file(file)
         architecture = OPENAI_ARCHITECTURES[name]
-        where = f"there is no {file} and " if file else ""
-        return _create(f"{architecture}", name, "openai", where), open_clip.get_tokenizer(architecture)
+        return _download(architecture, name, "openai", file), open_clip.get_tokenizer(architecture)
     if path.is_dir():
         return load_clip_folder(path)
     if path.is_file():
@@ -217,29 +239,39 @@ def _load(name: str, clip_root: str | Path | None) -> tuple[nn.Module, Any]:
         if tag not in tags:
             lacks = f"has no weights '{tag}'" if tag else "needs its weights' name after a colon"
             raise UserError(f"{architecture} {lacks}; open_clip knows {', '.join(tags) or 'none'}")
-        return _create(architecture, name, tag), open_clip.get_tokenizer(architecture)
+        return _download(architecture, name, tag), open_clip.get_tokenizer(architecture)
     raise UserError(_unknown(name))
 
 
 def openai_file_name(name: str) -> str:
-    """The file OpenAI's own loader keeps a model in: "ViT-L/14@336px" -> "ViT-L-14-336px.pt"."""
+    """The file name that OpenAI's own loader gives a model.
+
+    >>> openai_file_name("ViT-L/14@336px")
+    'ViT-L-14-336px.pt'
+    """
     return name.replace("/", "-").replace("@", "-") + ".pt"
 
 
 def _unknown(name: str) -> str:
+    """The message for a name that is neither a known model nor an existing path."""
     if "/" in name and name not in OPENAI_ARCHITECTURES and Path(name).suffix:
         return f"no checkpoint file {name}"
     names = [*OPENAI_ARCHITECTURES, *shipped_names("open_clip_config.json")]
     near = difflib.get_close_matches(name, [*names, *open_clip.list_models()], n=1)
-    meant = f"did you mean '{near[0]}'? " if near else ""
+    advice = f"did you mean '{near[0]}'? Give" if near else "give"
     return (
-        f"unknown model '{name}'; {meant}Give one of {', '.join(names)}, an open_clip pair such as "
+        f"unknown model '{name}'; {advice} one of {', '.join(names)}, an open_clip pair such as "
         "ViT-B-16:laion2b_s34b_b88k, hf-hub:..., or the path of a checkpoint"
     )
 
 
-def _create(architecture: str, name: str, tag: str | None = None, where: str = "") -> nn.Module:
-    """An open_clip model with its own download. OpenAI's and some other weights were trained with QuickGELU."""
+def _download(architecture: str, name: str, tag: str | None = None, missing: Path | None = None) -> nn.Module:
+    """A model whose weights open_clip downloads or finds in its cache.
+
+    tag: open_clip's name of the weights. missing: the file that the weights were looked for in before.
+    Raises UserError if open_clip cannot make the model.
+    """
+    # OpenAI's and some other weights were trained with QuickGELU.
     config = open_clip.get_pretrained_cfg(architecture, tag) if tag else {}
     logging.getLogger("open_clip").setLevel(logging.CRITICAL)
     try:
@@ -248,7 +280,9 @@ def _create(architecture: str, name: str, tag: str | None = None, where: str = "
                 architecture, pretrained=tag, force_quick_gelu=bool(config.get("quick_gelu")), weights_only=True
             )
     except Exception as error:  # open_clip and its download libraries raise many kinds
+        where = f"there is no {missing} and " if missing else ""
+        kept = "put OpenAI's file into --clip-root" if name in OPENAI_ARCHITECTURES else "give the path of its folder"
         raise UserError(
             f"{where}{name} could not be downloaded or read ({in_one_line(error)}); download it on a connected machine "
-            "and give its path, or put OpenAI's file into --clip-root"
+            f"and {kept}"
         ) from error

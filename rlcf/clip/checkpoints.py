@@ -1,4 +1,4 @@
-"""CLIPs on disk: weight files, read without running code in them, and the models that are built from them."""
+"""CLIP checkpoints: weight files, read without running code in them, and the models built from them."""
 
 import contextlib
 import json
@@ -20,7 +20,11 @@ from rlcf.errors import UserError
 
 
 def load_clip_folder(folder: Path) -> tuple[nn.Module, Any]:
-    """The model and the tokenizer of a folder as open_clip writes one. Raises UserError for what it lacks."""
+    """The model and the tokenizer of a folder with an open_clip_config.json and a weight file, as open_clip writes one.
+
+    Raises UserError if one of the two is missing or damaged, if they do not fit together, and if the folder's
+    tokenizer cannot be loaded.
+    """
     config = folder / "open_clip_config.json"
     if not config.is_file():
         raise UserError(f"{folder} holds no open_clip_config.json; give a folder that open_clip wrote, or a file")
@@ -34,7 +38,7 @@ def load_clip_folder(folder: Path) -> tuple[nn.Module, Any]:
 
 
 def _load_configured(config: Path, weights: Path) -> tuple[nn.Module, Any]:
-    """A model built from open_clip's JSON config, with weights in open_clip's own key layout."""
+    """The model of an open_clip config with weights in open_clip's key layout, and the tokenizer of their folder."""
     try:
         described = json.loads(config.read_text(encoding="utf-8"))
         model_cfg = described["model_cfg"]
@@ -50,7 +54,7 @@ def _load_configured(config: Path, weights: Path) -> tuple[nn.Module, Any]:
         with quiet_root_logger():
             model = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**model_cfg)
         model.load_state_dict(state_dict)
-    except Exception as error:  # sizes that do not go together fail in many ways
+    except Exception as error:  # sizes that do not fit raise many kinds of errors
         raise UserError(f"{weights} does not fit the model that {config} describes ({in_one_line(error)})") from error
     open_clip.model.set_model_preprocess_cfg(model, {**vars(preprocess), "size": model.visual.image_size})
     try:
@@ -63,9 +67,10 @@ def _load_configured(config: Path, weights: Path) -> tuple[nn.Module, Any]:
 
 
 def load_clip_file(file: Path) -> tuple[nn.Module, Any]:
-    """The model and the tokenizer of a checkpoint: beside an open_clip_config.json, or in OpenAI's own key layout.
+    """The model and the tokenizer of a checkpoint file.
 
-    Raises UserError for a file that is damaged, or no CLIP.
+    A file beside an open_clip_config.json has the architecture that the config describes. Any other file must be in
+    OpenAI's key layout, which tells the architecture. Raises UserError for a file that is damaged or no such CLIP.
     """
     config = file.parent / "open_clip_config.json"
     if config.is_file():
@@ -80,14 +85,15 @@ def load_clip_file(file: Path) -> tuple[nn.Module, Any]:
         )
     try:
         model = build_model_from_openai_state_dict(dict(state_dict), cast_dtype=None).float()
-        model.load_state_dict(state_dict)  # once more: building rounds fp32 weights to fp16
-    except Exception as error:  # sizes that do not go together fail in many ways
+        model.load_state_dict(state_dict)  # again, because building the model rounds fp32 weights to fp16
+    except Exception as error:  # sizes that do not fit raise many kinds of errors
         raise UserError(f"{file} is no complete CLIP checkpoint ({in_one_line(error)})") from error
     open_clip.model.set_model_preprocess_cfg(model, vars(PreprocessCfg(size=model.visual.image_size)))
     return model, open_clip.SimpleTokenizer(context_length=model.context_length)
 
 
 def _state_dict(file: Path) -> dict[str, Tensor]:
+    """The weights of a file by name, without a "module." prefix and without OpenAI's three entries for sizes."""
     checkpoint = read_weights(file)
     if isinstance(checkpoint, dict) and isinstance(checkpoint.get("state_dict"), dict):
         checkpoint = checkpoint["state_dict"]
@@ -98,10 +104,11 @@ def _state_dict(file: Path) -> dict[str, Tensor]:
 
 
 def read_weights(file: Path) -> Any:
-    """What a weight file holds, on the CPU, without running any code in it.
+    """Loads a weight file to the CPU without running any code in it.
 
-    Reads safetensors, torch.save files (tensors, plain containers and numpy scalars only) and TorchScript archives (as
-    a state dict). Raises UserError for a missing, damaged or unsafe file.
+    Reads safetensors files, torch.save files and TorchScript archives. Returns the state dict of an archive, and the
+    content of any other file as it is. Raises UserError for a file that is missing or damaged, or that holds objects
+    other than tensors, plain containers and numpy scalars.
     """
     if not file.is_file():
         raise UserError(f"no weight file {file}")
@@ -117,7 +124,7 @@ def read_weights(file: Path) -> Any:
             return torch.jit.load(str(file), map_location="cpu").state_dict()
         with torch.serialization.safe_globals(numpy_scalars):
             return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged bytes fail in many ways
+    except Exception as error:  # damaged bytes raise many kinds of errors
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):  # an import that is refused
             raise UserError(f"{file} holds pickled objects other than tensors, which are not loaded") from error
         raise UserError(f"{file} is damaged or no weight file; download it again") from error
@@ -131,14 +138,14 @@ def _is_torchscript(file: Path) -> bool:
 
 
 def in_one_line(error: Exception) -> str:
-    """What a library says, in one line: torch tells which weights do not fit in its second."""
-    lines = [line.strip() for line in str(error).splitlines()[:2]]
+    """The message of another library's error in one line, 200 characters at most; its type if there is no message."""
+    lines = [line.strip() for line in str(error).splitlines()[:2]]  # torch names the weights in the second line
     return " ".join(lines)[:200] or type(error).__name__
 
 
 @contextlib.contextmanager
 def quiet_root_logger() -> Any:
-    """open_clip logs failures at error level on the root logger before it raises them; one sentence is enough."""
+    """Within this context nothing is logged: open_clip logs an error on the root logger before it raises it."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -1,4 +1,4 @@
-"""open_clip's transformer blocks taken apart, to compute only what a feature depends on."""
+"""The steps of open_clip's transformer blocks as functions, to leave out those that a feature does not depend on."""
 
 from typing import Any
 
@@ -9,7 +9,10 @@ from torch import Tensor, nn
 
 
 def is_standard(transformer: Any) -> bool:
-    """Whether all its blocks are CLIP's: normalise, self-attention, normalise, MLP; batch first."""
+    """True if all blocks of an open_clip transformer are CLIP's own, and its input is (N, L, width).
+
+    Such a block is a layer norm, self-attention, a layer norm and an MLP.
+    """
     blocks = getattr(transformer, "resblocks", ())
     return (
         bool(blocks)
@@ -26,47 +29,56 @@ def is_standard(transformer: Any) -> bool:
 
 
 def project(block: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of a block's input. x: (..., width). Returns three (..., width)."""
+    """The first layer norm of a block, and the projection to queries, keys and values.
+
+    x: (..., width), the block's input. Returns three tensors (..., width).
+    """
     attention = block.attn
     query, key, value = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
     return query, key, value
 
 
 def attend(block: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Attention over all heads.
+    """The attention of a block, before its output projection.
 
-    query: (N, Q, width); key, value: (N, K, width); mask: bool, broadcastable to (N, heads, Q, K), False where a query
-    does not look. Returns (N, Q, width).
+    query: (N, Q, width). key, value: (N, K, width).
+    mask: bool, broadcastable to (N, heads, Q, K), False for the keys that a query does not look at.
+    Returns (N, Q, width), all heads side by side.
     """
+    # (N, heads, Q or K, width / heads) each
     query, key, value = (part.unflatten(-1, (block.attn.num_heads, -1)).transpose(1, 2) for part in (query, key, value))
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
 def finish(block: Any, x: Tensor, attended: Tensor) -> Tensor:
-    """What a block makes of its input and of what attention found. x, attended: (..., width)."""
+    """The rest of a block after `attend`: output projection, MLP, and both residual connections.
+
+    x: (..., width), the block's input. attended: (..., width), from `attend`. Returns (..., width).
+    """
     x = x + block.ls_1(block.attn.out_proj(attended))
     return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 
 def pooled_block(block: Any, x: Tensor, positions: Tensor, causal: bool) -> Tensor:
-    """The block's output at one position of each sequence; the others are only looked at.
+    """The output of a block at one position of each sequence; the other positions give keys and values alone.
 
-    x: (N, L, width); positions: (N,). Returns (N, width).
+    x: (N, L, width), the block's input. positions: (N,). causal: no position looks at later ones.
+    Returns (N, width).
     """
-    width, attention, rows = x.shape[-1], block.attn, torch.arange(len(x), device=x.device)
+    width, attention, rows = x.shape[-1], block.attn, torch.arange(len(x), device=x.device)  # rows: (N,)
     weight, bias = attention.in_proj_weight, attention.in_proj_bias
-    normalised = block.ln_1(x)
-    query = F.linear(normalised[rows, positions], weight[:width], bias[:width])
-    key, value = F.linear(normalised, weight[width:], bias[width:]).chunk(2, dim=-1)
+    normalised = block.ln_1(x)  # (N, L, width)
+    query = F.linear(normalised[rows, positions], weight[:width], bias[:width])  # (N, width)
+    key, value = F.linear(normalised, weight[width:], bias[width:]).chunk(2, dim=-1)  # (N, L, width) each
     mask = None
     if causal:
-        mask = (torch.arange(x.shape[1], device=x.device) <= positions.unsqueeze(-1))[:, None, None]
-    attended = attend(block, query.unsqueeze(1), key, value, mask).squeeze(1)
-    return finish(block, x[rows, positions], attended)
+        mask = (torch.arange(x.shape[1], device=x.device) <= positions.unsqueeze(-1))[:, None, None]  # (N, 1, 1, L)
+    attended = attend(block, query.unsqueeze(1), key, value, mask).squeeze(1)  # (N, width)
+    return finish(block, x[rows, positions], attended)  # (N, width)
 
 
 def pools_class_token(tower: Any) -> bool:
-    """Whether an image tower is a ViT whose feature is its class token's."""
+    """True if an image tower is a ViT of CLIP's own blocks whose feature is read at its class token."""
     return (
         type(tower) is VisionTransformer
         and tower.attn_pool is None
@@ -77,17 +89,17 @@ def pools_class_token(tower: Any) -> bool:
 
 
 def encode_class_token(tower: Any, pixels: Tensor) -> Tensor:
-    """The features of a tower that `pools_class_token`; its last block computes the class token alone.
+    """The image features of a tower for which `pools_class_token` is True, not normalised.
 
-    pixels: (N, 3, H, W). Returns (N, D).
+    The last block computes the class token alone. pixels: (N, 3, H, W), normalised. Returns (N, D).
     """
-    patches = tower.conv1(pixels).flatten(2).transpose(1, 2)
-    token = tower.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
-    x = torch.cat([token, patches], dim=1) + tower.positional_embedding.to(patches.dtype)
-    x = tower.ln_pre(tower.patch_dropout(x))
+    patches = tower.conv1(pixels).flatten(2).transpose(1, 2)  # (N, L - 1, width)
+    token = tower.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)  # (N, 1, width)
+    x = torch.cat([token, patches], dim=1) + tower.positional_embedding.to(patches.dtype)  # (N, L, width)
+    x = tower.ln_pre(tower.patch_dropout(x))  # (N, L, width)
     *blocks, last = tower.transformer.resblocks
     for block in blocks:
-        x = block(x)
-    x = pooled_block(last, x, torch.zeros(len(x), dtype=torch.long, device=x.device), causal=False)
-    x = tower.ln_post(x)
-    return x if tower.proj is None else x @ tower.proj
+        x = block(x)  # (N, L, width)
+    x = pooled_block(last, x, torch.zeros(len(x), dtype=torch.long, device=x.device), causal=False)  # (N, width)
+    x = tower.ln_post(x)  # (N, width)
+    return x if tower.proj is None else x @ tower.proj  # (N, D)

@@ -1,6 +1,6 @@
-"""Parts of a CLIP that an episode tunes: its image tower, its text tower, or only their normalisation layers.
+"""The parts of a CLIP that an episode tunes: the image tower, the text tower, or their normalisation layers.
 
-Nothing here changes a model for good: layers are replaced, and gradients required, within a `with` statement alone.
+Two context managers change a model, and undo the change when they are left.
 """
 
 import copy
@@ -16,10 +16,11 @@ from rlcf.clip.backbone import Backbone
 from rlcf.errors import UserError
 
 SCALES = ("logit_scale", "logit_bias")
+"""Parameters of a CLIP that belong to neither tower."""
 
 
 def normalisation_layers(module: nn.Module) -> Iterable[tuple[str, nn.Module]]:
-    """Every normalisation layer of a tower with its name."""
+    """The names and the normalisation layers of a module, in its own order."""
     kinds = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
     return ((name, layer) for name, layer in module.named_modules() if isinstance(layer, kinds))
 
@@ -27,19 +28,19 @@ def normalisation_layers(module: nn.Module) -> Iterable[tuple[str, nn.Module]]:
 def image_tower_parameters(
     clip: Backbone, only_norm: bool, leave_out: Callable[[str], bool] = lambda name: False
 ) -> dict[str, nn.Parameter]:
-    """The image tower's parameters, or those of its normalisation layers, by their names in the tower.
+    """The parameters of the image tower by their names in it.
 
-    leave_out: returns True for the name of a parameter that stays as it is.
-    Raises UserError for a tower without normalisation layers.
+    only_norm: those of its normalisation layers alone. leave_out: returns True for the name of a parameter to leave
+    out. Raises UserError for a tower without normalisation layers.
     """
     return _choose(clip.model.visual, only_norm, leave_out, f"the image tower of {clip.name}")
 
 
 def text_tower_parameters(clip: Backbone, only_norm: bool, embeddings: bool = False) -> dict[str, nn.Parameter]:
-    """The text tower's parameters, or those of its normalisation layers, by their names in the model.
+    """The parameters of the text tower by their names in the model.
 
-    embeddings: also the token embeddings and the logit scale, as the published text-to-image runs.
-    Raises UserError for a tower without normalisation layers.
+    only_norm: those of its normalisation layers alone. embeddings: also the token embeddings and the logit scale, as in
+    the published text-to-image runs. Raises UserError for a tower without normalisation layers.
     """
     text = getattr(clip.model, "text", clip.model)
     table = text.token_embedding if hasattr(text, "token_embedding") else text.transformer.get_input_embeddings()
@@ -56,6 +57,7 @@ def text_tower_parameters(clip: Backbone, only_norm: bool, embeddings: bool = Fa
 def _choose(
     tower: nn.Module, only_norm: bool, leave_out: Callable[[str], bool], called: str
 ) -> dict[str, nn.Parameter]:
+    """The chosen parameters of a tower by name. called: the tower's name in the message of the UserError."""
     norms = {name for name, _ in normalisation_layers(tower)}
     chosen = {
         name: parameter
@@ -69,7 +71,10 @@ def _choose(
 
 @contextmanager
 def requiring_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Within it these parameters require gradients; leaving it puts back what they required before."""
+    """Within this context the parameters require gradients.
+
+    On leaving it their gradients are dropped, and each requires gradients or not as before.
+    """
     before = [(parameter, parameter.requires_grad) for parameter in parameters]
     try:
         for parameter, _ in before:
@@ -83,7 +88,7 @@ def requiring_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
 
 @contextmanager
 def layers_replaced(tower: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[None]:
-    """Within it the tower's layers of these names are others; leaving it puts its own ones back."""
+    """Within this context the tower has other layers under the given names. On leaving it has its own ones again."""
     before = {name: tower.get_submodule(name) for name in layers}
     try:
         for name, layer in layers.items():
@@ -100,10 +105,12 @@ def _put(tower: nn.Module, name: str, layer: nn.Module) -> None:
 
 
 class PriorBatchNorm(nn.Module):
-    """A BatchNorm that, in training mode, mixes its stored statistics with those of the batch; gradients see neither.
+    """A BatchNorm that normalises with a mix of its stored statistics and those of the batch, in training mode.
 
-    prior: N; the stored statistics weigh N / (N + 1) (Schneider et al., NeurIPS 2020, eq. 3). Parameters and stored
-    statistics are those of `layer`.
+    The stored statistics have the weight N / (N + 1), those of the batch 1 / (N + 1) (Schneider et al., NeurIPS 2020,
+    eq. 3). No gradient flows through the statistics, and the stored ones do not change.
+
+    layer: the BatchNorm whose parameters and stored statistics are used. prior: N.
     """
 
     def __init__(self, layer: nn.BatchNorm2d, prior: float) -> None:
@@ -112,24 +119,25 @@ class PriorBatchNorm(nn.Module):
         self.train(layer.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (N, C, H, W)."""
+        """x: (B, C, H, W). Returns (B, C, H, W)."""
         layer = self.layer
         if not self.training:
             return layer(x)
         assert layer.running_mean is not None and layer.running_var is not None
         with torch.no_grad():
-            var, mean = torch.var_mean(x.float(), dim=(0, 2, 3))
+            var, mean = torch.var_mean(x.float(), dim=(0, 2, 3))  # (C,), (C,)
             mean = self.share * layer.running_mean + (1.0 - self.share) * mean
             var = self.share * layer.running_var + (1.0 - self.share) * var
         return F.batch_norm(x, mean, var, layer.weight, layer.bias, False, 0.0, layer.eps)
 
 
 def norms_per_sample(clip: Backbone, samples: int, prior: float = 0.0) -> dict[str, nn.Module]:
-    """Normalisation layers for the image tower that have parameters of their own for each of several samples.
+    """New normalisation layers for the image tower, with separate parameters for each of several samples.
 
-    A batch then holds the views of the first sample, of the second, and so on, equally many. Where a layer has its C
-    parameters, the new one has samples * C. prior: above 0, as in `PriorBatchNorm`. Returns name -> new layer.
-    Raises UserError for a tower that normalises in another way than CLIP's ViTs and ResNets.
+    With them a batch holds the V views of the first sample, then those of the second, and so on. A parameter of the
+    tower's layer is (C,), that of the new one (samples * C,). prior: as in `PriorBatchNorm`; 0 for plain BatchNorms.
+    Returns new layers by the names of those they are for; `layers_replaced` puts them into the tower.
+    Raises UserError for a tower with normalisation layers other than those of CLIP's ViTs and ResNets.
     """
     made: dict[str, nn.Module] = {}
     for name, layer in normalisation_layers(clip.model.visual):
@@ -138,12 +146,14 @@ def norms_per_sample(clip: Backbone, samples: int, prior: float = 0.0) -> dict[s
         elif isinstance(layer, nn.LayerNorm) and type(layer) in (nn.LayerNorm, LayerNorm, LayerNormFp32):
             made[name] = LayerNormPerSample(layer, samples)
         else:
-            raise UserError(f"--images-at-once above 1 does not know the {type(layer).__name__} of {clip.name}; use 1")
+            raise UserError(
+                f"the {type(layer).__name__} of {clip.name} cannot adapt to several images at once; use one at a time"
+            )
     return made
 
 
 class LayerNormPerSample(nn.Module):
-    """A LayerNorm with a scale and a shift of each sample's own. weight, bias: (samples * width,)."""
+    """A LayerNorm with a separate scale and shift for each sample. weight, bias: (samples * width,)."""
 
     def __init__(self, layer: nn.LayerNorm, samples: int) -> None:
         super().__init__()
@@ -152,8 +162,9 @@ class LayerNormPerSample(nn.Module):
             self.register_parameter(name, nn.Parameter(parameter.detach().repeat(samples), requires_grad=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (samples * V, ..., width)."""
-        normalised = F.layer_norm(x.float(), self.shape, eps=self.eps).unflatten(0, (self.samples, -1))
+        """x: (samples * V, ..., width). Returns the same shape."""
+        normalised = F.layer_norm(x.float(), self.shape, eps=self.eps)
+        normalised = normalised.unflatten(0, (self.samples, -1))  # (samples, V, ..., width)
         for name, apply in (("weight", torch.mul), ("bias", torch.add)):
             parameter = getattr(self, name, None)
             if parameter is not None:
@@ -162,7 +173,10 @@ class LayerNormPerSample(nn.Module):
 
 
 class BatchNormPerSample(nn.Module):
-    """A BatchNorm that has the channels of several samples side by side, and so each sample's own statistics."""
+    """A BatchNorm with separate parameters and statistics for each sample.
+
+    It is one BatchNorm of samples * C channels: C for the first sample, C for the second, and so on.
+    """
 
     def __init__(self, layer: nn.BatchNorm2d, samples: int, prior: float = 0.0) -> None:
         super().__init__()
@@ -176,6 +190,6 @@ class BatchNormPerSample(nn.Module):
         self.wide: nn.Module = PriorBatchNorm(wide, prior) if prior > 0 else wide
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (samples * V, C, H, W)."""
+        """x: (samples * V, C, H, W). Returns the same shape."""
         channels = x.unflatten(0, (self.samples, -1)).transpose(0, 1).flatten(1, 2)  # (V, samples * C, H, W)
         return self.wide(channels).unflatten(1, (self.samples, -1)).transpose(0, 1).flatten(0, 1)

@@ -1,4 +1,4 @@
-"""Files that are written in one piece: the whole new content or the old one, whatever happens in between."""
+"""Writes files atomically: a reader finds the old content or the whole new one, also after a crash."""
 
 import json
 import os
@@ -12,14 +12,14 @@ from torch import Tensor
 
 
 def write_atomically(file: Path, text: str) -> None:
-    """The whole new content or the old one, whatever happens in between."""
+    """Writes a text to a file, by way of a temporary file beside it."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     temporary.write_text(text)
     temporary.replace(file)
 
 
 def save_atomically(file: Path, tensors: dict[str, Tensor], described: dict[str, str] | None = None) -> None:
-    """`write_atomically` for a safetensors file. described: its metadata."""
+    """Writes tensors to a safetensors file, by way of a temporary file beside it. described: the file's metadata."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=described)
     temporary.replace(file)
@@ -28,9 +28,14 @@ def save_atomically(file: Path, tensors: dict[str, Tensor], described: dict[str,
 def save_rows_atomically(
     file: Path, widths: dict[str, int], rows: Sequence[tuple[Path, int]], described: dict[str, str]
 ) -> None:
-    """`save_atomically` for matrices that need not fit into the memory: their rows lie side by side in raw files.
+    """Writes matrices to a safetensors file one row at a time, so that they need not fit into memory.
 
-    widths: name -> columns of a matrix; rows: the file of each row of all matrices, and its place there.
+    The rows are read from raw fp32 files. A record of such a file is a row of the first matrix, then a row of the
+    second, and so on.
+
+    widths: name of each matrix -> number of its columns, in the order of a record.
+    rows: for each row of the matrices, the raw file and the number of the record in it.
+    described: the metadata of the file that is written.
     """
     header: dict[str, Any] = {"__metadata__": described}
     end = 0

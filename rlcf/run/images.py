@@ -1,4 +1,4 @@
-"""Image files: read in worker processes, one by one for adaptation or in batches for features that stay as they are."""
+"""Reads image files in worker processes: one by one for adaptation, or in batches for features."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -20,10 +20,10 @@ from rlcf.run.records import logger
 
 
 def read_image(file: Path, draft: tuple[int, int] | None = None) -> Image.Image:
-    """The picture in RGB. Raises UserError for a file that is missing or damaged.
+    """Reads an image file as RGB. Raises UserError for a file that is missing or damaged.
 
-    draft: (H, W), pixels, of the views to be cut from it: a JPEG much larger than they need is decoded at a half, a
-    quarter or an eighth of its size, which takes a fraction of the time and changes the views' pixels a little.
+    draft: (H, W) of the views that will be cut from the image, pixels. With it a JPEG that is much larger than the
+    views need is decoded at 1/2, 1/4 or 1/8 of its size, in a fraction of the time; the views' pixels change a little.
     """
     try:
         with Image.open(file) as image:
@@ -36,8 +36,9 @@ def read_image(file: Path, draft: tuple[int, int] | None = None) -> Image.Image:
 
 
 def as_image(image: "Image.Image | str | Path | Tensor") -> Image.Image:
-    """The RGB picture of a PIL image, a file, or a tensor (3, H, W), uint8 or float in [0, 1].
+    """Converts an image to a PIL image in RGB.
 
+    image: a PIL image, the path of a file, or a tensor (3, H, W), uint8 in 0..255 or float in [0, 1].
     Raises UserError for a file that cannot be read, and for a tensor of another shape.
     """
     if isinstance(image, Image.Image):
@@ -51,24 +52,28 @@ def as_image(image: "Image.Image | str | Path | Tensor") -> Image.Image:
 
 
 def large_enough(size: tuple[int, int]) -> tuple[int, int]:
-    """(width, height) of the smallest image that views of `size`, (H, W), may be cut from.
+    """The smallest size of an image whose smallest crop has the pixels of a view.
 
-    The smallest crop covers 8% of the image, so its sides are about sqrt(0.08) of the image's, and it should still have
-    a view's pixels: 792 for views of 224.
+    That crop covers 8% of the image, so its sides are about sqrt(0.08) of the image's: an image for views of 224 pixels
+    must have 792. size: (H, W) of the views, pixels. Returns (width, height), pixels.
     """
     height, width = (math.ceil(side / math.sqrt(LEAST_AREA["crop"])) for side in size)
     return width, height
 
 
 Loaded = tuple[int, Tensor | PlannedViews | Unreadable]
+"""Index of an image, and its pixels, its planned views, or the reason why it cannot be read."""
 
 
 @dataclass(frozen=True)
 class ImageLoader(Dataset[Loaded]):
-    """Position i of `order` gives (index into files, the transformed image or `Unreadable`).
+    """A dataset of transformed images. Item i is (index, image), where index is `order[i]`.
 
-    transform: from (image, its index) to a tensor, or to the plan of its views.
-    draft: (H, W) of the views, for faster decoding of large JPEGs; see `read_image`.
+    The image is that of `files[index]` after `transform`, or an `Unreadable` for a file that cannot be read.
+
+    files: paths of the images. order: indices into `files`, in the order in which they are read.
+    transform: a function from an image and its index to a tensor or to `PlannedViews`.
+    draft: (H, W) of the views, for faster decoding of large JPEGs, as in `read_image`.
     """
 
     files: Sequence[Path]
@@ -88,13 +93,13 @@ class ImageLoader(Dataset[Loaded]):
         return index, self.transform(image, index)
 
     def one_by_one(self, workers: int, pin_memory: bool = False) -> Iterator[Loaded]:
-        """In order, whatever the number of worker processes."""
+        """Iterates over the items in order. workers: number of processes that read them, 0 for this process."""
         workers = min(workers, len(self))
         return iter(DataLoader(self, batch_size=None, num_workers=workers, pin_memory=pin_memory))
 
 
 def refuse_or_skip(sample: Unreadable, skip: bool) -> None:
-    """A file that cannot be read stops the run, unless the user said otherwise; the log names it."""
+    """Handles a file that cannot be read: logs it if `skip` is True, else raises UserError naming it."""
     if not skip:
         raise UserError(f"{sample.reason}; mend it or pass --skip-bad-images")
     logger.info("skipped: %s", sample.reason)
@@ -110,11 +115,15 @@ def encode_images(
     view: Backbone | None = None,
     skip_bad: bool = False,
 ) -> list[Tensor]:
-    """Features of many image files, read once for all models.
+    """The features of image files by several models. Each file is read once.
 
-    The evaluation view of `view`, or else of the first model, is what all of them see, each at its own resolution, as
-    published. Returns (len(files), D) a model, unit length; with skip_bad, NaN for a file that cannot be read.
-    Raises UserError naming such a file otherwise.
+    All models get the same view of an image, resized to each model's input, as in the published code. It is the
+    evaluation view of `view`, or of the first model if `view` is None.
+
+    workers: number of processes that read files. batch_size: images that are encoded together.
+    desc: label of the progress bar, None for no bar. skip_bad: give a file that cannot be read NaN as features.
+    Returns a matrix for each model, (len(files), D), unit length.
+    Raises UserError naming a file that cannot be read, unless skip_bad is True.
     """
     seen_by = view or clips[0]
     centre = Views(seen_by.centre_view, seen_by.size, count=1)
@@ -128,7 +137,7 @@ def encode_images(
                 raise UserError(f"{pixels.reason}; mend it or take it out of the list")
             bad.append(index)
             pixels = torch.zeros(1, 3, *seen_by.size, dtype=torch.uint8)
-        assert isinstance(pixels, Tensor)  # `centre` makes its views itself
+        assert isinstance(pixels, Tensor)  # `centre` does not return planned views
         batch.append(pixels)
         if len(batch) == batch_size or index == len(files) - 1:
             views = torch.cat(batch)

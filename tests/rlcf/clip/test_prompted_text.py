@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from rlcf.clip.prompted_text import TextTower, prompt_classes, prompt_text, word_tokens
+from rlcf.clip.prompted_text import prompt_classes, prompt_text
+from rlcf.clip.text_tower import TextTower, word_tokens
 from rlcf.errors import UserError
-
-from .conftest import SHORT_TEXT, SIGLIP_TEXT
+from tests.tools import SHORT_TEXT, SIGLIP_TEXT, build_clip, word_tokenizer
 
 CPU = torch.device("cpu")
 NAMES = ["dog", "sea lion", "very old sailing ship"]
@@ -16,18 +16,18 @@ CASES = ["clip", "custom", "siglip", "eos", "causal-last", "no-projection"]
 
 
 @pytest.fixture(scope="module", params=CASES)
-def case(request, vit, build, make_tokenizer):
+def case(request, vit):
     """A model and its tokenizer, of every kind of text tower; `specials` start and end tokens."""
     if request.param == "clip":
         return SimpleNamespace(model=vit, tokenizer=open_clip.SimpleTokenizer(), short=True, specials=2)
     text, short, tokenizer = {
-        "custom": (SHORT_TEXT, True, make_tokenizer(end=99, padding=0)),
-        "siglip": (SIGLIP_TEXT, False, make_tokenizer()),
-        "eos": (SHORT_TEXT | {"pool_type": "eos", "eos_id": 1}, True, make_tokenizer(padding=0)),
-        "causal-last": (SHORT_TEXT | {"pool_type": "last"}, False, make_tokenizer()),
-        "no-projection": (SHORT_TEXT | {"proj_type": "none"}, True, make_tokenizer(end=99, padding=0)),
+        "custom": (SHORT_TEXT, True, word_tokenizer(end=99, padding=0)),
+        "siglip": (SIGLIP_TEXT, False, word_tokenizer()),
+        "eos": (SHORT_TEXT | {"pool_type": "eos", "eos_id": 1}, True, word_tokenizer(padding=0)),
+        "causal-last": (SHORT_TEXT | {"pool_type": "last"}, False, word_tokenizer()),
+        "no-projection": (SHORT_TEXT | {"proj_type": "none"}, True, word_tokenizer(end=99, padding=0)),
     }[request.param]
-    model = build(open_clip.CustomTextCLIP, text=text)
+    model = build_clip(open_clip.CustomTextCLIP, text=text)
     return SimpleNamespace(model=model, tokenizer=tokenizer, short=short, specials=1)
 
 
@@ -83,13 +83,13 @@ def test_causal_towers_share_the_start_and_others_read_each_prompt_on_its_own(ca
     assert layout(case).packed == PACKED[request.node.callspec.params["case"]]
 
 
-def test_towers_whose_blocks_are_not_clips_read_each_prompt_on_its_own(build, make_tokenizer):
+def test_towers_whose_blocks_are_not_clips_read_each_prompt_on_its_own():
     text = SHORT_TEXT | {"qk_norm": True}
-    model = build(open_clip.CustomTextCLIP, text=text)
-    prompts = prompt_classes(TextTower(model), make_tokenizer(end=99, padding=0), NAMES, 4, "end", CPU)
+    model = build_clip(open_clip.CustomTextCLIP, text=text)
+    prompts = prompt_classes(TextTower(model), word_tokenizer(end=99, padding=0), NAMES, 4, "end", CPU)
     assert prompts.tower.causal and not prompts.packed
     context = TextTower(model).embed(torch.tensor([3, 7, 6, 3]))
-    expected = model.encode_text(make_tokenizer(end=99, padding=0)([prompt_text("a photo of a", n) for n in NAMES]))
+    expected = model.encode_text(word_tokenizer(end=99, padding=0)([prompt_text("a photo of a", n) for n in NAMES]))
     torch.testing.assert_close(prompts(context), expected, atol=1e-5, rtol=1e-5)
 
 
@@ -98,10 +98,9 @@ MANY = ["dog", "very old sailing ship", "cat", "sea lion", "the big bird and the
 
 @pytest.mark.parametrize("position", ["end", "middle", "front"])
 @pytest.mark.parametrize("names", [MANY, MANY[:1], ["cat", "dog"]])
+@pytest.mark.parametrize("case", [kind for kind in CASES if PACKED[kind]], indirect=True)
 def test_packed_prompts_have_the_features_and_gradients_of_padded_ones(case, names, position):
     prompts, context = layout(case, names, position=position), torch.randn(4, TextTower(case.model).width)
-    if not prompts.packed:
-        pytest.skip("a tower that reads each prompt on its own")
     found = []
     for forward in (prompts, lambda context: prompts._each(context[None])):
         leaf = context.clone().requires_grad_(True)
@@ -201,8 +200,8 @@ def test_word_tokens_leave_out_start_end_and_padding(words):
     assert word_tokens(words, "a photo of a") == [3, 7, 6, 3]
 
 
-def test_words_are_cleaned_as_the_tokenizer_cleans_them(make_tokenizer):
-    tokenizer = make_tokenizer()
+def test_words_are_cleaned_as_the_tokenizer_cleans_them():
+    tokenizer = word_tokenizer()
     tokenizer.clean_fn = lambda text: text.lower().replace(".", "")
     assert word_tokens(tokenizer, "A photo of a.") == [3, 7, 6, 3]
 
@@ -211,8 +210,8 @@ def test_the_width_of_a_tower_is_its_embeddings(case):
     assert TextTower(case.model).width == 64
 
 
-def test_the_end_of_text_is_where_its_id_stands_first(build, words):
-    tower = TextTower(build(open_clip.CustomTextCLIP, text=SHORT_TEXT | {"pool_type": "eos", "eos_id": 1}))
+def test_the_end_of_text_is_where_its_id_stands_first(words):
+    tower = TextTower(build_clip(open_clip.CustomTextCLIP, text=SHORT_TEXT | {"pool_type": "eos", "eos_id": 1}))
     assert tower.pooled_position(words(["a dog", "the very old cat"])).tolist() == [2, 4]
     assert tower.needed_length(words(["a dog", "the very old cat"])) == 5
 
@@ -222,14 +221,14 @@ def test_towers_without_token_embeddings_are_refused():
         TextTower(SimpleNamespace(text=nn.Linear(2, 2)))
 
 
-def test_towers_that_append_a_class_token_are_refused(build):
+def test_towers_that_append_a_class_token_are_refused():
     with pytest.raises(TypeError, match="cannot be driven by embeddings"):
-        TextTower(build(open_clip.CustomTextCLIP, text=SHORT_TEXT | {"embed_cls": True}))
+        TextTower(build_clip(open_clip.CustomTextCLIP, text=SHORT_TEXT | {"embed_cls": True}))
 
 
 @pytest.mark.parametrize(("name", "value"), [("use_pad_mask", True), ("pool_type", "none")])
-def test_towers_that_mask_their_padding_or_do_not_pool_are_refused(build, name, value):
-    model = build(open_clip.CustomTextCLIP, text=SIGLIP_TEXT)
+def test_towers_that_mask_their_padding_or_do_not_pool_are_refused(name, value):
+    model = build_clip(open_clip.CustomTextCLIP, text=SIGLIP_TEXT)
     setattr(model.text, name, value)
     with pytest.raises(TypeError, match="masks its padding or does not pool"):
         TextTower(model)
