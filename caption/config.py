@@ -76,7 +76,7 @@ class CaptionConfig(Config):
         super().check()
         if not self.checkpoint:
             raise UserError(
-                "no captioner; give --checkpoint a training run's folder, ckpt-latest.pt or the name of one that comes along"
+                "no captioner; give --checkpoint a training run's folder or a ckpt-latest.pt"
             )
         if self.momentum and not self.how.adapts:
             raise UserError(f"--momentum is for a method that adapts weights; {self.method} does not")
@@ -94,6 +94,6 @@ class CaptionConfig(Config):
         return self.how.asks_rewards
 
     @property
-    def distils(self) -> bool:
+    def needs_logits(self) -> bool:
         """False: captions are no fixed list over which a reward model has logits."""
         return False

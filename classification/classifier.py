@@ -18,11 +18,11 @@ from classification.clip_model import (
 )
 from classification.config import ClassificationConfig
 from classification.context import initial_context
-from classification.methods import Cache, Image
+from classification.methods import Cache, Image, Kept
 from classification.reward import Rewards
 from rlcf.adapt.episode import Episodes
 from rlcf.adapt.groups import GroupGivenUp, side_by_side
-from rlcf.adapt.objectives import Step, marginal_entropy, select_confident
+from rlcf.adapt.objectives import Step, kl_divergence, marginal_entropy, mean_prediction, select_confident
 from rlcf.adapt.rewards import Seen
 from rlcf.adapt.trace import TracedStep, traced
 from rlcf.adapt.views import PlannedViews, Views
@@ -36,11 +36,15 @@ from rlcf.run.setup import Models, load_models, reward_weights
 
 @dataclass(frozen=True)
 class Outcome:
-    """An image's logits before and after its episode, (C,) on the CPU; after: None where the episode was given up."""
+    """An image's logits before and after its episode, (C,) on the CPU.
+
+    after: None where the episode was given up; gated: True where student and reward model agreed and no step was taken.
+    """
 
     before: Tensor
     after: Tensor | None
     trace: list[TracedStep]
+    gated: bool = False
 
     @property
     def answer(self) -> Tensor:
@@ -143,15 +147,20 @@ class Classifier:
         stacked = (
             torch.stack(filled) if len(filled) > 1 else views[0][None]
         )  # without a copy, which would not be pinned
-        before, after, steps, kept = self._walk(stacked, several=len(group) > 1)
+        walked = self._walk(stacked, several=len(group) > 1)
+        before, after = walked.before.cpu(), None if walked.after is None else walked.after.cpu()
         if not before[: len(group)].isfinite().all():
             raise UserError("the student's logits are not finite; use --precision fp32")
         if after is None and len(group) > 1:
             raise GroupGivenUp
-        before, after = before.cpu(), None if after is None else after.cpu()
         return [
-            Outcome(before[i], None if after is None else after[i], traced(steps, i, kept[i].tolist()))
-            for i in range(len(group))
+            Outcome(
+                before[i],
+                None if after is None else after[i],
+                [] if gated else traced(walked.steps, i, walked.kept[i].tolist()),
+                gated,
+            )
+            for i, gated in enumerate(walked.gated[: len(group)].tolist())
         ]
 
     @property
@@ -159,11 +168,10 @@ class Classifier:
         """State that the method carries from image to image; None where there is none."""
         return self.episodes if self.config.momentum else self._cache
 
-    def _walk(self, views: Tensor, several: bool) -> tuple[Tensor, Tensor | None, list[Step], Tensor]:
+    def _walk(self, views: Tensor, several: bool) -> "_Walked":
         """The walk of N images: views, what is frozen of them, choice of views, steps, answer.
 
-        views: (N, V, 3, H, W) as made; several: True where they are of different images. Returns logits before and
-        after, (N, C) both, the steps, and the numbers of the views kept, (N, K).
+        views: (N, V, 3, H, W) as made; several: True where they are of different images.
         """
         if isinstance(self.policy, FrozenPolicy) or self.episodes is None:
             return self._answer_without_gradients(views)
@@ -172,39 +180,62 @@ class Classifier:
                 views, numbers = self._shortlist(policy, views, episode.start)
                 frozen = policy.encode(views)
                 ranking = policy.rank(frozen, episode.start)  # (N, V, C)
-                kept = select_confident(ranking.detach(), self.config.kept)  # (N, K)
-                chosen, seen = take(frozen, kept), self._see(views, kept)
+                kept = self._choose(ranking.detach())  # (N, K)
+                chosen, start, seen = take(frozen, kept), take(ranking.detach(), kept), self._see(views, kept)
+                gated = self._gate(start, seen)  # (N,)
                 steps: list[Step] = []
 
                 def loss(number: int) -> Tensor:
-                    if number == 0 and policy.views_interact:
-                        logits = take(ranking, kept)
-                    else:
-                        logits = policy.logits(chosen, episode.start if number == 0 else None)
-                    step = self._objective(logits, seen)
+                    classes = policy.classes(episode.start if number == 0 else None)
+                    learn_from_ranking = number == 0 and policy.views_interact
+                    logits = take(ranking, kept) if learn_from_ranking else policy.logits(chosen, classes)
+                    step = self._objective(Kept(logits, start, classes, seen))
                     steps.append(step._replace(loss=step.loss.detach()))
                     return step.loss.sum()
 
-                centre = frozen[:, :1]
-                after = episode.adapt(loss, lambda: policy.answer(centre)[:, 0], skip_overflow=not several)
+                centre, after = frozen[:, :1], None
+                if not gated.all():
+                    after = episode.adapt(loss, lambda: policy.answer(centre)[:, 0], skip_overflow=not several)
             before = policy.zero_shot(centre)[:, 0]
-        return before, after, steps, take(numbers, kept)
+        if gated.all():
+            after = before
+        elif gated.any() and after is not None:
+            after = torch.where(gated.to(after.device)[:, None], before, after)
+        if self.config.answer == "product" and after is not None:
+            after = after.log_softmax(dim=-1) + self._teacher_of_centre(views, seen).log_softmax(dim=-1)
+        return _Walked(before, after, steps, take(numbers, kept), gated)
 
-    def _answer_without_gradients(self, views: Tensor) -> tuple[Tensor, Tensor, list[Step], Tensor]:
+    def _answer_without_gradients(self, views: Tensor) -> "_Walked":
         """The same walk without steps."""
         assert isinstance(self.policy, FrozenPolicy) and self.config.how.answer is not None
         features = self.policy.encode(views)
         logits = self.policy.zero_shot(features)
         kept = select_confident(logits, self.config.kept)
-        image = Image(
-            features,
-            self.policy.class_features,
-            self.policy.clip.logit_scale,
-            kept,
-            self._see(views, kept),
-            self._cache,
-        )
-        return logits[:, 0], self.config.how.answer(self.config, image), [], kept
+        classes, scale = self.policy.class_features, self.policy.clip.logit_scale
+        image = Image(features, classes, scale, kept, self._see(views, kept), self._cache)
+        answer = self.config.how.answer(self.config, image)
+        return _Walked(logits[:, 0], answer, [], kept, torch.zeros(len(views), dtype=torch.bool))
+
+    def _choose(self, ranking: Tensor) -> Tensor:
+        """Indices of the views that are learnt from, (N, K). ranking: (N, V, C) logits."""
+        if not self.config.learn_from_centre:
+            return select_confident(ranking, self.config.kept)
+        others = select_confident(ranking[:, 1:], self.config.kept - 1) + 1
+        return torch.cat([torch.zeros_like(ranking[:, :1, 0], dtype=torch.long), others], dim=1)
+
+    def _gate(self, start: Tensor, seen: Seen | None) -> Tensor:
+        """The images that need no episode, (N,) bool on the CPU. start: (N, K, C) logits before any step."""
+        if self.config.gate == "none" or seen is None:
+            return torch.zeros(len(start), dtype=torch.bool)
+        student, reward = (mean_prediction(logits).argmax(dim=-1) for logits in (start, seen.teacher_logits))
+        return (student == reward).cpu()
+
+    def _teacher_of_centre(self, views: Tensor, seen: Seen | None) -> Tensor:
+        """The reward models' logits of the centre crops, (N, C). seen: the views that were kept."""
+        assert self.rewards is not None and seen is not None
+        if self.config.learn_from_centre:  # then the centre crop is the first of them
+            return seen.teacher_logits[:, 0]
+        return self.rewards.see(views[:, :1]).teacher_logits[:, 0]
 
     def _shortlist(self, policy: Policy, views: Tensor, start: int) -> tuple[Tensor, Tensor]:
         """The views to rank, (N, V, 3, H, W), and their numbers, (N, V).
@@ -223,12 +254,28 @@ class Classifier:
         """The kept views as the reward models see them."""
         return self.rewards.see(take(views, kept)) if self.rewards else None
 
-    def _objective(self, logits: Tensor, seen: Seen | None) -> Step:
-        """The method's step, with TPT's entropy beside its loss where that is asked for."""
-        assert self.config.how.objective is not None
-        step = self.config.how.objective(self.config, logits, seen)
-        weight = self.config.entropy_weight
-        return step._replace(loss=step.loss + weight * marginal_entropy(logits)) if weight else step
+    def _objective(self, kept: Kept) -> Step:
+        """The method's step; beside its loss the terms that are asked for."""
+        config = self.config
+        assert config.how.objective is not None
+        step = config.how.objective(config, kept)
+        if config.entropy_weight:
+            step = step._replace(loss=step.loss + config.entropy_weight * marginal_entropy(kept.logits))
+        if config.kl_weight:
+            step = step._replace(loss=step.loss + config.kl_weight * kl_divergence(kept.logits, kept.before))
+        return step
+
+
+@dataclass(frozen=True)
+class _Walked:
+    """N images' logits before and after, (N, C), after: None for an episode that was given up; the steps they took
+    together; kept: (N, K) numbers of the views that were learnt from; gated: (N,) True for an image that took none."""
+
+    before: Tensor
+    after: Tensor | None
+    steps: list[Step]
+    kept: Tensor
+    gated: Tensor
 
 
 def take(rows: Tensor, chosen: Tensor) -> Tensor:

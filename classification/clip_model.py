@@ -101,9 +101,13 @@ class PromptPolicy:
         """Logits with the starting weights. features: (N, V, D) from `encode`. Returns (N, V, C)."""
         return self._similarity(features, self.class_features.at_start(self.context, start))
 
-    def logits(self, features: Tensor, start: int | None = None) -> Tensor:
-        """Logits with a graph. features: (N, V, D). start: given while the weights are the starting ones."""
-        return self._similarity(features, self.class_features(self.context, start))
+    def classes(self, start: int | None = None) -> Tensor:
+        """Features of the classes with a graph, (N, C, D). start: given while the weights are the starting ones."""
+        return self.class_features(self.context, start)
+
+    def logits(self, features: Tensor, classes: Tensor) -> Tensor:
+        """Logits with a graph. features: (N, V, D); classes: from `classes`. Returns (N, V, C)."""
+        return self._similarity(features, classes)
 
     @torch.no_grad()
     def zero_shot(self, features: Tensor) -> Tensor:
@@ -196,12 +200,16 @@ class EncoderPolicy:
         They have a graph where views interact: then it is this pass that is learnt from.
         """
         if self.views_interact:
-            return self.logits(pixels)
+            return self.logits(pixels, self.class_features)
         with torch.no_grad():
             return self._forward(pixels, batch_statistics=False, in_parts=True)
 
-    def logits(self, pixels: Tensor, start: int | None = None) -> Tensor:
-        """Logits with a graph. pixels: (N, V, 3, *size). Returns (N, V, C), scaled."""
+    def classes(self, start: int | None = None) -> Tensor:
+        """Features of the classes, (C, D), frozen."""
+        return self.class_features
+
+    def logits(self, pixels: Tensor, classes: Tensor) -> Tensor:
+        """Logits with a graph. pixels: (N, V, 3, *size); classes: from `classes`. Returns (N, V, C), scaled."""
         return self._forward(pixels, batch_statistics=True, in_parts=False)
 
     @torch.no_grad()

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from classification.datasets import NAMES
-from classification.methods import METHODS, Method
+from classification.methods import METHODS, Method, ctpt
 from rlcf.adapt.views import AUGMENTATIONS
 from rlcf.errors import UserError
 from rlcf.run.config import Config, option
@@ -41,6 +41,42 @@ class ClassificationConfig(Config):
     augment: str = option("crop", "how views are made", choices=AUGMENTATIONS, group="method")
     entropy_weight: float = option(
         0.0, "weight of TPT's entropy beside the method's own objective", at_least=0, group="method"
+    )
+    dispersion_weight: float = option(
+        20.0, "ctpt: lambda, weight of the dispersion of the class features", at_least=0, group="method"
+    )
+    candidates: str = option(
+        "student",
+        "rlcf: the answers that are sampled: the student's K likeliest, or these and the reward model's K best",
+        choices=("student", "both"),
+        group="beyond the paper",
+    )
+    learn_from_centre: bool = option(
+        False, "the centre crop is always among the views that are learnt from", group="beyond the paper"
+    )
+    kl_weight: float = option(
+        0.0,
+        "weight of KL(adapted || starting prediction) on the views that are learnt from",
+        at_least=0,
+        group="beyond the paper",
+    )
+    clip_ratio: float = option(
+        0.0,
+        "rlcf: epsilon > 0: GRPO's clipped ratio, with the answers that were sampled before the first step",
+        at_least=0,
+        group="beyond the paper",
+    )
+    gate: str = option(
+        "none",
+        "agree: no episode where student and reward model agree on the kept views",
+        choices=("none", "agree"),
+        group="beyond the paper",
+    )
+    answer: str = option(
+        "adapted",
+        "the adapted student's answer, or its product with the reward model's on the centre crop",
+        choices=("adapted", "product"),
+        group="beyond the paper",
     )
     voter: str = option(
         "student",
@@ -139,8 +175,10 @@ class ClassificationConfig(Config):
             if getattr(self, name) != getattr(type(self)(), name):
                 users = " or ".join(other for other, method in METHODS.items() if name in method.settings)
                 raise UserError(f"--{name.replace('_', '-')} is for --method {users}")
-        if self.method == "views" and self.pool == "centre":
-            raise UserError("--pool centre leaves --method views no views; use --method zeroshot")
+        if self.how.objective is ctpt and self.tune != "prompt":
+            raise UserError(f"--method {self.method} moves the class features; use --tune prompt")
+        if self.clip_ratio and self.steps == 1:
+            raise UserError("--clip-ratio needs two --steps or more: at the first one the ratio is 1")
         if self.bn_prior > 0 and self.tune == "prompt":
             raise UserError("--bn-prior is for --tune image-encoder or norm")
         if self.bn_prior > 0 and self.batchnorm != "batch":
@@ -170,12 +208,13 @@ class ClassificationConfig(Config):
     @property
     def asks_rewards(self) -> bool:
         """True for a method that asks the reward models."""
-        return self.how.asks_rewards or (self.method == "zero" and self.voter == "reward")
+        return self.how.asks_rewards or self.voter == "reward"
 
     @property
-    def distils(self) -> bool:
+    def needs_logits(self) -> bool:
         """True for a method that asks the reward models for logits over all classes."""
-        return self.how.distils or (self.method == "zero" and self.voter == "reward")
+        further = (self.voter, self.candidates, self.gate, self.answer) != ("student", "student", "none", "adapted")
+        return self.how.needs_logits or further
 
     @property
     def remembers(self) -> bool:

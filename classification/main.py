@@ -55,7 +55,7 @@ def run_dataset(config: ClassificationConfig, dataset: Dataset, models: Models, 
         before, answer = outcome.before, outcome.answer
         record: Record = {"status": NON_FINITE if outcome.after is None else OK}
         record |= describe("zero_shot", before) | describe("adapted", answer)
-        record["steps"] = [step.as_record() for step in outcome.trace]
+        record |= {"steps": [step.as_record() for step in outcome.trace]} | ({"gated": True} if outcome.gated else {})
         return record, {"zero_shot": before, "adapted": answer} if config.save_logits else {}
 
     work: Work[Tensor | PlannedViews, Outcome] = Work(

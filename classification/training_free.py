@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rlcf.adapt.objectives import entropy, marginal_entropy, select_confident
+from rlcf.adapt.objectives import entropy, marginal_entropy, mean_prediction, select_confident
 from rlcf.adapt.rewards import Seen
 
 if TYPE_CHECKING:
@@ -127,10 +127,10 @@ def pooled(config: "ClassificationConfig", logits: Tensor) -> Tensor:
     """
     if config.pool == "features":
         return logits.mean(dim=1).log_softmax(dim=-1)
-    return logits.log_softmax(dim=-1).logsumexp(dim=1) - math.log(logits.shape[1])
+    return mean_prediction(logits)
 
 
-def mean_prediction(config: "ClassificationConfig", image: Image) -> Tensor:
+def student_alone(config: "ClassificationConfig", image: Image) -> Tensor:
     """The student's mean prediction over the kept views (MEMO's marginal, without adaptation)."""
     return pooled(config, image.kept_logits)
 
@@ -142,7 +142,7 @@ def reward_alone(config: "ClassificationConfig", image: Image) -> Tensor:
 
 def ensemble(config: "ClassificationConfig", image: Image) -> Tensor:
     """The product, or the mean, of the student's and the reward model's probabilities, as log-probabilities."""
-    student, reward = mean_prediction(config, image), reward_alone(config, image)
+    student, reward = student_alone(config, image), reward_alone(config, image)
     if config.combine == "product":
         return (student + reward).log_softmax(dim=-1)
     return torch.logaddexp(student, reward) - math.log(2.0)
@@ -154,7 +154,7 @@ def rerank(config: "ClassificationConfig", image: Image) -> Tensor:
     The K classes share out the K highest log-probabilities anew; the other classes keep theirs.
     """
     assert image.seen is not None
-    student = mean_prediction(config, image)
+    student = student_alone(config, image)
     values, answers = student.topk(config.sample_k, dim=-1)  # (N, K)
     asked = answers.unsqueeze(1).expand(-1, image.kept.shape[1], -1)  # (N, views, K)
     order = image.seen.scores(asked).mean(dim=1).argsort(dim=-1, descending=True, stable=True)

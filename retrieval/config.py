@@ -61,9 +61,9 @@ class RetrievalConfig(Config):
         return self.how.asks_rewards
 
     @property
-    def distils(self) -> bool:
+    def needs_logits(self) -> bool:
         """True for a method that asks the reward models for logits over the whole gallery."""
-        return self.how.distils
+        return self.how.needs_logits
 
     @property
     def one_way(self) -> "list[RetrievalConfig]":

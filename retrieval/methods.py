@@ -22,13 +22,13 @@ class Method:
 
     objective: from the settings, the query's logits over the gallery, (1, 1, G), and the query as the reward models see
     it, to a `Step` with a loss of shape (1,); None for a method that answers with the zero-shot logits. asks_rewards:
-    True for a method that asks the reward models, distils: for one that asks them for logits over the whole gallery,
+    True for a method that asks the reward models, needs_logits: for one that asks them for logits over the whole gallery,
     samples_answers: for one that samples the K likeliest places in the gallery.
     """
 
     objective: "Callable[[RetrievalConfig, Tensor, Seen | None], Step] | None" = None
     asks_rewards: bool = False
-    distils: bool = False
+    needs_logits: bool = False
     samples_answers: bool = False
 
     @property
@@ -52,5 +52,5 @@ def distil(config: "RetrievalConfig", logits: Tensor, seen: Seen | None) -> Step
 METHODS = {
     "zeroshot": Method(),
     "rlcf": Method(objective=rlcf, asks_rewards=True, samples_answers=True),
-    "kd": Method(objective=distil, asks_rewards=True, distils=True),
+    "kd": Method(objective=distil, asks_rewards=True, needs_logits=True),
 }

@@ -58,23 +58,57 @@ def policy_gradient(log_likelihood: Tensor, advantages: Tensor) -> Tensor:
     return terms.sum(dim=(-2, -1)) / counted.sum(dim=(-2, -1)).clamp(min=1)
 
 
+def clipped_policy_gradient(log_likelihood: Tensor, before: Tensor, advantages: Tensor, epsilon: float) -> Tensor:
+    """GRPO's objective without its KL term (Shao et al., DeepSeekMath, 2024, eq. 3).
+
+    The mean of min(ratio * advantage, clip(ratio, 1 - epsilon, 1 + epsilon) * advantage), negated; the ratio is that of
+    the answers' likelihoods now and before the first step. log_likelihood, before: (V, K), nats; advantages: (V, K), as
+    in `policy_gradient`. Returns a scalar.
+
+    >>> now, before = torch.tensor([[0.5, 0.2]]).log(), torch.tensor([[0.25, 0.2]]).log()
+    >>> round(clipped_policy_gradient(now, before, torch.tensor([[1.0, -1.0]]), 0.2).item(), 4)  # -(1.2 - 1) / 2
+    -0.1
+    """
+    counted = advantages != LEFT_OUT
+    ratio = (log_likelihood - before).exp()
+    gains = torch.where(counted, advantages, 0)
+    terms = torch.minimum(ratio * gains, ratio.clamp(1.0 - epsilon, 1.0 + epsilon) * gains)
+    return -terms.sum(dim=(-2, -1)) / counted.sum(dim=(-2, -1)).clamp(min=1)
+
+
 def reinforce(
     logits: Tensor,
     score: Callable[[Tensor], Tensor],
     k: int,
     baseline: str = "answers",
     divide_by_std: bool = False,
+    further: Tensor | None = None,
+    clip: tuple[Tensor, float] | None = None,
 ) -> Step:
     """One step of RLCF over a fixed list of answers: sample the k likeliest, score them, take the policy gradient.
 
-    logits: (V, C) of the list; score: from answers, (V, k) indices, to their rewards, (V, k); baseline,
-    divide_by_std: as in `advantages`.
+    logits: (V, C) of the list; score: from answers, (V, K) indices, to their rewards, (V, K); baseline,
+    divide_by_std: as in `advantages`; further: (V, K') answers that are sampled as well, each once. clip: the logits
+    before the first step and epsilon; then the answers are sampled from those logits, and the objective is
+    `clipped_policy_gradient`.
     """
-    answers = logits.topk(k, dim=-1).indices
+    answers = (logits if clip is None else clip[0]).topk(k, dim=-1).indices
     rewards = score(answers)
+    if further is not None:
+        repeated = (further.unsqueeze(-1) == answers.unsqueeze(-2)).any(dim=-1)
+        rewards = torch.cat([rewards, score(further).masked_fill(repeated, LEFT_OUT)], dim=-1)
+        answers = torch.cat([answers, further], dim=-1)
     advantage = advantages(rewards, baseline, divide_by_std)
     log_likelihood = logits.log_softmax(dim=-1).gather(-1, answers)
-    return Step(policy_gradient(log_likelihood, advantage), answers, rewards, advantage)
+    if clip is None:
+        return Step(policy_gradient(log_likelihood, advantage), answers, rewards, advantage)
+    before = clip[0].log_softmax(dim=-1).gather(-1, answers)
+    return Step(clipped_policy_gradient(log_likelihood, before, advantage, clip[1]), answers, rewards, advantage)
+
+
+def mean_prediction(logits: Tensor) -> Tensor:
+    """Log-probabilities of the mean prediction over views. logits: (V, C). Returns (C,)."""
+    return logits.log_softmax(dim=-1).logsumexp(dim=-2) - math.log(logits.shape[-2])
 
 
 def marginal_entropy(logits: Tensor) -> Tensor:
@@ -82,10 +116,26 @@ def marginal_entropy(logits: Tensor) -> Tensor:
 
     logits: (V, C). Returns a scalar, nats.
     """
-    log_probs = logits.log_softmax(dim=-1)
-    mean_log_probs = log_probs.logsumexp(dim=-2) - math.log(logits.shape[-2])
+    mean_log_probs = mean_prediction(logits)
     mean_log_probs = mean_log_probs.clamp(min=torch.finfo(mean_log_probs.dtype).min)
     return -(mean_log_probs.exp() * mean_log_probs).sum(dim=-1)
+
+
+def kl_divergence(logits: Tensor, before: Tensor) -> Tensor:
+    """KL(now || before) of each view's prediction, averaged over the views.
+
+    logits, before: (V, C), before: of the weights before the first step. Returns a scalar, nats.
+    """
+    now, then = logits.log_softmax(dim=-1), before.log_softmax(dim=-1)
+    return (now.exp() * (now - then)).sum(dim=-1).mean(dim=-1)
+
+
+def text_dispersion(classes: Tensor) -> Tensor:
+    """Mean distance of the classes' features from their mean (C-TPT, Yoon et al., ICLR 2024, eq. 4).
+
+    classes: (C, D). Returns a scalar.
+    """
+    return (classes - classes.mean(dim=-2, keepdim=True)).norm(dim=-1).mean(dim=-1)
 
 
 def kd(student: Tensor, teacher: Tensor) -> Tensor:

@@ -138,7 +138,7 @@ class Config(Settings):
         if self.divide_by_std and self.baseline == "none":
             raise UserError("--divide-by-std needs a mean to start from; use --baseline answers or all")
         function = next((name for name in self.reward if name.startswith(PY)), None)
-        if function is not None and self.distils:
+        if function is not None and self.needs_logits:
             raise UserError(f"--reward {function} gives scores, not logits to distil; give a CLIP")
 
     @property
@@ -147,7 +147,7 @@ class Config(Settings):
         raise NotImplementedError
 
     @property
-    def distils(self) -> bool:
+    def needs_logits(self) -> bool:
         """True for a method that asks the reward models for logits over all answers."""
         raise NotImplementedError
 

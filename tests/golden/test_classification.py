@@ -9,6 +9,7 @@ from classification.clip_model import EncoderPolicy, FrozenPolicy, PromptPolicy,
 from classification.config import ClassificationConfig
 from classification.context import initial_context
 from classification.reward import Rewards
+from rlcf.adapt.objectives import text_dispersion
 from rlcf.run.setup import Models
 
 from .conftest import twice
@@ -42,6 +43,7 @@ LOOSER = {
     "g_momentum_w0.5": 7.5e-4,
     "g_momentum_w1": 5e-4,
 }
+CTPT = [("lambda20_1step", 20.0, 1), ("lambda50_1step", 50.0, 1), ("lambda20_3steps", 20.0, 3)]
 LOOSER_LOSSES = {"d_rlcf_encoder_RN_lr0.001": 1.6e-3, "e_kd_encoder_lr0.001": 6e-4}
 
 
@@ -110,6 +112,30 @@ def test_adaptation_equals_the_authors(name, golden, clip, views, classnames):
         assert np.array_equal(per_step(outcomes, "answers"), expected["class_index"])
         np.testing.assert_allclose(per_step(outcomes, "rewards"), expected["clip_score"], atol=room, rtol=0)
         np.testing.assert_allclose(per_step(outcomes, "advantages"), expected["rewards"], atol=room, rtol=0)
+
+
+@pytest.mark.parametrize(("case", "weight", "steps"), CTPT)
+def test_ctpt_equals_the_authors(case, weight, steps, golden, clip, views, classnames):
+    expected = golden("m_ctpt_prompt")
+    config = ClassificationConfig(
+        method="ctpt", tune="prompt", lr=5e-3, weight_decay=1e-2, steps=steps, dispersion_weight=weight
+    )
+    config.check()
+    classifier = Classifier.of(config, Models(clip("student"), []), classnames)
+    policy, tuned = classifier.policy, []
+    answer = policy.answer
+
+    def with_snapshot(features):
+        tuned.append((policy.context[0].clone(), policy.classes().detach()[0]))
+        return answer(features)
+
+    policy.answer = with_snapshot
+    for sample in range(3):
+        (outcome,) = classifier.adapt([(sample, views[sample])])
+        context, classes = tuned[-1]
+        np.testing.assert_allclose(outcome.after, expected[f"{case}_final_logits"][sample, 0], atol=1e-4, rtol=0)
+        np.testing.assert_allclose(context, expected[f"{case}_final_ctx"][sample], atol=1e-5, rtol=0)
+        np.testing.assert_allclose(text_dispersion(classes), expected[f"{case}_dispersion_after"][sample], atol=1e-6)
 
 
 @pytest.mark.parametrize("name", [name for name in RUNS if name[0] in "de" and "_RN_" not in name])
