@@ -14,7 +14,7 @@ def test_texts_are_numbered_through_and_know_their_image(write_list):
     assert [list(texts) for texts in dataset.texts_of] == [[0, 1], [2]]
     assert [dataset.targets("i2t", image) for image in (0, 1)] == [[0, 1], [2]]
     assert [dataset.targets("t2i", text) for text in (0, 1, 2)] == [[0], [0], [1]]
-    assert (dataset.gallery_size("i2t"), dataset.gallery_size("t2i")) == (3, 2)
+    assert (dataset.gallery("i2t"), dataset.gallery("t2i")) == (["one", "two", "three"], ["a.jpg", "b/c.jpg"])
     assert dataset.query_ids("i2t") == ["a.jpg", "b/c.jpg"]
     assert dataset.query_ids("t2i") == ["a.jpg#0", "a.jpg#1", "b/c.jpg#0"]
 
@@ -61,15 +61,16 @@ def test_the_digest_tells_lists_apart(write_list):
 
 
 BAD = {
-    "no list": ({"image": "a.jpg"}, r"list.json must hold a list with an entry an image"),
-    "empty": ([], r"list.json must hold a list with an entry an image"),
+    "no list": ({"image": "a.jpg"}, r"list.json is no caption list; it must hold"),
+    "empty": ([], r"list.json lists no image; it must hold"),
     "no JSON": ("[{", r"list.json is no JSON file \("),
     "no entry": (["a.jpg"], r"list.json, entry 1 names no image; it must be"),
     "no image": ([PAIR[0], {"caption": ["x"]}], r"list.json, entry 2 names no image"),
     "no captions": ([{"image": "a.jpg"}], r'list.json, entry 1 \(a.jpg\) has no captions; "caption" must hold'),
     "empty captions": ([{"image": "a.jpg", "caption": []}], r"entry 1 \(a.jpg\) has no captions"),
-    "blank caption": ([{"image": "a.jpg", "caption": ["x", " "]}], r"entry 1 \(a.jpg\) has no captions"),
-    "numbers": ([{"image": "a.jpg", "caption": [1]}], r"entry 1 \(a.jpg\) has no captions"),
+    "blank caption": ([{"image": "a.jpg", "caption": ["x", " "]}], r"entry 1 \(a.jpg\) has an empty caption"),
+    "numbers": ([{"image": "a.jpg", "caption": [1]}], r"entry 1 \(a.jpg\) has an empty caption"),
+    "captions kept back": ({"images": [{"id": 1, "file_name": "a.jpg"}]}, r"list.json has no captions of a.jpg; retr"),
     "twice": ([*PAIR, PAIR[0]], r"lists a.jpg 2 times; give each image one entry with all texts"),
     "twice, spelt otherwise": ([PAIR[0], {"image": "./a.jpg", "caption": ["x"]}], r"lists a.jpg 2 times"),
 }
@@ -95,7 +96,7 @@ def test_a_missing_image_is_named(write_list):
     ("name", "message"),
     [
         ("json", r"dataset json needs its list: json:FILE"),
-        ("json:none", r"json:none was not found; tried .*data/none and .*data/none.json"),
+        ("json:none", r"json:none was not found; tried .*data/none, .*data/none.json"),
         ("coco", r"coco was not found; tried .*data/coco2014/coco_karpathy_test.json, .*dataset/coco2014"),
         ("flickr", r"unknown dataset 'flickr'; there are coco, flickr30k, json:FILE"),
     ],

@@ -9,7 +9,7 @@ from retrieval import features as module
 from retrieval.datasets import Dataset, load_dataset
 from retrieval.features import FrozenFeatures, weights_digest
 from rlcf.errors import UserError
-from rlcf.run.records import Shard
+from rlcf.run.shard import Shard
 
 
 @pytest.fixture
@@ -23,9 +23,9 @@ def listed(tmp_path):
 
 
 @pytest.fixture
-def freeze(tmp_path, clip, monkeypatch):
+def freeze(tmp_path, demo_clip, monkeypatch):
     """The frozen features of a dataset; `computed` lists what was not in the folder yet."""
-    student, reward = clip("demo-student"), clip("demo-reward")
+    student, reward = demo_clip("demo-student"), demo_clip("demo-reward")
     digests = {model.name: weights_digest(model) for model in (student, reward)}
     computed = []
     encode_images, encode_text = module.encode_images, type(student).encode_text
@@ -117,10 +117,10 @@ def test_what_depends_on_something_that_changed_is_computed_anew(listed, freeze,
             )
 
 
-def test_the_digest_sees_every_weight(clip):
-    model = clip()
+def test_the_digest_sees_every_weight(demo_clip):
+    model = demo_clip()
     before = weights_digest(model)
-    assert before == weights_digest(clip()) != weights_digest(clip("demo-reward"))
+    assert before == weights_digest(demo_clip()) != weights_digest(demo_clip("demo-reward"))
     with torch.no_grad():
         model.model.text_projection[0, 0] += 1e-6
     assert weights_digest(model) != before
@@ -136,7 +136,7 @@ def test_an_unreadable_image_is_named_or_its_features_are_nan(listed, freeze):
         assert features.isnan().any(dim=1).tolist() == [False, True, False]
 
 
-def test_reward_features_of_an_image_are_those_of_the_students_view(write_list, clip, freeze):
+def test_reward_features_of_an_image_are_those_of_the_students_view(write_list, demo_clip, freeze):
     root = write_list([{"image": "wide.jpg", "caption": ["a dog above a cat"]}])
     Image.effect_noise((200, 64), 90).convert("RGB").save(root / "wide.jpg")
     frozen, (student, reward), _ = freeze(load_dataset("json:list", str(root)))

@@ -11,17 +11,17 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from retrieval import main as entry
-from retrieval.main import METHODS, RetrievalConfig
-from rlcf.errors import UserError, run_main
+from retrieval.config import RetrievalConfig
+from retrieval.main import main
+from retrieval.methods import METHODS
+from rlcf.errors import UserError
 from rlcf.metrics import best_rank, paired_bootstrap, top_indices
 from rlcf.run.config import parse_config, read_preset
-from rlcf.run.records import Shard, shuffled
+from rlcf.run.records import shuffled
+from rlcf.run.shard import Shard
+from tests.tools import ROOT, Results, break_off_after, mistake
 
-from .conftest import SCENES
-
-ROOT = Path(__file__).resolve().parents[2]
-TEXTS = 5 * SCENES
+from .conftest import MODELS, RUN, SCENES, TEXTS
 
 
 def run_command(*command, cwd, **environment):
@@ -37,22 +37,22 @@ def run_command(*command, cwd, **environment):
 @pytest.mark.parametrize("tune", ["encoder", "norm"])
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_tunes_every_part_in_both_directions(retrieve, capsys, method, tune):
-    results = retrieve("--method", method, "--tune", tune, "--limit", 3, "--lr", 1e-2, "--save-scores")
+    results = retrieve("--method", method, "--tune", tune, "--limit", 3, "--lr", 1e-2, "--save-logits")
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(", ")[0] for line in lines[:2]] == ["json:blur-i2t: n 3", "json:blur-t2i: n 3"]
     assert lines[2].startswith("json:blur: zero-shot mean recall ") and len(lines) == 3
     for direction in ("i2t", "t2i"):
-        records = results.records(direction, seconds=True)
+        records = results.records(f"json-blur-{direction}", seconds=True)
         assert [r["status"] for r in records] == ["ok"] * 3 and all(r["seconds"] > 0 for r in records)
-        scores = load_file(results.folder / f"json-blur-{direction}" / "logits.safetensors")
+        scores = results.logits(f"json-blur-{direction}")
         moved = (scores["adapted"] - scores["zero_shot"]).abs().amax(dim=1) > 1e-3
         assert moved.tolist() == [method != "zeroshot"] * 3
 
 
 @pytest.mark.parametrize(("direction", "n", "gallery"), [("i2t", SCENES, TEXTS), ("t2i", TEXTS, SCENES)])
 def test_records_tell_the_ranking_of_every_query(retrieve, scenes, direction, n, gallery):
-    results = retrieve("--direction", direction, "--method", "kd", "--save-scores")
-    records = results.records(direction, seconds=True)
+    results = retrieve("--direction", direction, "--method", "kd", "--save-logits")
+    records = results.records(f"json-blur-{direction}", seconds=True)
     assert [r["index"] for r in records] == list(range(n))
     assert list(records[0]) == [
         "index",
@@ -63,14 +63,16 @@ def test_records_tell_the_ranking_of_every_query(retrieve, scenes, direction, n,
         "zero_shot_top10",
         "adapted_rank",
         "adapted_top10",
+        "steps",
         "seconds",
     ]
-    scores = load_file(results.folder / f"json-blur-{direction}" / "logits.safetensors")
+    scores = results.logits(f"json-blur-{direction}")
     assert {matrix.shape for matrix in scores.values()} == {(n, gallery)}
     for record, *rows in zip(records, scores["zero_shot"], scores["adapted"], strict=True):
         image, _, place = record["id"].partition("#")
         number = int(Path(image).stem)
         assert (scenes / image).is_file()
+        assert [list(step) for step in record["steps"]] == [["loss"]]
         own = [5 * number + i for i in range(5)] if direction == "i2t" else [number]
         assert record["targets"] == own and record["index"] == (
             number if direction == "i2t" else 5 * number + int(place)
@@ -80,6 +82,7 @@ def test_records_tell_the_ranking_of_every_query(retrieve, scenes, direction, n,
     assert list(results.metrics) == [f"json:blur-{direction}"]
 
 
+@pytest.mark.slow
 def test_results_are_the_metrics_of_the_records(retrieve):
     results = retrieve("--datasets", "json:blur", "json:clean", "--seed", 3, "--limit", 20)
     whole = json.loads((results.folder / "results.json").read_text())
@@ -88,7 +91,7 @@ def test_results_are_the_metrics_of_the_records(retrieve):
     for style in ("blur", "clean"):
         expected = {"zero_shot": {}, "adapted": {}}
         for direction, prefix in (("i2t", "txt"), ("t2i", "img")):
-            records = results.records(direction, f"json-{style}", seconds=True)
+            records = results.records(f"json-{style}-{direction}", seconds=True)
             metrics = whole["datasets"][f"json:{style}-{direction}"]
             hits = {}
             for name, recalls in expected.items():
@@ -121,7 +124,7 @@ def test_images_with_any_number_of_texts_are_answered_rightly(retrieve, scenes):
     results = retrieve("--datasets", "json:uneven", "--method", "zeroshot")
     assert results.metrics["json:uneven"]["n"] == {"i2t": SCENES, "t2i": 1 + 2 + 3 + 4 + 5 + 1 + 2 + 3}
     for direction in ("i2t", "t2i"):
-        records = results.records(direction, "json-uneven")
+        records = results.records(f"json-uneven-{direction}")
         assert np.mean([r["zero_shot_rank"] == 1 for r in records]) > 0.7
 
 
@@ -141,21 +144,22 @@ def test_the_run_folder_holds_the_resolved_config_and_a_log(retrieve):
     ]
 
 
+@pytest.mark.slow
 def test_one_direction_has_the_records_of_both(retrieve):
     flags = ["--limit", 3, "--momentum", "--momentum-every", 1, "--momentum-decay", 0.5]
     both = retrieve(*flags, output="both")
     for direction in ("i2t", "t2i"):
         alone = retrieve(*flags, "--direction", direction, output=direction)
-        assert [r["adapted_top10"] for r in alone.records(direction)] == [
-            r["adapted_top10"] for r in both.records(direction)
+        assert [r["adapted_top10"] for r in alone.records(f"json-blur-{direction}")] == [
+            r["adapted_top10"] for r in both.records(f"json-blur-{direction}")
         ]
 
 
 def test_limit_takes_the_first_of_the_seeds_order_and_keeps_the_gallery_whole(retrieve):
-    results = retrieve("--limit", 3, "--save-scores")
+    results = retrieve("--limit", 3, "--save-logits")
     for direction, n, gallery in (("i2t", SCENES, TEXTS), ("t2i", TEXTS, SCENES)):
-        assert [r["index"] for r in results.records(direction)] == sorted(shuffled(n, 0, 3))
-        scores = load_file(results.folder / f"json-blur-{direction}" / "logits.safetensors")["adapted"]
+        assert [r["index"] for r in results.records(f"json-blur-{direction}")] == sorted(shuffled(n, 0, 3))
+        scores = results.logits(f"json-blur-{direction}")["adapted"]
         assert scores.shape == (3, gallery)
 
 
@@ -172,30 +176,17 @@ def test_the_reward_model_is_asked_for_the_limited_queries_alone(retrieve):
 # ---- the same seed, the same records ----
 
 
+@pytest.mark.slow
 def test_records_do_not_depend_on_the_number_of_workers(retrieve):
     flags = ["--limit", 4, "--direction", "i2t"]
     alone = retrieve(*flags)
     assert retrieve(*flags, "--workers", 2, output="workers").records() == alone.records()
 
 
-def break_off_after(samples, monkeypatch):
-    """Ctrl-C after so many samples."""
-    calls = []
-
-    def adapt(*arguments):
-        if len(calls) == samples:
-            raise KeyboardInterrupt
-        calls.append(1)
-        return original(*arguments)
-
-    original = entry.adapt
-    monkeypatch.setattr(entry, "adapt", adapt)
-    return calls
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("momentum", [[], ["--momentum", "--momentum-every", 2, "--momentum-decay", 0.5]])
 def test_an_interrupted_run_goes_on_to_the_same_records_without_encoding_again(retrieve, monkeypatch, momentum):
-    flags = ["--limit", 4, "--save-scores", *momentum]
+    flags = ["--limit", 4, "--save-logits", *momentum]
     whole = retrieve(*flags, output="whole")
     for samples in (3, 2):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -208,17 +199,17 @@ def test_an_interrupted_run_goes_on_to_the_same_records_without_encoding_again(r
         again = retrieve(*flags)
     assert len(calls) <= 4
     for direction in ("i2t", "t2i"):
-        assert again.records(direction) == whole.records(direction)
-        for name, matrix in load_file(again.folder / f"json-blur-{direction}" / "logits.safetensors").items():
-            expected = load_file(whole.folder / f"json-blur-{direction}" / "logits.safetensors")[name]
+        assert again.records(f"json-blur-{direction}") == whole.records(f"json-blur-{direction}")
+        for name, matrix in again.logits(f"json-blur-{direction}").items():
+            expected = whole.logits(f"json-blur-{direction}")[name]
             assert torch.equal(matrix, expected)
 
 
 def test_a_finished_run_is_reported_again_without_adapting(retrieve, monkeypatch, capsys):
-    before = retrieve("--limit", 2).records()
+    before = retrieve("--limit", 2).records("json-blur-t2i")
     line = capsys.readouterr().out
     break_off_after(0, monkeypatch)
-    assert retrieve("--limit", 2).records() == before and capsys.readouterr().out == line
+    assert retrieve("--limit", 2).records("json-blur-t2i") == before and capsys.readouterr().out == line
 
 
 def test_a_list_that_changed_since_a_run_began_refuses_to_mix(retrieve, scenes):
@@ -238,18 +229,18 @@ def test_a_changed_setting_refuses_to_mix_and_names_the_key(retrieve):
         retrieve("--limit", 1, "--method", "zeroshot", "--clean-text")
 
 
+@pytest.mark.slow
 def test_two_shards_have_the_records_of_one_process(retrieve, scenes, tmp_path):
-    flags = ["--limit", 4, "--sample-k", 5, "--steps", 1, "--lr", "1e-3", "--workers", 0, "--device", "cpu"]
-    models = ["--student", "demo-student", "--reward", "demo-reward", "--data", scenes, "--datasets", "json:blur"]
+    flags = [*MODELS, *RUN, "--limit", 4, "--data", scenes, "--datasets", "json:blur"]
     whole = retrieve("--limit", 4, output="whole")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, ROOT / "retrieval/main.py", *models, *flags, "--output", tmp_path / "two"]
+    command = [*torchrun, ROOT / "retrieval/main.py", *flags, "--output", tmp_path / "two"]
     ran = run_command(*command, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.count("json:blur-i2t: n 4") == 1
-    sharded = type(whole)(tmp_path / "two")
+    sharded = Results(tmp_path / "two")
     for direction in ("i2t", "t2i"):
-        assert sharded.records(direction) == whole.records(direction)
+        assert sharded.records(f"json-blur-{direction}") == whole.records(f"json-blur-{direction}")
 
 
 def test_momentum_refuses_shards(retrieve, monkeypatch):
@@ -261,7 +252,7 @@ def test_momentum_refuses_shards(retrieve, monkeypatch):
 def test_answers_that_are_not_finite_are_counted_and_stay_zero_shot(retrieve, capsys):
     results = retrieve("--limit", 2, "--lr", "1e30", "--steps", 2)
     for direction in ("i2t", "t2i"):
-        for record in results.records(direction):
+        for record in results.records(f"json-blur-{direction}"):
             assert record["status"] == "non-finite" and record["adapted_top10"] == record["zero_shot_top10"]
         assert results.metrics[f"json:blur-{direction}"]["non_finite"] == 2
     assert capsys.readouterr().out.count("2 kept zero-shot (not finite)") == 2
@@ -339,7 +330,7 @@ CHANGES = {
     "precision": ([], ["--precision", "bf16"], {"i2t", "t2i"}),
 }
 OWN_TESTS = {"data", "output", "device", "limit", "workers", "skip_bad_images", "clip_root", "datasets", "seed"}
-OWN_TESTS |= {"direction", "clean_text", "save_scores"}
+OWN_TESTS |= {"direction", "clean_text", "save_logits"}
 
 
 def test_every_flag_is_tested():
@@ -355,11 +346,9 @@ def scores(scenes, tmp_path_factory):
         if tuple(flags) not in known:
             output = tmp_path_factory.mktemp("flags")
             data = ["--data", str(scenes), "--datasets", "json:blur", "--output", str(output), "--limit", "2"]
-            models = ["--student", "demo-student", "--reward", "demo-reward", "--save-scores"]
-            entry.main([*data, *models, "--sample-k", "5", "--steps", "1", "--lr", "1e-3", "--workers", "0", *flags])
+            main([*data, *MODELS, *RUN, "--save-logits", *flags])
             known[tuple(flags)] = {
-                direction: load_file(output / f"json-blur-{direction}" / "logits.safetensors")["adapted"]
-                for direction in ("i2t", "t2i")
+                direction: Results(output).logits(f"json-blur-{direction}")["adapted"] for direction in ("i2t", "t2i")
             }
         return known[tuple(flags)]
 
@@ -376,39 +365,42 @@ def test_every_flag_changes_what_it_is_for(scores, flag):
 
 def test_cleaned_texts_are_what_is_encoded(retrieve, write_list):
     data = write_list([{"image": "a.jpg", "caption": ['A DOG: "above" (a cat)!']}])
-    flags = ["--data", data, "--datasets", "json:list", "--method", "zeroshot", "--save-scores", "--direction", "t2i"]
-    with pytest.raises(UserError, match="demo-student knows the words of the emoji scenes only"):
+    flags = ["--data", data, "--datasets", "json:list", "--method", "zeroshot", "--save-logits", "--direction", "t2i"]
+    with pytest.raises(UserError, match="demo-student knows a few words only"):
         retrieve(*flags)
     clean = retrieve(*flags, "--clean-text", output="clean")
     data = write_list([{"image": "a.jpg", "caption": ["a dog above a cat"]}])
     plain = retrieve(*flags, output="plain")
-    rows = [load_file(r.folder / "json-list-t2i" / "logits.safetensors")["zero_shot"] for r in (clean, plain)]
+    rows = [r.logits("json-list-t2i")["zero_shot"] for r in (clean, plain)]
     assert torch.equal(*rows)
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--sample-k", TEXTS + 1], rf"--sample-k {TEXTS + 1} of i2t exceeds the {TEXTS} texts of json:blur"),
-        (["--sample-k", SCENES + 1], rf"--sample-k {SCENES + 1} of t2i exceeds the {SCENES} images of json:blur"),
-        (["--t2i-sample-k", 99], rf"--sample-k 99 of t2i exceeds the {SCENES} images of json:blur"),
-        (["--tune-embeddings", "--direction", "i2t"], r"--tune-embeddings is for --tune encoder and --direction t2i"),
-        (["--tune-embeddings", "--tune", "norm"], r"--tune-embeddings is for --tune encoder"),
-        (["--direction", "both ways"], r"--direction: 'both ways' is not one of i2t, t2i, both"),
-        (["--datasets", "json:nothing"], r"dataset json:nothing was not found"),
-        (["--reward-weights", 1, 2], r"--reward-weights has 2 numbers for 1 reward models"),
-    ],
-)
-def test_what_cannot_be_run_is_refused_in_a_sentence(retrieve, flags, message):
+REFUSED = [
+    (["--sample-k", TEXTS + 1], rf"--sample-k {TEXTS + 1} of i2t exceeds the {TEXTS} texts of json:blur"),
+    (["--sample-k", SCENES + 1], rf"--sample-k {SCENES + 1} of t2i exceeds the {SCENES} images of json:blur"),
+    (["--t2i-sample-k", 99], rf"--sample-k 99 of t2i exceeds the {SCENES} images of json:blur"),
+    (["--tune-embeddings", "--direction", "i2t"], r"--tune-embeddings is for --tune encoder and --direction t2i"),
+    (["--tune-embeddings", "--tune", "norm"], r"--tune-embeddings is for --tune encoder"),
+    (["--direction", "both ways"], r"--direction: 'both ways' is not one of i2t, t2i, both"),
+    (["--datasets", "json:nothing"], r"dataset json:nothing was not found"),
+    (["--reward", "py:some:thing"], r"--reward py:some:thing scores an image's texts; use --direction i2t"),
+    (["--reward", "py:some:thing", "--direction", "t2i"], r"scores an image's texts; use --direction i2t"),
+    (["--reward", "py:some:thing", "--method", "kd"], r"--reward py:some:thing gives scores, not logits to distil"),
+    (["--method", "zeroshot", "--momentum"], r"--momentum is for a method that adapts weights; zeroshot does not"),
+    (["--reward-weights", 1, 2], r"--reward-weights has 2 numbers for 1 reward models"),
+]
+
+
+@pytest.mark.parametrize(("flags", "message"), REFUSED)
+def test_what_cannot_be_run_is_refused_in_a_sentence_before_a_model_is_loaded(retrieve, monkeypatch, flags, message):
+    monkeypatch.setattr("rlcf.run.setup.load_clip", None)
     with pytest.raises(UserError, match=message):
         retrieve(*flags)
 
 
 def test_a_mistake_ends_in_one_line_and_exit_code_2(retrieve, capsys):
-    with pytest.raises(SystemExit) as stop:
-        run_main(lambda: retrieve("--sample-k", 99))
-    assert stop.value.code == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    said = mistake(lambda: retrieve("--sample-k", 99), capsys)
+    assert said == f"--sample-k 99 of i2t exceeds the {TEXTS} texts of json:blur"
 
 
 @pytest.mark.parametrize("preset", sorted((ROOT / "retrieval/configs").glob("*.yaml")), ids=lambda file: file.stem)
@@ -422,6 +414,7 @@ def test_every_preset_is_read_and_names_its_launcher(preset):
         assert [way.sample_k for way in config.one_way] == [20 if config.datasets == ["coco"] else 16, 12]
 
 
+@pytest.mark.slow
 def test_a_launcher_runs_an_experiment_as_a_user_does(scenes, tmp_path):
     root = tmp_path / "root"
     images = root / "dataset/coco2014/val2014"
