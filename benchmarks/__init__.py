@@ -1,1 +1,1 @@
-"""How fast the project computes, against straightforward loops that compute the same."""
+"""The project's speed, against straightforward loops that compute the same."""

@@ -17,13 +17,12 @@ if not __package__:  # run as a script: imports start from the project, not from
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from benchmarks import reference
-from benchmarks.common import Models, Row, build, count, parse, picture, report, row
+from benchmarks.common import Clips, Row, build, count, parse, picture, report, row
 from benchmarks.measure import gemm_peak, largest_difference, measure
+from classification.classifier import Classifier
 from classification.classnames import class_texts
 from classification.clip_model import class_features
 from classification.config import ClassificationConfig
-from classification.main import adapt, make_policy, make_rewards
-from rlcf.adapt.episode import Episodes
 from rlcf.adapt.views import Views
 from rlcf.errors import run_main
 
@@ -41,31 +40,29 @@ Pair = tuple[Tensor, Tensor]
 class Setting:
     """One image and some classes, for the loop and for the project's own path."""
 
-    def __init__(self, models: Models, classes: int, config: ClassificationConfig) -> None:
-        self.models, self.names, self.config = models, IMAGENET_CLASSNAMES[:classes], config
-        views = Views(models.student.centre_view, models.student.size, config.views)
+    def __init__(self, clips: Clips, classes: int, config: ClassificationConfig) -> None:
+        self.clips, self.names, self.config = clips, IMAGENET_CLASSNAMES[:classes], config
+        views = Views(clips.student.centre_view, clips.student.size, config.views)
         self.views = views(picture(), 0)
 
     def ours(self) -> Callable[[], Pair]:
-        """What a run does for each image; what it does once for all images is done here."""
-        config, student = self.config, self.models.student
-        policy = make_policy(config, student, self.names)
-        rewards = make_rewards(config, [self.models.reward] if config.reward_names else [], self.names)
-        episodes = Episodes.from_config(config, policy.tuned, policy.buffers, student.precision)
+        """A run's work for each image, as a call; its work once for all images is done here."""
+        classifier = Classifier.of(self.config, self.clips.models(self.config), self.names)
 
         def call() -> Pair:
-            before, after = adapt(config, policy, rewards, episodes, self.views)
-            if after is None:
+            (outcome,) = classifier.adapt([(0, self.views)])
+            if outcome.after is None:
                 raise RuntimeError("the episode was given up")
-            return before, after
+            return outcome.before, outcome.after
 
         return call
 
     def loop(self) -> Callable[[], Pair]:
-        config, student, reward = self.config, self.models.student, self.models.reward
-        seen = reward if config.method == "rlcf" else None
+        """The straightforward computation of the same, as a call."""
+        config, student, reward = self.config, self.clips.student, self.clips.reward
+        seen = reward if config.asks_rewards else None
         hyper = {"steps": config.steps, "lr": config.lr, "weight_decay": config.weight_decay, "eps": config.eps}
-        hyper |= {"keep": int(config.views * config.selection), "k": config.sample_k}
+        hyper |= {"keep": config.kept, "k": config.sample_k}
         of_reward = class_features(reward, self.names, config.prompt) if seen else None
         pixels, reward_pixels = student.prepare(self.views), reward.prepare(self.views) if seen else None
         if config.tune == "image-encoder":
@@ -89,24 +86,24 @@ class Setting:
         )
 
 
-def compare(models: Models, work: str, repeats: int, peak: float, warm: bool) -> Row:
+def compare(clips: Clips, work: str, repeats: int, peak: float, warm: bool) -> Row:
     """200 classes, the loop beside ours."""
-    setting = Setting(models, 200, PRESETS[work])
-    measured = measure(setting.loop(), setting.ours(), repeats, models.student.device, warm=warm)
+    setting = Setting(clips, 200, PRESETS[work])
+    measured = measure(setting.loop(), setting.ours(), repeats, clips.student.device, warm=warm)
     config = setting.config
     name = f"{config.method.upper()} {config.tune}, 200 classes, {config.steps} step{'s'[: config.steps - 1]}"
     return row(name, measured, peak, {"encoder": 3.3, "prompt": 7.0, "tpt": 4.5}[work])
 
 
-def all_classes(models: Models, chunk: int | None, repeats: int, peak: float, warm: bool) -> Row:
+def all_classes(clips: Clips, chunk: int | None, repeats: int, peak: float, warm: bool) -> Row:
     """1000 classes: the loop's seconds, memory and FLOPs are extrapolated from 100 and 200, with which they grow.
 
     Its logits at 1000 are not known, so the difference is that of ours in chunks from ours in one, at 200.
     """
-    device = models.student.device
-    few, more = (Setting(models, classes, PROMPT) for classes in (100, 200))
+    device = clips.student.device
+    few, more = (Setting(clips, classes, PROMPT) for classes in (100, 200))
     whole, in_one, in_chunks = (
-        Setting(models, classes, replace(PROMPT, class_chunk=chunk)).ours()
+        Setting(clips, classes, replace(PROMPT, class_chunk=chunk)).ours()
         for classes, chunk in ((1000, chunk), (200, 200), (200, 64))
     )
     at_200 = measure(more.loop(), in_chunks, repeats, device, warm=warm)
@@ -137,13 +134,13 @@ def main(argv: list[str] | None = None) -> None:
         "--class-chunk": {"type": count, "metavar": "N", "help": "of the row with 1000 classes; default: as a run's"},
     }
     options = parse(__doc__ or "", argv, "classification", 3, further)
-    models, peak = build(options.size, options.device), gemm_peak(options.device)
+    clips, peak = build(options.size, options.device), gemm_peak(options.device)
     rows, warm = [], options.size == "tiny"
     for work in options.works:
         if work == "prompt-1000":
-            rows.append(all_classes(models, options.class_chunk, options.repeats, peak, warm))
+            rows.append(all_classes(clips, options.class_chunk, options.repeats, peak, warm))
         else:
-            rows.append(compare(models, work, options.repeats, peak, warm))
+            rows.append(compare(clips, work, options.repeats, peak, warm))
     report(options, rows, peak)
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: flags, models with random weights, a picture, the table and its JSON."""
+"""Shared by the benchmarks: flags, models with random weights, a picture, the table and its JSON."""
 
 import argparse
 import dataclasses
@@ -22,9 +22,10 @@ from PIL import Image
 from benchmarks.measure import Measurement
 from rlcf.clip.backbone import Backbone
 from rlcf.errors import UserError
-from rlcf.run.config import Parser, Settings, command_line, resolve_device
+from rlcf.run.config import Config, Parser, Settings, command_line, resolve_device
 from rlcf.run.files import write_atomically
 from rlcf.run.records import versions
+from rlcf.run.setup import Models
 
 SIZES = ("tiny", "b16")
 TINY = {
@@ -85,17 +86,21 @@ def check_writable(file: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Models:
+class Clips:
     """Both sides of a comparison take the same weights: the loops `.model`, the fast paths the Backbone."""
 
     student: Backbone
     reward: Backbone
 
+    def models(self, config: Config) -> Models:
+        """The models that a method needs."""
+        return Models(self.student, [self.reward] if config.asks_rewards else [])
 
-def build(size: str, device: torch.device, precision: str = "fp32") -> Models:
+
+def build(size: str, device: torch.device, precision: str = "fp32") -> Clips:
     """A student and a reward model with random weights, the same at every call."""
     student, reward = ARCHITECTURES[size]
-    return Models(
+    return Clips(
         _backbone("student", student, 0, device, precision),
         _backbone("reward", reward, 2, device, precision),  # with seed 1 all scores of the tiny one clamp to 0
     )
@@ -232,7 +237,7 @@ def _cells(line: Row) -> list[str]:
 
 
 def device_name(device: torch.device) -> str:
-    """What computes: the GPU's or the CPU's name."""
+    """The name of the GPU, or of the CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")

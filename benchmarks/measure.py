@@ -48,7 +48,7 @@ def measure(
     Each returns a tensor, or a tuple of tensors: logits, or logits before and after. Untimed, the fast one is called
     twice before, to warm up and to count its FLOPs, and the reference once, for both. With warm=False, for calls of
     minutes, the reference is not: its FLOPs are counted in the first timed call, at microseconds an operation.
-    compare: whether the two return what can be compared; else nothing of it is kept.
+    compare: keep what the two return and compare it.
     Memory is all that the process holds at its peak during a call (on CUDA what torch allocated), models included. What
     the fast path keeps between its calls is no fault of the reference: that one's is the lowest of its calls (the first
     comes before any of the fast path's), the fast path's the highest.

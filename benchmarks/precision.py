@@ -1,4 +1,4 @@
-"""What bf16 changes on the embedded world: answers, accuracy, and which views are learnt from.
+"""Changes by bf16 on the embedded world: answers, accuracy, and which views are learnt from.
 
 Blurred pictures and pictures in fog of the test seed, adapted to with the demo's settings by classification/main.py: in
 fp32, under bf16 autocast, and with the views screened in bf16 (--select-precision bf16).
@@ -10,28 +10,29 @@ import io
 import json
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor
 
 if not __package__:  # run as a script: imports start from the project, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from benchmarks.common import check_writable, count
 from classification import main as classification
+from classification.classifier import Classifier
 from classification.config import ClassificationConfig
 from classification.datasets import load_dataset
-from classification.main import make_policy, shortlist
 from demo.world import TEST_SEED, write_classification
-from rlcf.adapt.objectives import count_confident, select_confident
-from rlcf.adapt.views import Views
+from rlcf.adapt.objectives import select_confident
 from rlcf.clip.backbone import load_clip
 from rlcf.errors import run_main
 from rlcf.run.config import Parser, command_line
 from rlcf.run.files import write_atomically
 from rlcf.run.images import ImageLoader
 from rlcf.run.records import shuffled, versions
+from rlcf.run.setup import Models
 
 STYLES = ("blur", "fog")
 DEMO = ["--student", "demo-student", "--reward", "demo-reward", "--views", "12", "--selection", "0.5", "--workers", "0"]
@@ -70,26 +71,33 @@ def compare_answers(data: Path, folder: Path, tune: str, limit: int) -> list[dic
     return lines
 
 
-@torch.no_grad()
 def compare_selection(data: Path, views: int, selection: float, limit: int) -> dict[str, Any]:
     """On how many images the views kept are fp32's: ranked in bf16 alone, and screened in bf16, then ranked in fp32."""
-    config = ClassificationConfig(tune="image-encoder", batchnorm="frozen", views=views, selection=selection)
-    keep, student = count_confident(views, selection), load_clip("demo-student")
-    found = {"views": views, "kept": keep, "n": 0, "bf16_agrees": 0, "screened_agrees": 0}
+    config = ClassificationConfig(
+        method="tpt", tune="image-encoder", batchnorm="frozen", views=views, selection=selection, steps=1
+    )
+    models = Models(load_clip("demo-student"), [])
+    found = {"views": views, "kept": config.kept, "n": 0, "bf16_agrees": 0, "screened_agrees": 0}
     for style in STYLES:
         dataset = load_dataset(f"folder:{style}", str(data))
-        policy = make_policy(config, student, dataset.classnames)
-        made = Views(student.centre_view, student.size, views)
+        exact, screened = (
+            Classifier.of(replace(config, select_precision=precision), models, dataset.classnames)
+            for precision in ("same", "bf16")
+        )
         order = shuffled(len(dataset.files), 0, limit)
-        for _, sample in ImageLoader(dataset.files, order, made).one_by_one(0):
-            kept = select_confident(policy.logits(policy.encode(sample)), keep)
-            bf16 = select_confident(policy.screen(sample), keep)
-            few = shortlist(policy, sample, 2 * keep)
-            screened = select_confident(policy.logits(policy.encode(few)), keep)
+        for index, sample in ImageLoader(dataset.files, order, exact.views).one_by_one(0):
+            kept, of_screened = (kept_views(classifier, index, sample) for classifier in (exact, screened))
+            bf16 = select_confident(exact.policy.screen(sample[None], 0)[0], config.kept)
             found["n"] += 1
-            found["bf16_agrees"] += set(kept.tolist()) == set(bf16.tolist())
-            found["screened_agrees"] += torch.equal(few[screened], sample[kept])
+            found["bf16_agrees"] += set(kept) == set(bf16.tolist())
+            found["screened_agrees"] += kept == of_screened
     return found
+
+
+def kept_views(classifier: Classifier, index: int, views: Tensor) -> list[int] | None:
+    """Numbers of the views that are learnt from, most confident first."""
+    (outcome,) = classifier.adapt([(index, views)])
+    return outcome.trace[0].views
 
 
 def print_answers(lines: list[dict[str, Any]]) -> None:

@@ -16,11 +16,11 @@ if not __package__:  # run as a script: imports start from the project, not from
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from benchmarks import reference
-from benchmarks.common import Models, Row, build, parse, picture, report, row
+from benchmarks.common import Clips, Row, build, parse, picture, report, row
 from benchmarks.measure import gemm_peak, measure
-from retrieval.main import RetrievalConfig, adapt, make_policy
-from retrieval.reward import Rewards
-from rlcf.adapt.episode import Episodes
+from retrieval.config import RetrievalConfig
+from retrieval.retriever import Retriever, encode_views, make_rewards
+from retrieval.reward import Query
 from rlcf.adapt.views import Views
 from rlcf.clip.backbone import Backbone
 from rlcf.errors import run_main
@@ -47,24 +47,26 @@ def gallery(clip: Backbone, seed: int) -> Tensor:
     return F.normalize(features, dim=-1).to(clip.device)
 
 
-def both(models: Models, direction: str) -> tuple[Callable[[], Pair], Callable[[], Pair]]:
-    """The loop, and what a run does for each query: the reward model encodes the query in both."""
-    config, student, reward = PRESETS[direction], models.student, models.reward
+def both(clips: Clips, direction: str) -> tuple[Callable[[], Pair], Callable[[], Pair]]:
+    """The loop, and a run's work for each query: the reward model encodes the query in both."""
+    config, student, reward = PRESETS[direction], clips.student, clips.reward
     ours, theirs = gallery(student, 0), gallery(reward, 1)
     hyper = {**HYPER, "k": config.sample_k}
     image = Views(student.centre_view, student.size, count=1)(picture(), 0)
-    policy = make_policy(config, student, ours)
-    episodes = Episodes.from_config(config, policy.tuned, {}, student.precision)
+    models = clips.models(config)
+    rewards = make_rewards(config, models, {0: theirs})
+    retriever = Retriever.of(config, models, ours, rewards, range(GALLERY))
     tokens = student.tokenize([TEXT])
 
     def fast() -> Pair:
-        with torch.no_grad():
-            query = reward.encode_image(reward.prepare(image)) if direction == "i2t" else reward.encode_text([TEXT])
-        seen = Rewards([reward], [query], {0: 0}, [theirs], [1.0]).see(0)
-        before, after = adapt(config, policy, seen, episodes, image if direction == "i2t" else TEXT)
-        if after is None:
+        if direction == "i2t":
+            query = Query(image, {0: encode_views(reward, image)[0]})
+        else:
+            query = Query(TEXT, {0: reward.encode_text([TEXT])[0]})
+        (outcome,) = retriever.adapt([(0, query)])
+        if outcome.after is None:
             raise RuntimeError("the episode was given up")
-        return before, after
+        return outcome.before, outcome.after
 
     def loop() -> Pair:
         if direction == "t2i":
@@ -75,16 +77,16 @@ def both(models: Models, direction: str) -> tuple[Callable[[], Pair], Callable[[
     return loop, fast
 
 
-def compare(models: Models, direction: str, repeats: int, peak: float) -> Row:
-    measured = measure(*both(models, direction), repeats, models.student.device)
+def compare(clips: Clips, direction: str, repeats: int, peak: float) -> Row:
+    measured = measure(*both(clips, direction), repeats, clips.student.device)
     return row(NAMES[direction], measured, peak, {"i2t": 1.7, "t2i": 3.3}[direction])
 
 
 def main(argv: list[str] | None = None) -> None:
     further = {"--works": {"nargs": "+", "choices": list(PRESETS), "default": list(PRESETS), "help": "which rows"}}
     options = parse(__doc__ or "", argv, "retrieval", 5, further)
-    models, peak = build(options.size, options.device), gemm_peak(options.device)
-    report(options, [compare(models, direction, options.repeats, peak) for direction in options.works], peak)
+    clips, peak = build(options.size, options.device), gemm_peak(options.device)
+    report(options, [compare(clips, direction, options.repeats, peak) for direction in options.works], peak)
 
 
 if __name__ == "__main__":

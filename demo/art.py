@@ -31,7 +31,7 @@ SCENE_OBJECTS = {
     "strawberry": "1f353", "pineapple": "1f34d", "mushroom": "1f344", "cactus": "1f335", "tulip": "1f337",
     "car": "1f697", "bicycle": "1f6b2", "airplane": "2708", "rocket": "1f680", "house": "1f3e0", "key": "1f511",
 }
-"""What scenes are made of: English name -> code point."""
+"""The things of the scenes: English name -> code point."""
 
 OBJECTS = SCENE_OBJECTS | {
     "fox": "1f98a", "wolf": "1f43a", "bear": "1f43b", "koala": "1f428", "sheep": "1f411", "goat": "1f410",

@@ -1,4 +1,4 @@
-"""What happens to the pictures: augmentations for training, and other styles for testing. No style is in both."""
+"""Changes of the pictures: augmentations for training, and other styles for testing. No style is in both."""
 
 from collections.abc import Callable
 

@@ -38,7 +38,9 @@ from demo.scenes import (
 )
 from demo.styles import TEST_STYLES, Style, augment_heavily, augment_lightly
 from demo.world import VALIDATION_SEED, classification_images
-from rlcf.clip.backbone import ASSETS
+from rlcf.clip.backbone import load_clip
+from rlcf.errors import run_main
+from rlcf.shipped import ASSETS
 
 CONTEXT = 32
 SINGLES, SCENES, HARD = 64, 48, 16  # a batch: single objects, scenes, scenes that differ from those in one point
@@ -195,8 +197,6 @@ def train(name: str, steps: int | None, folder: Path) -> nn.Module:
 
 def print_accuracy(folder: Path) -> None:
     """Zero-shot top-1 of every style on fresh pictures of the validation seed, percent."""
-    from rlcf.clip.backbone import load_clip
-
     clip = load_clip(str(folder))
     classes = clip.encode_text([f"a photo of a {name}." for name in OBJECTS])
     for style in TEST_STYLES:
@@ -222,4 +222,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

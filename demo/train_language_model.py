@@ -22,7 +22,8 @@ from tqdm import tqdm
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast, get_cosine_schedule_with_warmup
 
 from demo.scenes import COLOURS, SCENE_OBJECTS, Scene, sample_scene, scene_captions
-from rlcf.clip.backbone import ASSETS
+from rlcf.errors import run_main
+from rlcf.shipped import ASSETS
 
 STEPS, SEED, BATCH, LR = 2000, 31, 64, 2e-3
 WIDTH, LAYERS, HEADS, POSITIONS = 128, 3, 4, 160
@@ -115,4 +116,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

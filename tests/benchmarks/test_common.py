@@ -1,8 +1,6 @@
 """Flags, models, the table, and what is measured of two callables."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,22 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks import common, reference, views
+from benchmarks import reference, views
 from benchmarks.common import Row, build, parse, picture, report, row, table
 from benchmarks.measure import CLEAR, Measurement, count_flops, largest_difference, measure
 from rlcf.adapt.views import Views
 from rlcf.errors import UserError
-
-CPU = torch.device("cpu")
-SCRIPTS = Path(common.__file__).parent
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    """Flags set torch's."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+from tests.tools import CPU, run_script
 
 
 @pytest.fixture
@@ -69,8 +57,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_is_measured
 
 
 def test_a_mistake_ends_a_script_with_one_line_and_exit_code_2(tmp_path):
-    command = [sys.executable, str(SCRIPTS / "views.py"), "--repeats", "none"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = run_script("benchmarks/views.py", "--repeats", "none", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 

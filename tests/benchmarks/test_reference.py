@@ -20,15 +20,6 @@ CONFIDENT = ADAMW | {"keep": 6}  # a tenth of 64 views
 RETRIEVAL = {"steps": 3, "lr": 1e-4, "weight_decay": 5e-4, "eps": 1e-6, "k": 4}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Models this small are slower on several."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def golden(name):
     with np.load(DATA / f"{name}.npz") as arrays:
         return {key: arrays[key] for key in arrays.files}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import classification, episodes, precision, retrieval
+from benchmarks import classification, images_at_once, precision, retrieval
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_both_directions_of_retrieval_have_the_loops_logits(run):
 
 
 def test_several_images_at_once_have_the_answers_of_one_at_a_time(run):
-    printed, content = run(episodes, "--repeats", "1")
+    printed, content = run(images_at_once, "--repeats", "1")
     assert all(row["difference"] < 1e-3 and row["moved"] > 0.1 for row in content["rows"])
     assert "one at a time -> together, s" in printed
 

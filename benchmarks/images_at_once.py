@@ -1,4 +1,4 @@
-"""Several images at once, `--episodes N`, against one at a time, both by the project's own path.
+"""Several images at once, `--images-at-once N`, against one at a time, both by the project's own path.
 
 Where a model is so small that starting its operations costs more than computing them, as on a GPU that waits for its
 kernels to be launched, N images cost little more than one. Small models on one thread simulate that. Captioning, token
@@ -8,7 +8,6 @@ after token, is measured with the embedded captioner whatever the --size; what i
 import argparse
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +18,15 @@ from torch import Tensor
 if not __package__:  # run as a script: imports start from the project, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from benchmarks.common import Models, Row, build, parse, picture, report, row
+from benchmarks.common import Clips, Row, build, parse, picture, report, row
 from benchmarks.measure import Call, gemm_peak, measure
-from caption import main as caption
-from caption.main import CaptionConfig
+from caption.captioner import Captioner, CaptionModels, load_caption_models
+from caption.config import CaptionConfig
+from classification.classifier import Classifier
 from classification.config import ClassificationConfig
-from classification.main import adapt_group, make_policy, make_rewards
 from demo.world import VALIDATION_SEED, scene_images
-from rlcf.adapt.episode import Episodes
 from rlcf.adapt.groups import Adapt, in_groups
 from rlcf.adapt.views import Views
-from rlcf.clip.backbone import load_clip
 from rlcf.errors import run_main
 
 COUNT = 8
@@ -50,61 +47,57 @@ CAPTIONS = CaptionConfig(
 )
 
 
-def adapting(models: Models, config: ClassificationConfig, images: list[Tensor]) -> Call:
-    """All images' logits before and after, `config.episodes` at a time."""
-    student, names = models.student, IMAGENET_CLASSNAMES[:CLASSES]
-    # Each side has a student of its own: layers of several images replace those of one.
-    policy = make_policy(config, student, names)
-    rewards = make_rewards(config, [models.reward], names)
-    episodes = Episodes.from_config(config, policy.tuned, policy.buffers, student.precision)
-    adapt = partial(adapt_group, config, policy, rewards, episodes)
+def classifying(clips: Clips, config: ClassificationConfig, images: list[Tensor]) -> Call:
+    """All images' logits before and after, `config.images_at_once` at a time."""
+    classifier = Classifier.of(config, clips.models(config), IMAGENET_CLASSNAMES[:CLASSES])
 
     def call() -> tuple[Tensor, Tensor]:
-        before, after = zip(*outcomes(images, config.episodes, adapt), strict=True)
-        if None in after:
+        found = outcomes(images, config.images_at_once, classifier.adapt)
+        if any(outcome.after is None for outcome in found):
             raise RuntimeError("an episode was given up")
-        return torch.stack(before), torch.stack(after)
+        return torch.stack([outcome.before for outcome in found]), torch.stack([outcome.after for outcome in found])
 
     return call
 
 
-def captioning(config: CaptionConfig, images: list[Tensor], device: torch.device) -> Call:
-    """The rewards of all images' captions before and after, `config.episodes` at a time."""
-    student, reward = (load_clip(name, device) for name in (config.student, *config.reward))
-    captioner = caption.make_captioner(config, student, config.episodes)
-    rewards = caption.make_rewards(config, [reward])
-    episodes = Episodes.from_config(config, captioner.tuned, captioner.buffers, student.precision)
-    adapt = partial(caption.adapt, config, captioner, rewards, episodes)
-    return lambda: torch.tensor([found.rewards for found in outcomes(images, config.episodes, adapt)]).unbind(dim=1)
+def captioning(models: CaptionModels, config: CaptionConfig, images: list[Tensor]) -> Call:
+    """The rewards of all images' captions before and after, `config.images_at_once` at a time."""
+    captioner = Captioner.of(config, models)
+
+    def call() -> tuple[Tensor, ...]:
+        found = outcomes(images, config.images_at_once, captioner.adapt)
+        return torch.tensor([[answer.zero_shot_reward, answer.adapted_reward] for answer in found]).unbind(dim=1)
+
+    return call
 
 
 def outcomes(images: list[Tensor], size: int, adapt: Adapt[Tensor, Any]) -> list[Any]:
-    """Of each image, as an entry script comes by them."""
+    """The outcome of each image, as an entry script comes by it."""
     return [outcome for _, outcome, _ in in_groups(iter(list(enumerate(images))), size, adapt)]
 
 
 def compare(options: argparse.Namespace, tune: str, peak: float) -> Row:
-    config = PRESETS[tune]
-    alone, together = (build(options.size, options.device) for _ in range(2))
-    views = Views(alone.student.centre_view, alone.student.size, config.views)
+    """Classification, one image at a time beside all at once."""
+    config, clips = PRESETS[tune], build(options.size, options.device)
+    views = Views(clips.student.centre_view, clips.student.size, config.views)
     images = [views(picture(seed=number), number) for number in range(COUNT)]
-    one = adapting(alone, config, images)
-    several = adapting(together, replace(config, episodes=COUNT), images)
+    one, several = (classifying(clips, replace(config, images_at_once=size), images) for size in (1, COUNT))
     measured = measure(one, several, options.repeats, options.device)
     return row(f"RLCF {tune}, {COUNT} images, 8 views, {CLASSES} classes, 3 steps", measured, peak)
 
 
 def compare_captioning(options: argparse.Namespace, peak: float) -> Row:
+    """Captioning, one image at a time beside all at once."""
     pictures, _ = scene_images("blur", COUNT, VALIDATION_SEED)
     images = [picture[None] for picture in (255 * pictures).round().to(torch.uint8)]
-    one = captioning(CAPTIONS, images, options.device)
-    several = captioning(replace(CAPTIONS, episodes=COUNT), images, options.device)
+    models = load_caption_models(CAPTIONS, options.device, "fp32")
+    one, several = (captioning(models, replace(CAPTIONS, images_at_once=size), images) for size in (1, COUNT))
     measured = measure(one, several, options.repeats, options.device)
     return row(f"RLCF captioning, {COUNT} images, 10 captions, 4 steps", measured, peak)
 
 
 def main(argv: list[str] | None = None) -> None:
-    options = parse(__doc__ or "", argv, "episodes", 20)
+    options = parse(__doc__ or "", argv, "images-at-once", 20)
     torch.set_num_threads(1 if options.size == "tiny" else options.threads)
     peak = gemm_peak(options.device)
     rows = [compare(options, tune, peak) for tune in PRESETS] + [compare_captioning(options, peak)]
