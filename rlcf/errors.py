@@ -28,5 +28,5 @@ def flags_as_settings() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        message = re.sub(r"--([a-z][a-z0-9-]*)", lambda flag: flag[1].replace("-", "_"), str(error))
+        message = re.sub(r"(?<![\w/.-])--([a-z][a-z0-9-]*)", lambda flag: flag[1].replace("-", "_"), str(error))
         raise UserError(message) from error.__cause__

@@ -9,8 +9,7 @@ ASSETS = next((path for path in (_PACKAGE / "assets", _PACKAGE.parent / "assets"
 
 def shipped_folder(name: str) -> Path | None:
     """The folder of the shipped model `name`; None when there is none."""
-    folder = ASSETS / name
-    return folder if name and folder.parent == ASSETS and folder.is_dir() else None
+    return next((folder for folder in ASSETS.iterdir() if folder.name == name and folder.is_dir()), None)
 
 
 def shipped_names(file: str) -> list[str]:

@@ -151,7 +151,8 @@ class Episodes:
         if self.momentum is None:
             return {}
         buffer = {f"buffer.{name}": tensor for name, tensor in self._buffer.items()}
-        start = {f"start.{name}": tensor for name, tensor in self._start.items()}
+        # Copies: before the first update both are the loaded tensors, which a safetensors file would not hold twice.
+        start = {f"start.{name}": tensor.clone() for name, tensor in self._start.items()}
         return {"updates": torch.tensor(self.updates), **buffer, **start}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

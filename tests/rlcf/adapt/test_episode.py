@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from rlcf.adapt.episode import AdamW, Episodes, Momentum
@@ -323,6 +324,12 @@ def test_a_state_from_before_the_first_update_still_starts_from_the_loaded_weigh
     assert start_of(episodes, p) == (0, 2.0) and episodes.updates == 1
     push_on()
     assert start_of(episodes, p) == (1, 2.75)
+
+
+def test_a_state_can_be_written_to_a_file_before_the_first_sample(tmp_path):
+    _, episodes, _ = scalar(2.0, momentum=Momentum())
+    save_file(episodes.state_dict(), tmp_path / "state.safetensors")
+    assert load_file(tmp_path / "state.safetensors")["start.p"].item() == 2.0
 
 
 def test_loading_an_empty_state_changes_nothing():

@@ -4,7 +4,8 @@ import torch.nn.functional as F
 
 from rlcf.clip import class_features
 from rlcf.clip.class_features import ClassFeatures, default_chunk
-from rlcf.clip.prompted_text import PromptedText, TextTower, prompt_classes
+from rlcf.clip.prompted_text import PromptedText, prompt_classes
+from rlcf.clip.text_tower import TextTower
 from tests.tools import CPU, SIGLIP_TEXT, as_clip, build_clip, word_tokenizer
 
 NAMES = ["dog", "sea lion", "very old sailing ship", "cat", "bird"]

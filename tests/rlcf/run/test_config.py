@@ -1,4 +1,5 @@
 import dataclasses
+import re
 import string
 
 import pytest
@@ -6,12 +7,35 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlcf.errors import UserError
-from rlcf.run.config import Config, option, parse_config, read_preset, resolve_device, resolve_precision, to_yaml
-
-TaskConfig = dataclasses.make_dataclass(
-    "TaskConfig", [("classes", int, option(5, "number of classes", at_least=2, group="task"))], bases=(Config,)
+from rlcf import __version__
+from rlcf.errors import UserError, flags_as_settings
+from rlcf.run.config import (
+    Config,
+    find_preset,
+    make_config,
+    option,
+    parse_config,
+    read_preset,
+    resolve_device,
+    resolve_precision,
+    to_yaml,
 )
+
+
+@dataclasses.dataclass
+class TaskConfig(Config):
+    """A task's settings."""
+
+    distils = False
+    asks_rewards = True
+
+    classes: int = option(5, "number of classes", at_least=2, group="task")
+    folds: int = option(1, "parts of the data", group="evaluation")
+
+    def check(self):
+        super().check()
+        if self.classes % 2 == 0:
+            raise UserError(f"--classes {self.classes} is even; use --sample-k {self.classes} in its place")
 
 
 def parse(*argv, kind=Config):
@@ -55,7 +79,7 @@ def test_configs_do_not_share_their_lists():
 
 def test_a_tasks_own_option_is_a_flag_and_a_key(preset):
     assert parse("--classes", "7", kind=TaskConfig).classes == 7
-    assert parse(*preset("classes: 8"), kind=TaskConfig).classes == 8
+    assert parse(*preset("classes: 9"), kind=TaskConfig).classes == 9
     with pytest.raises(UserError, match="classes"):
         parse(*preset("classes: 8"))
 
@@ -135,8 +159,10 @@ def test_an_empty_list_is_told(preset, key):
 def test_reward_weights_must_fit_the_reward_models():
     with pytest.raises(UserError, match="--reward-weights has 2 numbers for 1 reward models"):
         parse("--reward-weights", "10", "3")
-    with pytest.raises(UserError, match="--reward-weights must not be negative, nor all 0"):
-        parse("--reward", "a", "b", "--reward-weights", "0", "0")
+    with pytest.raises(
+        UserError, match="--reward-weights must be above 0; leave out a reward model that shall not count"
+    ):
+        parse("--reward", "a", "b", "--reward-weights", "1", "0")
 
 
 def test_a_range_is_told_in_words():
@@ -242,12 +268,115 @@ def test_a_written_config_reads_back_as_it_was(tmp_path_factory, config):
     assert parse("--config", str(file)) == config
 
 
-def test_help_lists_every_flag_with_its_default(capsys):
+@pytest.mark.parametrize("spec", dataclasses.fields(TaskConfig), ids=lambda spec: spec.name)
+def test_help_has_each_flag_once_with_its_help_and_its_default(capsys, spec):
     with pytest.raises(SystemExit) as stop:
-        parse("--help")
-    text = capsys.readouterr().out
-    assert stop.value.code == 0 and "A task." in text and "(default: ViT-B/16)" in text
-    assert all("--" + spec.name.replace("_", "-") in text for spec in dataclasses.fields(Config))
+        parse("--help", kind=TaskConfig)
+    text = " ".join(capsys.readouterr().out.split())
+    assert stop.value.code == 0 and "A task." in text
+    flag, default = "--" + spec.name.replace("_", "-"), spec.default_factory()
+    described = re.search(
+        rf" {flag}(?:, --no-\S+)?(?: [A-Z{{][^ ]*)?(?: \[.*?\])? {re.escape(spec.metadata['help'])}(.{{0,40}})", text
+    )
+    assert described is not None
+    shown = {True: "yes", False: "no"}.get(default, default) if isinstance(default, bool) else default
+    if shown not in (None, ""):
+        shown = " ".join(map(str, shown)) if isinstance(shown, list) else shown
+        assert described[1].startswith(f" (default: {shown})")
+
+
+def test_version_is_told_and_nothing_runs(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse("--version", "--data", "/no/such")
+    assert stop.value.code == 0 and capsys.readouterr().out == f"rlcf {__version__}\n"
+
+
+# ---- presets by name ----
+
+
+@pytest.fixture
+def task(tmp_path):
+    """A task that comes with two presets."""
+    folder = tmp_path / "task" / "configs"
+    folder.mkdir(parents=True)
+    (folder / "quick.yaml").write_text("steps: 1\n")
+    (folder / "slow.yaml").write_text("steps: 9\n")
+    return type("TaskWithPresets", (TaskConfig,), {"presets": folder})
+
+
+@pytest.mark.parametrize("named", ["quick", "quick.yaml"])
+def test_a_preset_that_comes_along_is_found_by_its_name(task, named):
+    assert find_preset(task, named) == task.presets / "quick.yaml"
+    assert parse("--config", named, kind=task).steps == 1
+
+
+def test_a_file_wins_over_a_preset_of_the_same_name(task, tmp_path, monkeypatch):
+    (tmp_path / "quick").write_text("steps: 4\n")
+    monkeypatch.chdir(tmp_path)
+    assert parse("--config", "quick", kind=task).steps == 4
+
+
+@pytest.mark.parametrize("named", ["fast", "../configs/quick", "/no/such.yaml"])
+def test_a_preset_that_is_not_there_is_told_with_those_there_are(task, named):
+    with pytest.raises(UserError) as error:
+        find_preset(task, named)
+    assert str(error.value) == f"no preset {named}; give a file, or one of quick, slow"
+
+
+def test_help_says_where_presets_are_found_by_name(task, capsys):
+    with pytest.raises(SystemExit):
+        parse("--help", kind=task)
+    assert "YAML preset, or the name of one in task/configs; its keys" in " ".join(capsys.readouterr().out.split())
+
+
+# ---- settings given in Python ----
+
+
+def test_settings_in_python_are_those_of_the_flags():
+    settings = {"steps": 5, "lr": "1e-3", "reward": ["a", "b"], "reward_weights": [2, 1], "momentum": True}
+    flags = ["--steps", "5", "--lr", "1e-3", "--reward", "a", "b", "--reward-weights", "2", "1", "--momentum"]
+    assert make_config(TaskConfig, settings) == parse(*flags, kind=TaskConfig)
+    assert make_config(TaskConfig, {}) == parse(kind=TaskConfig)
+
+
+def test_one_word_is_a_list_of_one_in_python_too():
+    assert make_config(TaskConfig, {"reward": "a"}).reward == ["a"]
+
+
+def mistaken(**settings):
+    with pytest.raises(UserError) as error, flags_as_settings():
+        make_config(TaskConfig, settings)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(("key", "near"), [("step", "steps"), ("sample-k", "sample_k"), ("Reward", "reward")])
+def test_an_unknown_setting_is_told_with_the_near_one(key, near):
+    assert mistaken(**{key: 1}) == f"unknown setting '{key}'; did you mean '{near}'?"
+    assert mistaken(nothing_like_it=1) == "unknown setting 'nothing_like_it'"
+
+
+@pytest.mark.parametrize("key", ["data", "output", "limit", "workers", "skip_bad_images", "folds"])
+def test_settings_of_whole_datasets_are_the_command_lines_alone(key):
+    assert mistaken(**{key: 1}) == f"{key} is a setting of the command line, which runs over datasets"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "steps: 0 must be at least 1"),
+        ({"steps": "two"}, "steps: 'two' is not a whole number"),
+        ({"momentum": 1}, "momentum: '1' is not true or false"),
+        ({"precision": "fp8"}, "precision: 'fp8' is not one of auto, fp32, bf16, fp16"),
+        ({"student": None}, "student needs a value"),
+        ({"reward_weights": [1, 2]}, "reward_weights has 2 numbers for 1 reward models"),
+        ({"classes": 4}, "classes 4 is even; use sample_k 4 in its place"),
+    ],
+)
+def test_mistakes_in_python_speak_of_settings(settings, message):
+    assert mistaken(**settings) == message
+
+
+# ---- devices ----
 
 
 def test_gpu_is_short_for_a_cuda_device(gpus):

@@ -1,27 +1,23 @@
+"""Records: appended, merged, shared by processes, and taken up again."""
+
 import contextlib
-import dataclasses
 import json
-import logging
-import math
 import os
 import runpy
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
-from torch import nn
 
-from rlcf.adapt.episode import AdamW, Episodes, Momentum
 from rlcf.errors import UserError
 from rlcf.run import records as runs
-from rlcf.run.config import Config, read_preset
-from rlcf.run.files import save_atomically, write_atomically
-from rlcf.run.records import Run, Shard, shuffled, versions
+from rlcf.run.config import Config
+from rlcf.run.records import Run, shuffled
+from rlcf.run.shard import Shard
+from tests.tools import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 IDS = [f"{letter}.png" for letter in "abcdefgh"]
 ALL = list(range(len(IDS)))
 
@@ -35,23 +31,6 @@ class Alone(Shard):
 
 class Killed(BaseException):
     pass
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "run"
-
-
-@pytest.fixture
-def begin(folder):
-    """Starts or continues a run; returns its records of dataset "d"."""
-
-    def start(arrays=None, shard=None, buffer=None, **settings):
-        episodes = Episodes({"p": nn.Parameter(torch.zeros(1))}, AdamW(lr=0.1), 1, momentum=buffer)
-        run = Run(Config(output=str(folder), **settings), shard or Shard())
-        return run.records("d", episodes, arrays)
-
-    return start
 
 
 def record(index, **further):
@@ -79,97 +58,6 @@ def lines(file):
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-# ---- the config ----
-
-
-def test_the_config_is_in_the_run_folder_before_the_first_record(folder):
-    config = Config(output=str(folder), lr=0.25, reward=["a", "b"])
-    Run(config, Shard())
-    assert read_preset(Config, str(folder / "config.yaml")) == dataclasses.asdict(config)
-
-
-def test_the_log_names_each_command_and_nothing_is_printed(folder, begin, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["main.py", "--steps", "3"])
-    begin()
-    begin()
-    runs.logger.info("skipped: x.jpg")
-    log = (folder / "log.txt").read_text().splitlines()
-    assert [line.split(" ", 2)[2] for line in log] == ["command: main.py --steps 3"] * 2 + ["skipped: x.jpg"]
-    assert capsys.readouterr() == ("", "")
-
-
-def test_a_new_run_logs_into_its_own_folder_alone(tmp_path):
-    for name in ("first", "second"):
-        Run(Config(output=str(tmp_path / name)), Shard())
-    runs.logger.info("here")
-    assert "here" in (tmp_path / "second" / "log.txt").read_text()
-    assert "here" not in (tmp_path / "first" / "log.txt").read_text()
-    assert len(logging.getLogger("rlcf").handlers) == 1
-
-
-@pytest.mark.parametrize(
-    ("key", "before", "now"),
-    [
-        ("steps", 3, 4),
-        ("lr", 1e-5, 1e-4),
-        ("seed", 0, 1),
-        ("student", "ViT-B/16", "RN50"),
-        ("reward", ["ViT-L/14"], ["ViT-L/14", "RN50"]),
-        ("reward_weights", None, [1.0]),
-        ("momentum", False, True),
-        ("limit", None, 3),
-        ("precision", "auto", "bf16"),
-    ],
-)
-def test_a_changed_config_refuses_to_mix_and_names_the_key(folder, begin, key, before, now):
-    begin(**{key: before}).add(record(0))
-    with pytest.raises(UserError) as error:
-        begin(**{key: now})
-    text = f"{folder} holds a run with another config: {key} ({before} -> {now}); choose another --output"
-    assert str(error.value) == text
-    assert read_preset(Config, str(folder / "config.yaml"))[key] == before
-
-
-def test_all_changed_keys_are_named(begin):
-    begin().add(record(0))
-    with pytest.raises(UserError, match=r"lr \(1e-05 -> 0.1\), steps \(3 -> 9\);"):
-        begin(steps=9, lr=0.1)
-
-
-@pytest.mark.parametrize("changed", [{"workers": 7}, {"skip_bad_images": True}])
-def test_settings_that_no_record_depends_on_may_change(begin, changed):
-    begin().add(record(0))
-    assert begin(**changed).done == {0}
-
-
-def test_a_run_without_records_takes_another_config(folder, begin):
-    begin(steps=3)
-    begin(steps=4)
-    assert read_preset(Config, str(folder / "config.yaml"))["steps"] == 4
-
-
-def test_a_run_folder_may_be_moved(folder, begin, tmp_path):
-    begin().add(record(0))
-    folder.rename(tmp_path / "moved")
-    Run(Config(output=str(tmp_path / "moved")), Shard())
-
-
-@pytest.mark.parametrize("place", ["file", "file/run"])
-def test_an_output_that_cannot_be_written_is_told(tmp_path, place):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError) as error:
-        Run(Config(output=str(tmp_path / place)), Shard())
-    assert str(error.value).startswith(f"cannot write to the run folder {tmp_path / place} (")
-    assert str(error.value).endswith("choose another --output")
-
-
-@pytest.mark.parametrize("name", ["log.txt", "config.yaml"])
-def test_an_output_whose_files_cannot_be_written_is_told(folder, name):
-    (folder / name).mkdir(parents=True)
-    with pytest.raises(UserError, match="cannot write to the run folder"):
-        Run(Config(output=str(folder)), Shard())
-
-
 # ---- records ----
 
 
@@ -184,7 +72,7 @@ def test_records_are_appended_as_they_come_and_merged_by_index(folder, begin):
 
 def test_a_dataset_with_a_slash_or_colon_has_one_folder(folder, begin):
     run = Run(Config(output=str(folder)), Shard())
-    records = run.records("folder:a/b", Episodes({}, AdamW(lr=0.1), 1))
+    records = run.records("folder:a/b")
     assert records.folder == folder / "folder-a-b"
 
 
@@ -261,12 +149,10 @@ def test_a_record_without_arrays_has_rows_of_nan(begin):
     assert arrays["after"].isnan().tolist() == [[True], [False]]
 
 
-def test_saved_arrays_carry_the_class_names(folder, begin):
-    records = begin(WIDTHS)
-    write_atomically(folder / "d" / "classnames.txt", "ant\nsea lion\n")
-    work(records).finish()
+def test_saved_arrays_carry_what_describes_them(folder, begin):
+    work(begin(WIDTHS, described={"classnames": '["ant", "sea lion"]'})).finish()
     with safe_open(folder / "d" / "logits.safetensors", "pt") as file:
-        assert json.loads(file.metadata()["classnames"]) == ["ant", "sea lion"]
+        assert file.metadata() == {"classnames": '["ant", "sea lion"]'}
 
 
 @pytest.mark.parametrize("bad", [b'{"index": 1,\n', b"\xff\xfe\x00\n"])
@@ -363,12 +249,12 @@ from pathlib import Path
 import torch
 
 from rlcf.run.config import Config
-from rlcf.adapt.episode import AdamW, Episodes
-from rlcf.run.records import Run, Shard, shuffled
+from rlcf.run.records import Run, shuffled
+from rlcf.run.shard import Shard
 
 shard = Shard.from_environment()
 run = Run(Config(output=sys.argv[1]), shard)
-records = run.records("d", Episodes({}, AdamW(lr=0.1), 1), {"x": 1})
+records = run.records("d", arrays={"x": 1})
 ids = [f"{i}.png" for i in range(20)]
 with records:
     for index in records.todo(shuffled(20, 0, None), ids):
@@ -382,6 +268,7 @@ if shard.first:
 """
 
 
+@pytest.mark.slow
 def test_two_processes_of_torchrun_write_the_records_of_one(tmp_path, monkeypatch):
     script = tmp_path / "process.py"
     script.write_text(PROCESS)
@@ -402,140 +289,6 @@ def test_two_processes_of_torchrun_write_the_records_of_one(tmp_path, monkeypatc
     results = json.loads((tmp_path / "two" / "results.json").read_text())
     assert results["datasets"]["d"] == {"n": 20, "processes": 2}
     assert sorted(file.name for file in (tmp_path / "two" / "d").iterdir()) == ["logits.safetensors", "records.jsonl"]
-
-
-# ---- momentum ----
-
-DIRECTIONS = [-1.0, 2.0, -3.0, math.nan, 1.0, -2.0, -1.0, 3.0]
-"""What pulls the weight, by sample."""
-
-
-class Stream:
-    """Episodes over one weight with a momentum buffer, recorded; `stop` = (sample, where) breaks off there."""
-
-    def __init__(self, begin, how="interrupt"):
-        self.records = begin(WIDTHS, buffer=Momentum(decay=0.3, every=3, weight=0.7))
-        self.episodes = self.records.episodes
-        self.weight = self.episodes.tuned["p"]
-        self.how = how
-
-    def go(self, stop=(None, None)):
-        error = {"interrupt": KeyboardInterrupt, "kill": Killed}[self.how]
-
-        def reach(index, where):
-            if stop == (index, where):
-                raise error
-
-        def loss(index):
-            reach(index, "loss")
-            return DIRECTIONS[index] * self.weight.sum()
-
-        def answer(index):
-            reach(index, "answer")
-            return self.weight.item()
-
-        try:
-            if self.how == "interrupt":
-                self.records.__enter__()
-            for index in self.records.todo(ALL, IDS):
-                value = self.episodes.run(lambda step, index=index: loss(index), lambda index=index: answer(index))
-                reach(index, "record")
-                status = "non-finite" if value is None else "ok"
-                self.records.add({"index": index, "id": IDS[index], "status": status, "p": value}, rows(index))
-        finally:
-            if self.how == "interrupt":
-                self.records.__exit__()
-
-
-def same(first, second):
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
-@pytest.fixture
-def uninterrupted(tmp_path, folder, begin):
-    stream = Stream(begin)
-    stream.go()
-    result = stream.episodes.state_dict(), stream.records.finish()
-    folder.rename(tmp_path / "uninterrupted")
-    return result
-
-
-@pytest.mark.parametrize("how", ["interrupt", "kill"])
-@pytest.mark.parametrize("where", ["loss", "answer", "record"])
-def test_a_run_with_momentum_goes_on_bit_for_bit_where_it_was_broken_off(
-    folder, begin, uninterrupted, how, where, tmp_path
-):
-    state, expected = uninterrupted
-    for stop in range(len(IDS)):
-        if math.isnan(DIRECTIONS[stop]) and where == "answer":
-            continue  # no answer is asked of a loss that is not finite
-        with pytest.raises((KeyboardInterrupt, Killed)):
-            Stream(begin, how).go((stop, where))
-        again = Stream(begin, how)
-        again.go()
-        assert same(again.episodes.state_dict(), state)
-        assert again.records.finish() == expected
-        assert again.records.saved_arrays()["before"][:, 0].tolist() == ALL
-        folder.rename(tmp_path / f"stop{stop}")
-
-
-def test_records_newer_than_the_momentum_state_come_again_after_a_kill(begin):
-    with pytest.raises(Killed):
-        Stream(begin, "kill").go((5, "loss"))
-    assert Stream(begin).records.done == {0, 1, 2}
-
-
-def test_an_interrupted_run_with_momentum_loses_no_record(begin):
-    with pytest.raises(KeyboardInterrupt):
-        Stream(begin).go((5, "loss"))
-    assert Stream(begin).records.done == {0, 1, 2, 3, 4}
-
-
-def test_the_momentum_state_goes_with_the_parts(folder, begin):
-    stream = Stream(begin)
-    stream.go()
-    assert (folder / "d" / "momentum.safetensors").exists()
-    stream.records.finish()
-    names = sorted(file.name for file in (folder / "d").iterdir())
-    assert names == ["logits.safetensors", "records.jsonl"]
-
-
-# ---- results ----
-
-
-def test_results_hold_every_dataset_the_command_the_seed_and_the_versions(folder, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["main.py", "--seed", "5"])
-    for name, n in (("A", 1), ("R", 2), ("A", 3)):
-        Run(Config(output=str(folder), seed=5), Shard()).report(name, {"n": n})
-    results = json.loads((folder / "results.json").read_text())
-    assert results["datasets"] == {"A": {"n": 3}, "R": {"n": 2}}
-    assert (results["command"], results["seed"]) == ("main.py --seed 5", 5)
-    assert results["versions"] == versions() and results["versions"]["torch"] == torch.__version__.split("+")[0]
-    assert 'R: {"n": 2}' in (folder / "log.txt").read_text()
-
-
-def test_a_package_without_metadata_runs_from_source():
-    assert versions(["no-such-package"])["no-such-package"] == "source"
-
-
-@pytest.mark.parametrize("write", [write_atomically, save_atomically])
-def test_a_write_that_fails_leaves_the_old_content(tmp_path, monkeypatch, write):
-    file = tmp_path / "file"
-    file.write_text("old")
-    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError):
-        write(file, "new" if write is write_atomically else {"x": torch.ones(1)})
-    assert file.read_text() == "old"
-
-
-def test_written_files_are_whole_and_alone(tmp_path):
-    write_atomically(tmp_path / "a.txt", "new\n")
-    write_atomically(tmp_path / "a.txt", "newer\n")
-    save_atomically(tmp_path / "b.safetensors", {"x": torch.arange(3)}, {"about": "it"})
-    assert (tmp_path / "a.txt").read_text() == "newer\n"
-    with safe_open(tmp_path / "b.safetensors", "pt") as file:
-        assert file.get_tensor("x").tolist() == [0, 1, 2] and file.metadata() == {"about": "it"}
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.txt", "b.safetensors"]
 
 
 def test_the_order_of_samples_is_a_permutation_that_the_seed_decides():

@@ -1,0 +1,107 @@
+import dataclasses
+from typing import ClassVar
+
+import pytest
+import torch
+
+from rlcf.adapt.rewards import RewardFunction
+from rlcf.errors import UserError
+from rlcf.run import setup
+from rlcf.run.config import Config, option, read_preset
+from rlcf.run.setup import Models, Setup, load_models, reward_weights
+from rlcf.run.shard import Shard
+
+CPU = torch.device("cpu")
+
+
+@dataclasses.dataclass
+class TaskConfig(Config):
+    """A task with methods that ask rewards and remember as they are told."""
+
+    distils: ClassVar[bool] = False
+
+    asks: bool = option(True, "ask the reward models")
+    cache: bool = option(False, "carry something from sample to sample")
+
+    @property
+    def asks_rewards(self):
+        return self.asks
+
+    @property
+    def remembers(self):
+        return self.momentum or self.cache
+
+
+def command(*argv):
+    return Setup.of_command(TaskConfig, ["--device", "cpu", *argv], "A task.", "")
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """The names of the models that are loaded, in order."""
+    names = []
+
+    def load_clip(name, device, precision, clip_root):
+        names.append(name)
+        return f"{name} in {precision} on {device} from {clip_root}"
+
+    monkeypatch.setattr(setup, "load_clip", load_clip)
+    return names
+
+
+def score(images, texts):
+    return [0.0] * len(texts)
+
+
+def test_a_command_line_becomes_settings_a_place_and_a_precision():
+    found = command("--steps", "7")
+    assert (found.config.steps, found.shard, found.device, found.precision) == (7, Shard(), CPU, "fp32")
+    assert command("--precision", "bf16").precision == "bf16"
+
+
+def test_the_run_folder_holds_the_device_and_precision_that_auto_became(folder):
+    command("--output", str(folder)).open_run()
+    written = read_preset(TaskConfig, folder / "config.yaml")
+    assert (written["device"], written["precision"]) == ("cpu", "fp32")
+
+
+@pytest.mark.parametrize(("flag", "said"), [("--momentum", "--momentum"), ("--cache", "this --method")])
+def test_what_is_carried_from_sample_to_sample_refuses_several_processes(monkeypatch, flag, said):
+    assert command(flag).shard == Shard()
+    monkeypatch.setattr(Shard, "from_environment", staticmethod(lambda: Shard(0, 2)))
+    assert command().shard.count == 2
+    with pytest.raises(UserError) as error:
+        command(flag)
+    expected = "carries state from sample to sample and cannot be sharded; start one process"
+    assert str(error.value) == f"{said} {expected}"
+
+
+def test_the_student_and_the_reward_models_are_loaded_by_name(loaded):
+    models = command("--student", "s", "--reward", "a", "b", "--clip-root", "clips").load_models()
+    of = "in fp32 on cpu from clips"
+    assert models == Models(f"s {of}", [f"a {of}", f"b {of}"]) and loaded == ["s", "a", "b"]
+
+
+def test_a_method_that_asks_no_rewards_loads_none(loaded):
+    assert command("--student", "s", "--reward", "a", "--no-asks").load_models().rewards == []
+    assert loaded == ["s"]
+
+
+def test_functions_stand_among_reward_models_in_their_order(loaded):
+    name = f"py:{__name__}:score"
+    rewards = load_models(TaskConfig(student="s", reward=["a", name, "b"]), CPU, "fp32").rewards
+    assert isinstance(rewards[1], RewardFunction) and rewards[1].name == f"--reward {name}"
+    assert [reward.split()[0] for reward in (rewards[0], rewards[2])] == ["a", "b"] and loaded == ["s", "a", "b"]
+
+
+def test_a_mistake_in_a_function_is_told_before_anything_is_loaded(loaded):
+    with pytest.raises(UserError, match=r"^--reward py:no_such:f cannot be imported"):
+        load_models(TaskConfig(student="s", reward=["a", "py:no_such:f"]), CPU, "fp32")
+    assert loaded == []
+
+
+def test_weights_of_an_ensemble_sum_to_one_and_are_equal_when_not_given():
+    assert reward_weights(TaskConfig(), 4) == [0.25] * 4
+    config = TaskConfig(reward=["a", "b", "c"], reward_weights=[10, 3, 5])
+    assert reward_weights(config, 3) == pytest.approx([10 / 18, 3 / 18, 5 / 18])
+    assert reward_weights(dataclasses.replace(config, round_reward_weights=True), 3) == [0.56, 0.17, 0.28]
