@@ -1,6 +1,5 @@
 """Tiny random language models and captioners that know the words of the emoji scenes, and pictures of such scenes."""
 
-import json
 import shutil
 
 import pytest
@@ -16,21 +15,18 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from caption.captioner import Captioner
+from caption.captioner import Captioner, CaptionModels
+from caption.clip_model import MapperPolicy
+from caption.config import CaptionConfig
 from caption.language_model import load_language_model
 from caption.main import main
 from caption.mapper import TransformerMapper, save_mapper
 from demo.train_language_model import build_tokenizer
 from demo.world import write_retrieval
-from rlcf.clip.backbone import load_clip
+from tests.tools import Results
 
 WIDTH, FEATURES = 32, 128
 SMALL = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64}
-
-
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
 
 
 def newline_tokenizer(folder):
@@ -78,19 +74,39 @@ def lm_folder(tmp_path_factory):
     return make
 
 
-@pytest.fixture(scope="session")
-def student():
-    return load_clip("demo-student")
-
-
 def random_mapper():
     torch.manual_seed(5)
-    return TransformerMapper(FEATURES, WIDTH, prefix_length=3, clip_length=2, layers=1, heads=4)
+    mapper = TransformerMapper(FEATURES, WIDTH, prefix_length=3, clip_length=2, layers=1, heads=4)
+    return mapper.eval().requires_grad_(False)
 
 
 @pytest.fixture
-def captioner(student, lm_folder):
-    return Captioner(student, random_mapper(), load_language_model(str(lm_folder("opt"))))
+def policy(demo_clip, lm_folder):
+    return MapperPolicy(demo_clip(), random_mapper(), load_language_model(str(lm_folder("opt"))))
+
+
+@pytest.fixture
+def make_captioner(demo_clip, lm_folder):
+    """A tiny captioner of settings, put together as the entry script does. precision: what it is told to compute in."""
+
+    def make(rewards=("demo-reward",), precision="fp32", **settings):
+        small = {"checkpoint": "tiny", "sample_k": 3, "steps": 2, "lr": 1e-2, "max_new_tokens": 5, "beams": 2}
+        config = CaptionConfig(**{**small, **settings})
+        config.check()
+        models = [demo_clip(reward) if isinstance(reward, str) else reward for reward in rewards]
+        lm = load_language_model(str(lm_folder("opt")))
+        captioner = Captioner.of(config, CaptionModels(demo_clip(), models, random_mapper(), lm))
+        if captioner.episodes is not None:
+            captioner.episodes.precision = precision
+        return captioner
+
+    return make
+
+
+@pytest.fixture
+def view():
+    """The centre crop of an image, (1, 3, H, W)."""
+    return torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
 
 
 @pytest.fixture
@@ -116,7 +132,7 @@ def data(world, tmp_path):
 
 @pytest.fixture
 def caption(tmp_path, data, checkpoint, lm_folder):
-    """Runs caption/main.py in this process on the scenes; returns the run folder."""
+    """Runs caption/main.py in this process on the scenes; returns what it left."""
 
     def run(*flags, output="run"):
         models = ["--student", "demo-student", "--reward", "demo-reward", "--checkpoint", str(checkpoint)]
@@ -124,10 +140,6 @@ def caption(tmp_path, data, checkpoint, lm_folder):
         small = ["--sample-k", "3", "--steps", "2", "--lr", "1e-3", "--beams", "2", "--max-new-tokens", "6"]
         where = ["--output", str(tmp_path / output), "--device", "cpu", "--workers", "0"]
         main([*models, *small, *where, *flags])
-        return tmp_path / output
+        return Results(tmp_path / output)
 
     return run
-
-
-def read_records(folder):
-    return [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from caption.main import CaptionConfig
-from caption.train import TrainConfig
+from caption.config import CaptionConfig
+from caption.training.config import TrainConfig
 from rlcf.run.config import parse_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "caption" / "configs"

@@ -118,7 +118,7 @@ def test_what_is_not_there_is_told(tmp_path):
     (tmp_path / "broken.json").write_text("[{")
     for name, told in {
         "json:broken": "broken.json is no JSON file",
-        "json:nowhere": "tried .*nowhere and .*nowhere.json",
+        "json:nowhere": "tried .*nowhere, .*nowhere.json",
         "coco": r"dataset coco was not found; tried .*coco2014/coco_karpathy_test.json",
         "nocaps": "dataset nocaps was not found",
         "cocoa": "unknown dataset 'cocoa'; there are coco, flickr30k, nocaps",

@@ -9,7 +9,7 @@ from caption.language_model import load_language_model
 from demo.art import NAMES
 from demo.scenes import Scene, scene_captions
 from demo.world import write_caption_training
-from rlcf.clip.backbone import ASSETS
+from rlcf.shipped import ASSETS
 
 MODELS = ("demo-lm", "demo-clipcap", "demo-capdec")
 

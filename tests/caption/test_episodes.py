@@ -1,29 +1,92 @@
-"""Several images captioned and adapted to at once: the captions of one image at a time."""
-
-from functools import partial
+"""Episodes: what they leave behind, and several at once, whose captions are those of one image at a time."""
 
 import pytest
 import torch
 
-from caption import main as task
-from caption.captioner import Captioner
-from caption.language_model import load_language_model
-from caption.main import CaptionConfig, adapt
-from caption.reward import Rewards
-from rlcf.adapt.episode import Episodes
-from rlcf.adapt.groups import side_by_side
-from rlcf.clip.backbone import load_clip
+from caption import clip_model, methods
+from caption.methods import METHODS, Method, rlcf
+from rlcf.adapt.groups import GroupGivenUp, side_by_side
+from rlcf.adapt.rewards import RewardFunction
 from rlcf.errors import UserError
+from tests.tools import break_off_after, copied, same
 
-from .conftest import random_mapper, read_records
+from .conftest import random_mapper
 
 
-def but_floats(record):
-    """A record's words, and its rewards rounded."""
+def words(record):
+    candidates = [step["candidates"] for step in record["steps"]]
+    return [record["id"], record["zero_shot"], record["adapted"], record["status"], candidates]
+
+
+def numbers(record):
     rewards = [record.get(f"{name}_reward", 0.0) for name in ("zero_shot", "adapted")]
-    rewards += [reward for step in record.get("steps", []) for reward in step["rewards"]]
-    words = [record["id"], record["zero_shot"], record["adapted"], record["status"]]
-    return [*words, [step["candidates"] for step in record.get("steps", [])]], rewards
+    return rewards + [value for step in record["steps"] for value in (*step["rewards"], *step["advantages"])]
+
+
+def objective(monkeypatch, function):
+    """Let the method rlcf have another objective."""
+    monkeypatch.setitem(METHODS, "rlcf", Method(objective=function, asks_rewards=True))
+
+
+# ---- one image ----
+
+
+def test_weights_are_put_back_and_the_language_model_is_never_touched(make_captioner, view):
+    captioner = make_captioner()
+    mappers, lm = captioner.policy.mappers, captioner.policy.lm.model
+    before, frozen, student = copied(mappers), copied(lm), copied(captioner.policy.clip.model)
+    (answer,) = captioner.adapt([(0, view)])
+    assert answer.finite and len(answer.trace) == 2
+    assert same(copied(mappers), before) and same(copied(lm), frozen)
+    assert same(copied(captioner.policy.clip.model), student)
+    for model in (mappers, lm):
+        assert not any(p.requires_grad or p.grad is not None for p in model.parameters())
+
+
+def test_an_episode_that_is_not_finite_keeps_the_caption_before(make_captioner, view, monkeypatch):
+    def spoilt(config, sampled, seen):
+        step = rlcf(config, sampled, seen)
+        return step._replace(loss=step.loss * torch.nan)
+
+    objective(monkeypatch, spoilt)
+    (answer,) = make_captioner().adapt([(0, view)])
+    assert not answer.finite and answer.adapted == answer.zero_shot
+    assert answer.adapted_reward == answer.zero_shot_reward
+
+
+def test_weights_that_blow_up_keep_the_caption_before(make_captioner, view):
+    (answer,) = make_captioner(lr=1e30, steps=3).adapt([(0, view)])
+    assert not answer.finite and answer.adapted == answer.zero_shot
+
+
+def test_captions_that_are_left_out_do_not_move_the_mapper(make_captioner, view, monkeypatch):
+    """The mapper's gradient is that of the caption that is scored; without any it is 0."""
+    moved, answer = [], clip_model.MapperPolicy.answer
+
+    def watch(policy, features):
+        moved.append([p.detach().clone() for p in policy.tuned.values()])
+        return answer(policy, features)
+
+    monkeypatch.setattr(clip_model.MapperPolicy, "answer", watch)
+    nothing = RewardFunction(lambda images, texts: [None] * len(texts))
+    (found,) = make_captioner(rewards=[nothing], weight_decay=0.0, steps=1).adapt([(0, view)])
+    assert found.finite and found.zero_shot_reward is None and found.adapted_reward is None
+    assert found.trace[0].rewards == [[None] * 3] and found.trace[0].loss == 0.0
+    assert all(torch.equal(a, b) for a, b in zip(moved[0], random_mapper().parameters(), strict=True))
+
+    some = RewardFunction(lambda images, texts: [1.0, None, 2.0][: len(texts)])
+    make_captioner(rewards=[some], weight_decay=0.0, steps=1).adapt([(0, view)])
+    assert not all(torch.equal(a, b) for a, b in zip(moved[1], random_mapper().parameters(), strict=True))
+
+
+def test_a_method_without_gradients_clones_no_weights(make_captioner, view):
+    captioner = make_captioner(rewards=[], method="zeroshot", images_at_once=4)
+    assert captioner.episodes is None and len(captioner.policy.mappers) == 1
+    answers = captioner.adapt([(0, view), (1, view)])
+    assert all(answer.zero_shot == answer.adapted and answer.trace == [] for answer in answers)
+
+
+# ---- several images at once ----
 
 
 @pytest.mark.parametrize(
@@ -33,82 +96,55 @@ def but_floats(record):
         ["--lr", "1e-2", "--score-padding"],
         ["--lr", "1e-2", "--baseline", "all", "--divide-by-std"],
         ["--sampling", "nucleus"],
-        ["--method", "none"],
+        ["--method", "zeroshot"],
         ["--reward", "demo-reward", "demo-student"],
     ],
 )
 def test_several_images_at_once_have_the_captions_of_one_at_a_time(flags, caption):
     alone, together = (
-        [but_floats(r) for r in read_records(caption(*flags, "--episodes", count, output=count) / "json-clean")]
+        caption(*flags, "--images-at-once", count, output=count).records()
         for count in ("1", "3")  # 3, 3, then 2
     )
-    assert [words for words, _ in together] == [words for words, _ in alone]
-    for (_, ours), (_, theirs) in zip(together, alone, strict=True):
-        assert ours == pytest.approx(theirs, abs=1e-4)
+    assert [words(record) for record in together] == [words(record) for record in alone]
+    for ours, theirs in zip(together, alone, strict=True):
+        assert numbers(ours) == pytest.approx(numbers(theirs), abs=1e-3)
 
 
-def test_there_are_no_more_mappers_than_images(caption, monkeypatch):
-    made, make = [], task.make_captioner
-    monkeypatch.setattr(task, "make_captioner", lambda *given: made.append(make(*given)) or made[-1])
-    caption("--episodes", "50", "--limit", "3")
-    assert len(made[0].mappers) == 3
+def test_several_images_are_generated_for_in_one_go_with_no_more_mappers_than_images(caption, monkeypatch):
+    prefixes, search = [], clip_model.MapperPolicy.sample
 
+    def sample(policy, prefix, *given):
+        prefixes.append((len(prefix), len(policy.mappers)))
+        return search(policy, prefix, *given)
 
-def test_a_stopped_run_goes_on_with_other_episodes(caption, monkeypatch):
-    whole = [but_floats(r)[0] for r in read_records(caption(output="whole") / "json-clean")]
-    calls, episode = [], task.adapt
-
-    def stopping(*given):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return episode(*given)
-
-    monkeypatch.setattr(task, "adapt", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        caption("--episodes", "3")
-    monkeypatch.undo()
-    assert [but_floats(r)[0] for r in read_records(caption("--episodes", "4") / "json-clean")] == whole
-
-
-def test_several_images_are_generated_for_in_one_go(caption, monkeypatch):
-    prefixes, search = [], task.beam_search
-    monkeypatch.setattr(
-        task, "beam_search", lambda lm, prefix, *rest: prefixes.append(len(prefix)) or search(lm, prefix, *rest)
-    )
-    caption("--episodes", "4")
-    assert prefixes == [4, 4, 4, 4]  # of each of two groups, two steps
+    monkeypatch.setattr(clip_model.MapperPolicy, "sample", sample)
+    caption("--images-at-once", "4")
+    assert prefixes == [(4, 4)] * 4  # of each of two groups, two steps
     prefixes.clear()
-    caption("--episodes", "50", "--limit", "3", output="few")
-    assert prefixes == [3, 3]
+    caption("--images-at-once", "50", "--limit", "3", output="few")
+    assert prefixes == [(3, 3)] * 2
+
+
+def test_a_stopped_run_goes_on_with_other_images_at_once(caption, monkeypatch):
+    whole = [words(record) for record in caption(output="whole").records()]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        break_off_after(1, patch)
+        caption("--images-at-once", "3")
+    groups = break_off_after(None, monkeypatch)
+    assert [words(record) for record in caption("--images-at-once", "4").records()] == whole
+    assert [len(group) for group in groups] == [4, 1]
 
 
 def test_an_unreadable_image_leaves_its_group(caption, data):
     (data / "clean" / "3.png").write_bytes(b"torn")
-    records = read_records(caption("--episodes", "3", "--skip-bad-images") / "json-clean")
+    records = caption("--images-at-once", "3", "--skip-bad-images").records()
     assert [r["index"] for r in records if r["status"] == "unreadable"] == [3]
     assert sum(r["status"] == "ok" for r in records) == 7
 
 
 def test_a_momentum_buffer_has_no_several(caption):
-    with pytest.raises(UserError, match="--momentum carries weights from sample to sample; use --episodes 1"):
-        caption("--momentum", "--episodes", "2")
-
-
-@pytest.fixture
-def setting(student, lm_folder):
-    """Config, captioner, rewards and episodes, as the entry script puts them together."""
-
-    def make(episodes, precision="fp32", **further):
-        small = {"checkpoint": "tiny", "sample_k": 3, "steps": 2, "lr": 1e-2, "max_new_tokens": 5, "beams": 2}
-        config = CaptionConfig(**{**small, **further}, episodes=episodes)
-        captioner = Captioner(
-            student, random_mapper(), load_language_model(str(lm_folder("opt"))), samples=config.episodes
-        )
-        rewards = Rewards([load_clip("demo-reward")], [1.0])
-        return config, captioner, rewards, Episodes.from_config(config, captioner.tuned, captioner.buffers, precision)
-
-    return make
+    with pytest.raises(UserError, match="--momentum carries weights from sample to sample; use --images-at-once 1"):
+        caption("--momentum", "--images-at-once", "2")
 
 
 @pytest.fixture
@@ -118,56 +154,47 @@ def group():
     return list(enumerate(views))
 
 
-def test_all_mappers_are_put_back(setting, group):
-    config, captioner, rewards, episodes = setting(3)
-    before = {name: value.detach().clone() for name, value in captioner.tuned.items()}
-    outcomes = adapt(config, captioner, rewards, episodes, group)
-    assert len(before) == 3 * len(list(random_mapper().parameters())) and len(outcomes) == 3
-    assert all(torch.equal(value, before[name]) for name, value in captioner.tuned.items())
+def test_all_mappers_are_put_back(make_captioner, group):
+    captioner = make_captioner(images_at_once=3)
+    before = copied(captioner.policy.mappers)
+    answers = captioner.adapt(group)
+    assert len(before) == 3 * len(list(random_mapper().parameters())) and len(answers) == 3
+    assert same(copied(captioner.policy.mappers), before)
 
 
-def test_padding_of_other_images_captions_never_counts(setting):
-    captioner = setting(1)[1]
-    texts = [["a dog", "a cat above an owl"], ["a cat to the left of an owl", "a dog"]]
-    prefix = torch.randn(2, 3, captioner.lm.width, generator=torch.Generator().manual_seed(0))
-    for padded in (False, True):
-        alone = [captioner.log_likelihood(prefix[i : i + 1], texts[i : i + 1], padded) for i in range(2)]
-        together = captioner.log_likelihood(prefix, texts, padded)
-        torch.testing.assert_close(together, torch.cat(alone), atol=2e-5, rtol=1e-4)
-
-
-def test_one_image_that_gives_nothing_finite_leaves_the_others_captions(setting, group, monkeypatch):
-    (config, *rest), alone = setting(3), setting(1)
-    expected = [adapt(*alone, [sample])[0] for sample in group]
-    captioner = rest[0]
-    spoilt, make_prefix = captioner.encode(group[1][1]), captioner.prefix
+def test_one_image_that_gives_nothing_finite_leaves_the_others_captions(make_captioner, group, monkeypatch):
+    captioner, alone = make_captioner(images_at_once=3), make_captioner()
+    expected = [alone.adapt([sample])[0] for sample in group]
+    policy = captioner.policy
+    spoilt, make_prefix = policy.encode(group[1][1]), policy.prefix
 
     def prefix(features):
-        found = make_prefix(features)
         of_the_spoilt = torch.isclose(features, spoilt, atol=1e-5).all(dim=-1)
-        return torch.where(of_the_spoilt[:, None, None], torch.nan, found) if torch.is_grad_enabled() else found
+        return torch.where(of_the_spoilt[:, None, None], torch.nan, make_prefix(features))
 
-    monkeypatch.setattr(captioner, "prefix", prefix)
-    outcomes = side_by_side(group, partial(adapt, config, *rest))
-    assert [outcome.finite for outcome in outcomes] == [True, False, True]
-    assert [outcomes[i].adapted for i in (0, 2)] == [expected[i].adapted for i in (0, 2)]
-    assert outcomes[1].adapted == outcomes[1].zero_shot == expected[1].zero_shot and not outcomes[1].steps
+    monkeypatch.setattr(policy, "prefix", prefix)
+    with pytest.raises(GroupGivenUp):
+        captioner.adapt(group)
+    answers = side_by_side(group, captioner.adapt)
+    assert [answer.finite for answer in answers] == [True, False, True]
+    assert [answers[i].adapted for i in (0, 2)] == [expected[i].adapted for i in (0, 2)]
+    assert answers[1].adapted == answers[1].zero_shot == expected[1].zero_shot and not answers[1].trace
 
 
-def test_fp16_steps_that_overflow_are_left_out_of_that_images_episode_alone(setting, group, monkeypatch):
+def test_fp16_steps_that_overflow_are_left_out_of_that_images_episode_alone(make_captioner, group, monkeypatch):
     """So large is the loss of one image that its first scaled step overflows; alone it goes on, and so it does here."""
-    plain, of_several = task.objective, []
+    large = make_captioner().rewards.see(group[1][1]).scorers[0].images
 
-    def spoiling(*given):
-        *made, samples = given
-        factors = torch.tensor([1e36 if index == 1 else 1.0 for index, _ in samples])
-        monkeypatch.setattr(task, "objective", lambda *terms: factors * plain(*terms))
-        outcomes = adapt(*made, samples)
-        of_several.extend([outcomes] if len(samples) > 1 else [])
-        return outcomes
+    def spoiling(config, sampled, seen):
+        step = methods.rlcf(config, sampled, seen)
+        of_the_large = torch.isclose(seen.scorers[0].images, large, atol=1e-5).all(dim=-1)
+        return step._replace(loss=step.loss * torch.where(of_the_large, 1e36, 1.0))
 
-    one, three = (partial(spoiling, *setting(places, "fp16")) for places in (1, 3))
-    alone = [side_by_side([sample], one)[0] for sample in group]
-    together = side_by_side(group, three)
-    assert of_several == [[]] and all(outcome.finite for outcome in together)
-    assert [(o.adapted, len(o.steps)) for o in together] == [(o.adapted, len(o.steps)) for o in alone]
+    objective(monkeypatch, spoiling)
+    one, three = make_captioner(precision="fp16"), make_captioner(precision="fp16", images_at_once=3)
+    alone = [one.adapt([sample])[0] for sample in group]
+    with pytest.raises(GroupGivenUp):
+        three.adapt(group)
+    together = side_by_side(group, three.adapt)
+    assert all(answer.finite for answer in together)
+    assert [(a.adapted, len(a.trace)) for a in together] == [(a.adapted, len(a.trace)) for a in alone]

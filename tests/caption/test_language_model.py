@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from caption.captioner import masked_mean
+from caption.clip_model import masked_mean
 from caption.language_model import load_language_model
 from rlcf.errors import UserError
 

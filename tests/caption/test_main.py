@@ -1,38 +1,20 @@
 import json
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
-from caption import main as task
-from caption.captioner import Captioner
+from caption import evaluate
 from caption.datasets import DOMAINS, NOCAPS
-from caption.main import CaptionConfig, adapt, objective
-from caption.reward import Rewards
-from clipscore import main as evaluation
+from clipscore.main import main as clipscore
 from rlcf.adapt.episode import Episodes
-from rlcf.clip.backbone import load_clip
 from rlcf.errors import UserError
-
-from .conftest import read_records
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def same(first, second):
-    """Records without what the clock says."""
-    return [{k: v for k, v in r.items() if k != "seconds"} for r in first] == [
-        {k: v for k, v in r.items() if k != "seconds"} for r in second
-    ]
+from tests.tools import Results, break_off_after, run_script
 
 
 def test_records_hold_captions_before_and_after_and_the_candidates_with_their_rewards(caption):
-    folder = caption()
-    records = read_records(folder / "json-clean")
+    run = caption()
+    records = run.records()
     assert [record["id"] for record in records] == [f"clean/{i}.png" for i in range(8)]
     for record in records:
         assert record["status"] == "ok" and len(record["references"]) == 5
@@ -40,34 +22,45 @@ def test_records_hold_captions_before_and_after_and_the_candidates_with_their_re
         assert len(record["steps"]) == 2
         for step in record["steps"]:
             assert len(step["candidates"]) == len(step["rewards"]) == 3
-    results = json.loads((folder / "results.json").read_text())["datasets"]["json:clean"]
+            mean = sum(step["rewards"]) / 3
+            assert step["advantages"] == pytest.approx([reward - mean for reward in step["rewards"]], abs=1e-6)
+            assert isinstance(step["loss"], float)
+    results = run.metrics["json:clean"]
     mean = sum(record["adapted_reward"] for record in records) / 8
     assert results["adapted"]["reward"] == pytest.approx(mean)
     assert results["reward_gain"]["low"] <= results["reward_gain"]["mean"] <= results["reward_gain"]["high"]
 
 
-def test_adaptation_changes_captions_and_raises_their_reward(caption):
-    folder = caption("--steps", "6", "--lr", "3e-2")
-    records = read_records(folder / "json-clean")
-    assert any(record["zero_shot"] != record["adapted"] for record in records)
+def test_adaptation_raises_the_mean_reward(caption):
+    models = ["--checkpoint", "demo-clipcap", "--language-model", "demo-lm", "--sample-k", "10", "--lr", "1e-4"]
+    run = caption(*models, "--steps", "4", "--max-new-tokens", "20", "--limit", "4")
+    metrics = run.metrics["json:clean"]
+    assert metrics["adapted"]["reward"] > metrics["zero_shot"]["reward"] + 0.05
+    assert metrics["reward_gain"]["mean"] == pytest.approx(
+        metrics["adapted"]["reward"] - metrics["zero_shot"]["reward"], abs=1e-6
+    )
+    changed = sum(record["zero_shot"] != record["adapted"] for record in run.records())
+    assert changed > 0 and metrics["changed_percent"] == 25 * changed
 
 
-def test_method_none_captions_without_adaptation_and_asks_no_reward_model(caption, monkeypatch):
+def test_zeroshot_captions_without_adaptation_and_asks_no_reward_model(caption, monkeypatch):
     monkeypatch.setattr(Episodes, "run", lambda *_: pytest.fail("adapted"))
-    records = read_records(caption("--method", "none", "--reward", "no-such-model") / "json-clean")
-    assert all(record["zero_shot"] == record["adapted"] and "steps" not in record for record in records)
+    run = caption("--method", "zeroshot", "--reward", "no-such-model")
+    for record in run.records():
+        assert record["zero_shot"] == record["adapted"] and record["steps"] == [] and "adapted_reward" not in record
+    assert "reward_gain" not in run.metrics["json:clean"]
 
 
 def test_candidates_and_references_are_written_for_clipscore(caption):
-    folder = caption() / "json-clean"
-    records = read_records(folder)
+    run = caption()
+    folder, records = run.folder_of(), run.records()
     for file, key in (("candidates.json", "adapted"), ("candidates-zero-shot.json", "zero_shot")):
         assert json.loads((folder / file).read_text()) == {record["id"]: record[key] for record in records}
     assert json.loads((folder / "references.json").read_text()) == {r["id"]: r["references"] for r in records}
 
 
 def test_a_folder_of_images_has_no_references(caption):
-    folder = caption("--datasets", "folder:clean", "--method", "none") / "folder-clean"
+    folder = caption("--datasets", "folder:clean", "--method", "zeroshot").folder_of()
     assert len(json.loads((folder / "candidates.json").read_text())) == 8
     assert not (folder / "references.json").exists()
 
@@ -79,8 +72,8 @@ def test_nocaps_reports_each_domain(caption, data):
         (data / "clean" / image["file_name"]).rename(data / "nocaps" / "val" / image["file_name"])
     texts = [{"image_id": i, "caption": "a dog"} for i in range(8)]
     (data / "nocaps" / NOCAPS).write_text(json.dumps({"images": images, "annotations": texts}))
-    folder = caption("--datasets", "nocaps", "nocaps-out-domain")
-    results = json.loads((folder / "results.json").read_text())["datasets"]
+    run = caption("--datasets", "nocaps", "nocaps-out-domain")
+    folder, results = run.folder, run.metrics
     assert {domain: part["n"] for domain, part in results["nocaps"]["domains"].items()} == dict(
         zip(DOMAINS, (3, 3, 2), strict=True)
     )
@@ -91,26 +84,18 @@ def test_nocaps_reports_each_domain(caption, data):
 
 @pytest.mark.parametrize("sampling", ["beam", "nucleus"])
 def test_a_stopped_run_goes_on_and_ends_as_an_uninterrupted_one(sampling, caption, monkeypatch):
-    whole = read_records(caption("--sampling", sampling, output="whole") / "json-clean")
-    calls, episode = [], task.adapt
-
-    def stopping(*given):
-        calls.append(1)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return episode(*given)
-
-    monkeypatch.setattr(task, "adapt", stopping)
-    with pytest.raises(KeyboardInterrupt):
+    whole = caption("--sampling", sampling, output="whole").records()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        break_off_after(3, patch)
         caption("--sampling", sampling)
-    again = read_records(caption("--sampling", sampling) / "json-clean")
-    assert len(calls) == 9 and same(again, whole)
+    groups = break_off_after(None, monkeypatch)
+    assert caption("--sampling", sampling).records() == whole and len(groups) == 5
 
 
 def test_neither_order_nor_company_changes_what_is_drawn(caption):
-    whole = read_records(caption("--sampling", "nucleus") / "json-clean")
-    some = read_records(caption("--sampling", "nucleus", "--limit", "3", output="some") / "json-clean")
-    assert len(some) == 3 and same(some, [whole[record["index"]] for record in some])
+    whole = caption("--sampling", "nucleus").records()
+    some = caption("--sampling", "nucleus", "--limit", "3", output="some").records()
+    assert len(some) == 3 and some == [whole[record["index"]] for record in some]
 
 
 def test_a_changed_config_does_not_mix_with_a_run(caption):
@@ -123,85 +108,17 @@ def test_an_image_that_cannot_be_read_stops_or_is_recorded(caption, data):
     (data / "clean" / "3.png").write_bytes(b"torn")
     with pytest.raises(UserError, match=r"3.png cannot be read .*--skip-bad-images"):
         caption(output="refused")
-    folder = caption("--skip-bad-images")
-    assert json.loads((folder / "results.json").read_text())["datasets"]["json:clean"]["unreadable"] == 1
-    assert "clean/3.png" not in json.loads((folder / "json-clean" / "candidates.json").read_text())
-
-
-@pytest.fixture
-def episode(captioner):
-    """Adapts to a random image with these settings; returns the outcome."""
-    view = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
-    rewards = Rewards([load_clip("demo-reward")], [1.0])
-
-    def run(**settings):
-        small = {"checkpoint": "tiny", "sample_k": 3, "steps": 2, "lr": 1e-2, "max_new_tokens": 5, "beams": 2}
-        config = CaptionConfig(**{**small, **settings})
-        episodes = Episodes.from_config(config, captioner.tuned, captioner.buffers, "fp32")
-        return adapt(config, captioner, rewards, episodes, [(0, view)])[0]
-
-    return run
-
-
-def test_weights_are_put_back_and_the_language_model_is_never_touched(episode, captioner):
-    before = {name: value.clone() for name, value in captioner.mappers[0].state_dict().items()}
-    frozen = {name: value.clone() for name, value in captioner.lm.model.state_dict().items()}
-    episode()
-    assert all(torch.equal(value, captioner.mappers[0].state_dict()[name]) for name, value in before.items())
-    assert all(torch.equal(value, captioner.lm.model.state_dict()[name]) for name, value in frozen.items())
-    assert not any(p.requires_grad or p.grad is not None for p in captioner.lm.model.parameters())
-    assert all(p.requires_grad for p in captioner.mappers[0].parameters())
-
-
-def test_an_episode_that_is_not_finite_keeps_the_caption_before(episode, monkeypatch):
-    monkeypatch.setattr(task, "objective", lambda likelihood, advantage: likelihood.sum() * torch.nan)
-    outcome = episode()
-    assert not outcome.finite and outcome.adapted == outcome.zero_shot
-
-
-def test_weights_that_blow_up_keep_the_caption_before(episode):
-    outcome = episode(lr=1e30, steps=3)
-    assert not outcome.finite and outcome.adapted == outcome.zero_shot
-
-
-def test_padding_counts_only_when_asked_for(captioner):
-    texts = ["a dog", "a cat to the left of an owl"]
-    prefix = captioner.prefix(torch.randn(1, 128)).detach()
-    alone = [captioner.log_likelihood(prefix, [[text]])[0, 0] for text in texts]
-    (together,) = captioner.log_likelihood(prefix, [texts])
-    torch.testing.assert_close(together, torch.stack(alone), atol=2e-5, rtol=1e-4)
-    (padded,) = captioner.log_likelihood(prefix, [texts], score_padding=True)
-    torch.testing.assert_close(padded[1], alone[1], atol=2e-5, rtol=1e-4)
-    assert abs(padded[0] - alone[0]) > 1e-3
-
-
-def test_reinforce_makes_a_caption_with_a_high_reward_more_likely(captioner):
-    texts, features = ["a dog above an owl", "a cat"], torch.nn.functional.normalize(torch.randn(1, 128), dim=-1)
-    advantage = torch.tensor([0.5, -0.5])
-    optimiser = torch.optim.SGD(captioner.tuned.values(), lr=1e-2)
-    before = captioner.log_likelihood(captioner.prefix(features), [texts])[0]
-    objective(before, advantage).backward()
-    optimiser.step()
-    with torch.no_grad():
-        after = captioner.log_likelihood(captioner.prefix(features), [texts])[0]
-    assert (after[0] - after[1]) > (before[0] - before[1])
+    run = caption("--skip-bad-images")
+    assert run.metrics["json:clean"]["unreadable"] == 1
+    assert "clean/3.png" not in json.loads((run.folder_of() / "candidates.json").read_text())
 
 
 def test_a_momentum_buffer_moves_the_starting_weights(caption):
-    plain = read_records(caption("--lr", "1e-1", output="plain") / "json-clean")
+    plain = caption("--lr", "1e-1", output="plain").records()
     flags = ["--momentum", "--momentum-every", "1", "--momentum-decay", "0.1", "--lr", "1e-1"]
-    moved = read_records(caption(*flags, output="moved") / "json-clean")
+    moved = caption(*flags, output="moved").records()
     assert [r["zero_shot"] for r in plain] == [r["zero_shot"] for r in moved]
-    assert not same(plain, moved)
-
-
-def test_features_of_another_width_than_the_mapper_are_told(captioner):
-    tiny = captioner.mappers[0]
-    tiny.feature_width = 64
-    with pytest.raises(
-        UserError, match=r"features of demo-student are 128 wide, the mapper takes 64; give the --student .*\(a CLIP\)"
-    ):
-        Captioner(captioner.clip, tiny, captioner.lm, "a CLIP").encode(torch.zeros(1, 3, 64, 64))
+    assert plain != moved
 
 
 @pytest.mark.parametrize(
@@ -210,7 +127,12 @@ def test_features_of_another_width_than_the_mapper_are_told(captioner):
         (["--checkpoint", ""], "no captioner; give --checkpoint"),
         (["--checkpoint", "nowhere.pt"], "no weight file nowhere.pt"),
         (["--datasets", "cocoa"], "unknown dataset 'cocoa'"),
-        (["--method", "kd"], "'kd' is not one of none, rlcf"),
+        (["--method", "kd"], "'kd' is not one of zeroshot, rlcf"),
+        (["--method", "none"], "'none' is not one of zeroshot, rlcf"),
+        (["--method", "zeroshot", "--momentum"], "--momentum is for a method that adapts weights; zeroshot does not"),
+        (["--reward", "py:os"], "--reward py:os names no function; write py:package.module:function"),
+        (["--reward", "py:os:nothing"], "--reward py:os:nothing cannot be imported"),
+        (["--episodes", "2"], "unrecognized arguments: --episodes 2"),
         (["--sampling", "greedy"], "'greedy' is not one of beam, nucleus"),
         (["--top-p", "0"], "0 must be above 0"),
     ],
@@ -221,33 +143,97 @@ def test_a_mistake_is_told(flags, told, caption):
 
 
 @pytest.fixture
-def clipscore(monkeypatch, tmp_path):
-    """The evaluation finds no Java: quick. Returns the arguments that it was called with."""
-    called = []
-    run = evaluation.main
-    monkeypatch.setattr(evaluation, "main", lambda arguments: called.append(arguments) or run(arguments))
+def loaded(monkeypatch, tmp_path):
+    """Finds no Java: quick. Returns the names of the CLIPs that are loaded to evaluate with."""
+    names, load = [], evaluate.load_clip
+    monkeypatch.setattr(evaluate, "load_clip", lambda name, *given: names.append(name) or load(name, *given))
     monkeypatch.setenv("PATH", str(tmp_path))
-    return called
+    return names
 
 
-def test_evaluation_puts_the_scores_before_and_after_into_the_results(caption, clipscore):
-    folder = caption("--evaluate", "--evaluate-clip", "demo-student", "--evaluate-prefix", "")
-    results = json.loads((folder / "results.json").read_text())["datasets"]["json:clean"]
+EVALUATE = ["--evaluate", "--evaluate-clip", "demo-student", "--evaluate-prefix", ""]
+
+
+def test_evaluation_puts_the_scores_before_and_after_into_the_results(caption, loaded):
+    results = caption(*EVALUATE).metrics["json:clean"]
     for name in ("zero_shot", "adapted"):
         assert {"reward", "BLEU-4", "CIDEr", "CLIPScore", "RefCLIPScore"} <= results[name].keys()
     assert {"CIDEr", "CLIPScore", "BLEU-4 of captions"} <= results["gains"].keys()
     gain = results["gains"]["CLIPScore"]["mean"]
     assert gain == pytest.approx(results["adapted"]["CLIPScore"] - results["zero_shot"]["CLIPScore"], abs=1e-5)
-    assert len(clipscore) == 2
 
 
-def test_an_evaluation_that_refuses_is_told_and_loses_nothing(caption, clipscore, tmp_path):
+def test_the_evaluating_clip_is_loaded_once_a_run(caption, loaded):
+    caption("--method", "zeroshot", "--datasets", "json:clean", "folder:clean", "--limit", "2", *EVALUATE)
+    assert loaded == ["demo-student"]
+    caption("--method", "zeroshot", "--limit", "2", output="plain")
+    assert loaded == ["demo-student"]
+
+
+def test_the_scores_are_those_of_the_clipscore_command(caption, loaded, data, tmp_path, capfd):
+    run = caption("--limit", "4", *EVALUATE)
+    folder, scores = run.folder_of(), tmp_path / "scores.json"
+    flags = ["--references", folder / "references.json", "--clip", "demo-student", "--prefix", "", "--no-java"]
+    flags += ["--output", scores, "--save-per-instance", tmp_path / "each.json", "--workers", "0", "--device", "cpu"]
+    clipscore(list(map(str, [folder / "candidates.json", data, *flags])))
+    ours, theirs = (json.loads(file.read_text()) for file in (folder / "scores.json", scores))
+    assert ours.keys() == theirs.keys()
+    assert all(ours[key] == theirs[key] for key in ours if key != "command")
+    assert (folder / "each-scores.json").read_text() == (tmp_path / "each.json").read_text()
+    assert "no Java runtime starts: METEOR is left out" in capfd.readouterr().err
+
+
+def test_an_evaluation_that_refuses_is_told_and_loses_nothing(caption, loaded, tmp_path):
     with pytest.raises(UserError, match=r"the captions were made, but clipscore/main.py cannot score them: .*no-such"):
-        caption("--method", "none", "--evaluate", "--evaluate-clip", "no-such")
-    assert json.loads((tmp_path / "run" / "results.json").read_text())["datasets"]["json:clean"]["n"] == 8
-    folder = caption("--method", "none", "--evaluate", "--evaluate-clip", "demo-student", "--evaluate-prefix", "")
-    results = json.loads((folder / "results.json").read_text())["datasets"]["json:clean"]
-    assert "CIDEr" in results["adapted"]
+        caption("--method", "zeroshot", "--evaluate", "--evaluate-clip", "no-such")
+    assert Results(tmp_path / "run").metrics["json:clean"]["n"] == 8
+    assert "CIDEr" in caption("--method", "zeroshot", *EVALUATE).metrics["json:clean"]["adapted"]
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """A module of the working folder with reward functions."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_rewards.py").write_text(
+        "asked = []\n"
+        "def length(images, texts):\n"
+        "    asked.extend(images)\n"
+        "    return [len(text) for text in texts]\n"
+        "def nothing(images, texts):\n"
+        "    return [None] * len(texts)\n"
+        "def every_second(images, texts):\n"
+        "    return [None if i % 2 else 1.0 + i for i in range(len(texts))]\n"
+        "def broken(images, texts):\n"
+        "    return 1 / 0\n"
+    )
+    yield
+    sys.modules.pop("own_rewards", None)
+
+
+def test_a_function_of_the_users_own_may_be_the_reward(caption, plugin):
+    for record in caption("--reward", "py:own_rewards:length", "--limit", "3").records():
+        assert record["adapted_reward"] == len(record["adapted"])
+        for step in record["steps"]:
+            assert step["rewards"] == [len(caption) for caption in step["candidates"]]
+    assert {image.size for image in sys.modules["own_rewards"].asked} == {(64, 64)}
+
+
+def test_captions_that_a_reward_leaves_out_have_none_and_do_not_count(caption, plugin):
+    record = caption("--reward", "py:own_rewards:every_second", "--limit", "1").records()[0]
+    assert (record["zero_shot_reward"], "adapted_reward" in record) == (1.0, False)
+    step = record["steps"][0]
+    assert step["rewards"] == [1.0, None, 3.0] and step["advantages"] == [-1.0, None, 1.0]
+
+
+def test_a_run_without_any_reward_has_a_summary(caption, plugin):
+    run = caption("--reward", "py:own_rewards:nothing", "--limit", "2")
+    assert [record["status"] for record in run.records()] == ["ok", "ok"]
+    assert "reward_gain" not in run.metrics["json:clean"]
+
+
+def test_a_reward_function_that_fails_is_told(caption, plugin):
+    with pytest.raises(UserError, match=r"--reward py:own_rewards:broken failed \(ZeroDivisionError"):
+        caption("--reward", "py:own_rewards:broken")
 
 
 def test_the_command_tells_a_mistake_in_a_line_and_exits_with_2(tmp_path, lm_folder, checkpoint, data):
@@ -256,31 +242,13 @@ def test_the_command_tells_a_mistake_in_a_line_and_exits_with_2(tmp_path, lm_fol
     bare = tmp_path / "bare"
     bare.mkdir()
     (bare / "config.json").write_text((lm_folder("opt") / "config.json").read_text())
-    command = [
-        sys.executable,
-        str(ROOT / "caption" / "main.py"),
-        "--checkpoint",
-        str(checkpoint),
-        "--language-model",
-        str(bare),
-    ]
-    command += [
-        "--student",
-        "demo-student",
-        "--data",
-        str(data),
-        "--datasets",
-        "json:clean",
-        "--output",
-        str(tmp_path / "run"),
-    ]
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
-    )
+    models = ["--checkpoint", checkpoint, "--language-model", bare, "--student", "demo-student"]
+    where = ["--data", data, "--datasets", "json:clean", "--output", tmp_path / "run"]
+    done = run_script("caption/main.py", *models, *where, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith(f"error: {bare} holds no tokenizer")
 
 
 def test_a_picture_of_any_size_is_captioned(caption, data):
     Image.new("RGB", (300, 40)).save(data / "clean" / "0.png")
-    assert len(read_records(caption("--method", "none", "--limit", "8") / "json-clean")) == 8
+    assert len(caption("--method", "zeroshot").records()) == 8

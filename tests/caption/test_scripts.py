@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from caption.training.features import read_features
-
-from .conftest import read_records
+from tests.tools import Results
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
@@ -48,7 +47,7 @@ def test_extraction_training_and_adaptation_follow_one_another(launch, world, tm
     done = launch("tta_clipcap_c2f.sh", "cpu", "single", *models, "--limit", "2", "--no-evaluate")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "output" / "tta-clipcap-c2f-single"
-    records = read_records(folder / "flickr30k")
+    records = Results(folder).records("flickr30k")
     assert len(records) == 2 and all(len(record["steps"]) == 4 for record in records)
     assert json.loads((folder / "flickr30k" / "candidates.json").read_text()).keys() == {r["id"] for r in records}
 

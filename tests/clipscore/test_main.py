@@ -1,16 +1,14 @@
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
+from clipscore import evaluate, match_captions
 from clipscore.main import main
+from rlcf import __version__
+from rlcf.clip.backbone import load_clip
 from rlcf.errors import UserError
+from tests.tools import run_script
 
 from .conftest import CANDIDATES, REFERENCES
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 WITHOUT_JAVA = ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr", "CLIPScore", "RefCLIPScore"]
 
 
@@ -131,13 +129,25 @@ def test_candidates_must_be_given():
 def test_a_users_mistake_is_one_sentence_and_exit_code_2(written, images, tmp_path):
     """As a user without Java runs it, from another folder."""
     refs = ["--references", written(REFERENCES, "refs.json")]
-    done = subprocess.run(
-        [sys.executable, ROOT / "clipscore" / "main.py", written(CANDIDATES), images, *refs, "--require-java"],
-        cwd=tmp_path,
-        env={**os.environ, "PATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
+    flags = [written(CANDIDATES), images, *refs, "--require-java"]
+    done = run_script("clipscore/main.py", *flags, cwd=tmp_path, PATH=str(tmp_path))
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("error: no Java runtime starts") and done.stderr.count("\n") == 1
+
+
+def test_the_function_gives_the_commands_scores_to_python(run, images, clip_file, capsys):
+    result, each = run("--no-java", "--prefix", "a photo of ")
+    capsys.readouterr()
+    captions = match_captions(CANDIDATES, images, REFERENCES)
+    evaluation = evaluate(captions, load_clip(str(clip_file)), prefix="a photo of ", workers=0)
+    assert capsys.readouterr().out == ""
+    assert evaluation.scores == result["scores"] and evaluation.per_instance == each
+    assert (evaluation.n, evaluation.tokenizer) == (result["n"], result["tokenizer"])
+    assert (evaluation.clip, evaluation.prefix, evaluation.precision) == (str(clip_file), "a photo of ", "fp32")
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0 and capsys.readouterr().out == f"rlcf {__version__}\n"

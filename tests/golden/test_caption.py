@@ -6,19 +6,17 @@ import json
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-import caption.captioner
-from caption import main
-from caption.captioner import Captioner
+from caption.captioner import Captioner, CaptionModels
+from caption.clip_model import MapperPolicy
+from caption.config import CaptionConfig
 from caption.language_model import load_language_model
-from caption.main import CaptionConfig, adapt
 from caption.mapper import read_checkpoint
-from caption.reward import Rewards
-from caption.train import caption_loss
 from caption.training.examples import gaussian_noise, uniform_noise
-from rlcf.adapt.episode import Episodes
+from caption.training.training import caption_loss
 
 OPT = {
     "model_type": "opt",
@@ -72,47 +70,48 @@ def folder(golden, tmp_path_factory):
     torch.save({"state_dict": state, "epoch": 9}, folder / "ckpt-latest.pt")
     (folder / "opt").mkdir()
     (folder / "opt" / "config.json").write_text(json.dumps(OPT))
-    tokenizer = Tokenizer(models.WordLevel({"<unk>": 0, "<pad>": 1, "</s>": 2}, unk_token="<unk>"))
+    tokenizer = Tokenizer(WordLevel({"<unk>": 0, "<pad>": 1, "</s>": 2}, unk_token="<unk>"))
     special = {"bos_token": "</s>", "eos_token": "</s>", "pad_token": "<pad>"}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder / "opt")
     return folder
 
 
 @pytest.fixture
-def captioner(clip, folder, expected):
+def models(clip, folder, expected):
     checkpoint = read_checkpoint(str(folder / "ckpt-latest.pt"))
     lm = load_language_model(str(folder / "opt"), weights=checkpoint.language_model)
     lm = dataclasses.replace(lm, tokenizer=GoldenTokenizer(expected))
-    return Captioner(clip("student"), checkpoint.build_mapper(lm.width), lm)
+    return CaptionModels(clip("student"), [clip("rewardA")], checkpoint.build_mapper(lm.width), lm)
 
 
-def test_mapper_equals_the_authors(captioner, expected):
-    assert list(captioner.mappers[0].state_dict()) == list(expected["mapper_keys"])
+def test_mapper_equals_the_authors(models, expected):
+    assert list(models.mapper.state_dict()) == list(expected["mapper_keys"])
     with torch.no_grad():
-        prefix = captioner.mappers[0](expected["mapper_in"])
+        prefix = models.mapper(expected["mapper_in"])
     np.testing.assert_allclose(prefix, expected["mapper_out"], atol=1e-5, rtol=0)
 
 
-def test_token_log_likelihood_equals_the_authors(captioner, expected):
+def test_token_log_likelihood_equals_the_authors(models, expected):
     ids = expected["train_tokens"]
     with torch.no_grad():
-        prefix = captioner.mappers[0](expected["mapper_in"])
-        log_likelihood = captioner.lm.token_log_likelihood(prefix, ids, (ids > 0).long())
+        prefix = models.mapper(expected["mapper_in"])
+        log_likelihood = models.lm.token_log_likelihood(prefix, ids, (ids > 0).long())
     wanted = expected["clipcap_logits"].log_softmax(dim=-1).gather(-1, ids[..., None])[..., 0]
     np.testing.assert_allclose(log_likelihood[ids > 0], wanted[ids > 0], atol=1e-5, rtol=0)
 
 
-def test_training_loss_and_gradients_equal_the_authors(captioner, expected):
+def test_training_loss_and_gradients_equal_the_authors(models, expected):
     ids = expected["train_tokens"]
-    loss = caption_loss(captioner.lm, captioner.mappers[0], expected["mapper_in"], ids, (ids > 0).long())
+    models.mapper.requires_grad_(True)
+    loss = caption_loss(models.lm, models.mapper, expected["mapper_in"], ids, (ids > 0).long())
     loss.backward()
     np.testing.assert_allclose(loss.item(), expected["clipcap_loss"].item(), atol=1e-6)
-    for name, parameter in captioner.mappers[0].named_parameters():
+    for name, parameter in models.mapper.named_parameters():
         np.testing.assert_allclose(parameter.grad, expected[f"clipcap_grad/{name}"], atol=1e-6, rtol=1e-4)
-    assert not any(parameter.requires_grad for parameter in captioner.lm.model.parameters())
+    assert not any(parameter.requires_grad for parameter in models.lm.model.parameters())
 
 
-def test_capdec_noise_and_loss_equal_the_authors(captioner, expected):
+def test_capdec_noise_and_loss_equal_the_authors(models, expected):
     ids, features, normal = expected["train_tokens"], expected["mapper_in"], expected["noise"]
     disturbed = {
         "gauss_norm": gaussian_noise(features, normal, variance=0.016),
@@ -121,62 +120,60 @@ def test_capdec_noise_and_loss_equal_the_authors(captioner, expected):
     for kind, inputs in disturbed.items():
         np.testing.assert_allclose(inputs, expected[f"capdec_{kind}_prefix"], atol=1e-6, rtol=0)
         with torch.no_grad():
-            loss = caption_loss(captioner.lm, captioner.mappers[0], inputs, ids, (ids > 0).long())
+            loss = caption_loss(models.lm, models.mapper, inputs, ids, (ids > 0).long())
         np.testing.assert_allclose(loss.item(), expected[f"capdec_{kind}_loss"].item(), atol=1e-6)
 
 
-@pytest.fixture
-def recorded(monkeypatch, captioner, expected):
-    """What happens on the way: prefixes and mappers, beams, advantages, losses. No caption is generated."""
-    seen = {"prefixes": [], "mappers": [], "beams": [], "advantages": [], "losses": []}
-    make_prefix = captioner.prefix
+class GoldenPolicy(MapperPolicy):
+    """Generates no caption: the sampled ones are the golden ones, a set a step in turn, the final ones are anything.
 
-    def prefix(features):
-        seen["mappers"].append({key: value.clone() for key, value in captioner.mappers[0].state_dict().items()})
-        return make_prefix(features)
+    prefixes, beams: of each generation; adapted: the mapper as it answers, of each episode.
+    """
 
-    def beam_search(lm, prefix, beams, returned=1, max_new_tokens=50):
-        """Sampled captions are the golden ones, a set a step in turn; the two final ones are anything."""
-        step = sum(steps == 4 for steps in seen["beams"])
-        seen["prefixes"].append(prefix[-1])
-        seen["beams"].append(beams)
-        if beams == 5:
-            return [["a dog"]] * len(prefix)
-        return [[str(text) for text in expected[f"caps{step % 3}_text"]]]
+    def __init__(self, models, captions):
+        super().__init__(models.student, models.mapper, models.lm)
+        self.captions, self.prefixes, self.beams, self.adapted = captions, [], [], []
 
-    def record(key, function):
-        def wrapped(*arguments):
-            seen[key].append(function(*arguments))
-            return seen[key][-1]
+    def sample(self, prefix, k, *_):
+        step = self.beams.count(k) % 3
+        self._record(prefix, k)
+        return [[str(text) for text in self.captions[f"caps{step}_text"]]]
 
-        return wrapped
+    def caption(self, prefix, beams=5, max_new_tokens=50):
+        self._record(prefix, beams)
+        return ["a dog"] * len(prefix)
 
-    monkeypatch.setattr(captioner, "prefix", prefix)
-    monkeypatch.setattr(main, "beam_search", beam_search)
-    monkeypatch.setattr(caption.captioner, "beam_search", beam_search)
-    monkeypatch.setattr(main, "advantages", record("advantages", main.advantages))
-    monkeypatch.setattr(main, "objective", record("losses", main.objective))
-    return seen
+    def answer(self, features):
+        self.adapted.append({key: value.clone() for key, value in self.mappers[0].state_dict().items()})
+        return super().answer(features)
+
+    def _record(self, prefix, beams):
+        self.prefixes.append(prefix[-1].detach())
+        self.beams.append(beams)
+
+
+def per_step(answers, member):
+    """The trace's numbers, stacked over the steps of all episodes."""
+    return np.stack([np.ravel(getattr(step, member)) for answer in answers for step in answer.trace])
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_adaptation_equals_the_authors(name, captioner, clip, expected, recorded):
+def test_adaptation_equals_the_authors(name, models, expected):
     settings = {"weight_decay": 0.0, "eps": 1e-6, "sample_k": 4, "score_padding": True}
     config = CaptionConfig(checkpoint="golden", **settings, **RUNS[name])
     wanted = {key.removeprefix(f"{name}/"): value for key, value in expected.items() if key.startswith(f"{name}/")}
-    episodes = Episodes.from_config(config, captioner.tuned, captioner.buffers, "fp32")
-    rewards = Rewards([clip("rewardA")], [1.0])
+    captioner = Captioner.of(config, models)
+    captioner.policy = policy = GoldenPolicy(models, expected)  # of the same mapper
 
-    adapt(config, captioner, rewards, episodes, [(0, expected["images"][:1])])
-    for key, value in recorded["mappers"][-1].items():
+    answers = captioner.adapt([(0, expected["images"][:1])])
+    for key, value in policy.adapted[-1].items():
         if f"after0/{key}" in wanted:
             # Adam moves a weight by up to lr a step, however small its gradient: rounding shows where that is near 0.
             np.testing.assert_allclose(value, wanted[f"after0/{key}"], atol=3 * config.lr, rtol=0)
             assert (value - wanted[f"after0/{key}"]).abs().median() < 1e-6
 
-    adapt(config, captioner, rewards, episodes, [(1, expected["images"][1:])])
-    assert recorded["beams"] == wanted["num_beams"].tolist()
-    prefixes, losses = (torch.stack(recorded[key]).detach() for key in ("prefixes", "losses"))
-    np.testing.assert_allclose(prefixes, wanted["query_embeds"][:, 0], atol=3e-5, rtol=0)
-    np.testing.assert_allclose(losses[:, 0], wanted["loss"].ravel(), atol=2e-6, rtol=0)
-    np.testing.assert_allclose(torch.cat(recorded["advantages"])[:, 0], wanted["rewards"], atol=2e-6, rtol=0)
+    answers += captioner.adapt([(1, expected["images"][1:])])
+    assert policy.beams == wanted["num_beams"].tolist()
+    np.testing.assert_allclose(torch.stack(policy.prefixes), wanted["query_embeds"][:, 0], atol=3e-5, rtol=0)
+    np.testing.assert_allclose(per_step(answers, "loss").ravel(), wanted["loss"].ravel(), atol=2e-6, rtol=0)
+    np.testing.assert_allclose(per_step(answers, "advantages"), wanted["rewards"], atol=2e-6, rtol=0)

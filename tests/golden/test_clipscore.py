@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clipscore.captions import match_captions
-from clipscore.main import evaluate, main
+from clipscore import evaluate, match_captions
+from clipscore.main import main
 from clipscore.scores import PREFIX
 from rlcf.clip.backbone import load_clip
 from rlcf.run.images import encode_images, read_image

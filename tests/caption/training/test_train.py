@@ -7,8 +7,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from caption import train
+from caption.language_model import load_language_model
 from caption.mapper import read_checkpoint
 from caption.train import main
+from caption.training import training
 from caption.training.examples import gaussian_noise, make_examples, split_examples, uniform_noise
 from caption.training.features import Features, read_features, write_features
 from rlcf.errors import UserError
@@ -67,7 +69,7 @@ def test_the_loss_falls_and_is_recorded(method, fit):
 
 def test_a_stopped_training_ends_with_the_weights_of_an_uninterrupted_one(fit, monkeypatch):
     whole = weights(fit("--method", "capdec", output="whole"))
-    save, saves = train.Training.save, []
+    save, saves = training.Training.save, []
 
     def stopping(self):
         save(self)
@@ -75,7 +77,7 @@ def test_a_stopped_training_ends_with_the_weights_of_an_uninterrupted_one(fit, m
         if len(saves) == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(train.Training, "save", stopping)
+    monkeypatch.setattr(training.Training, "save", stopping)
     with pytest.raises(KeyboardInterrupt):
         fit("--method", "capdec")
     again = weights(fit("--method", "capdec"))
@@ -93,7 +95,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(fit):
 
 def test_a_finished_training_is_not_begun_again(fit, monkeypatch):
     before = weights(fit())
-    monkeypatch.setattr(train.Training, "run_epoch", lambda self: pytest.fail("trained again"))
+    monkeypatch.setattr(training.Training, "run_epoch", lambda self: pytest.fail("trained again"))
     assert all(torch.equal(value, before[key]) for key, value in weights(fit()).items())
 
 
@@ -141,18 +143,18 @@ def test_only_the_mapper_is_trained(fit, monkeypatch):
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(fit, monkeypatch):
-    loss, calls = train.caption_loss, []
+    loss, calls = training.caption_loss, []
 
     def breaking(*given):
         calls.append(1)
         return loss(*given) * (torch.nan if len(calls) > 4 else 1.0)
 
-    monkeypatch.setattr(train, "caption_loss", breaking)
+    monkeypatch.setattr(training, "caption_loss", breaking)
     with pytest.raises(
         UserError, match=r"the loss of step 1 in epoch 2 is not finite; .*ckpt-latest.pt of epoch 1 is kept"
     ):
         fit("--validation-share", "0.5")
-    monkeypatch.setattr(train, "caption_loss", loss)
+    monkeypatch.setattr(training, "caption_loss", loss)
     resumed = weights(fit("--validation-share", "0.5"))
     assert all(
         torch.equal(value, resumed[key]) for key, value in weights(fit("--validation-share", "0.5", output="b")).items()
@@ -175,7 +177,7 @@ def test_validation_features_may_be_given_and_must_be_as_wide(fit, tmp_path):
 
 
 def test_captions_of_an_image_are_learnt_from_or_validated_with_together(features, lm_folder):
-    lm = train.load_language_model(str(lm_folder("opt")))
+    lm = load_language_model(str(lm_folder("opt")))
     held = read_features(str(features))
     first, second = split_examples(make_examples(lm, held, "image", True, ""), held, share=0.5, seed=0)
     assert len(first) == len(second) == 6
@@ -183,7 +185,7 @@ def test_captions_of_an_image_are_learnt_from_or_validated_with_together(feature
 
 
 def test_captions_end_with_the_token_that_stops_generation_unless_told_otherwise(features, lm_folder):
-    lm, held = train.load_language_model(str(lm_folder("gpt2"))), read_features(str(features))
+    lm, held = load_language_model(str(lm_folder("gpt2"))), read_features(str(features))
     ends = {end: make_examples(lm, held, "image", end, "").rows[0] for end in (True, False)}
     assert ends[True] == [*ends[False], lm.stops[0]] and ends[False][0] == lm.bos
 
