@@ -1,0 +1,1 @@
+"""The classes that answer one sample at a time, and a reward of one's own, in short scripts."""
