@@ -75,9 +75,7 @@ class CaptionConfig(Config):
         """Raises UserError for settings that contradict each other."""
         super().check()
         if not self.checkpoint:
-            raise UserError(
-                "no captioner; give --checkpoint a training run's folder or a ckpt-latest.pt"
-            )
+            raise UserError("no captioner; give --checkpoint a training run's folder or a ckpt-latest.pt")
         if self.momentum and not self.how.adapts:
             raise UserError(f"--momentum is for a method that adapts weights; {self.method} does not")
         if self.images_at_once > 1 and self.remembers:

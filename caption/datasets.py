@@ -28,9 +28,9 @@ LISTS = {"coco": ("coco_karpathy_test.json",), "flickr30k": ("flickr30k_test.jso
 
 NAMES = (*FOLDERS, *(f"nocaps-{domain}" for domain in DOMAINS), "json:FILE", "folder")
 ROOTS = ("", "dataset")
-"""Where below --data a dataset may lie."""
+"""Folders below --data that a dataset may lie in."""
 IMAGE_FOLDERS = ("", "images", "val")
-"""Where below a dataset's folder the listed paths may start."""
+"""Folders below a dataset's that the listed paths may start from."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def _nocaps(name: str, data: Path) -> Dataset:
 
 
 def _places(data: Path, folders: Sequence[str], files: Sequence[str]) -> Iterator[Path]:
-    """Where a list may lie: in each folder or its annotations/."""
+    """The files that a list may be: in each folder or its annotations/."""
     for folder in (data / root / folder / sub for root in ROOTS for folder in folders for sub in ("", "annotations")):
         yield from (folder / file for file in files)
 

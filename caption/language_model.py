@@ -46,7 +46,7 @@ class LanguageModel:
 
     @property
     def pad(self) -> int:
-        """What fills the right of shorter captions; the mask tells it from text."""
+        """The token that fills the right of shorter captions; the mask tells it from text."""
         return self.stops[-1] if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -87,7 +87,7 @@ class LanguageModel:
 
     @cached_property
     def cache_name(self) -> str:
-        """How this version of transformers calls a model's keys and values."""
+        """The argument that this version of transformers takes a model's keys and values by."""
         return "cache" if "cache" in self._parameters else "past_key_values"
 
     @cached_property

@@ -17,7 +17,7 @@ from rlcf.shipped import shipped_folder
 
 MAPPER_FILE, TRAINING_FILE = "mapper.safetensors", "ckpt-latest.pt"
 MAPPER_KEYS, LM_KEYS = "clip_project.", "llm.llm."
-"""How published checkpoints begin the names of the mapper's and the language model's weights."""
+"""Beginnings of the names of the mapper's and the language model's weights in published checkpoints."""
 
 
 class TransformerMapper(nn.Module):

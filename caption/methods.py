@@ -31,7 +31,7 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Method:
-    """What a method is.
+    """A method of adaptation, or none.
 
     objective: from the settings, the sampled captions, and the images as the reward models see them, to a `Step` with a
     loss for each image. asks_rewards: True for a method that asks the reward models.

@@ -133,7 +133,7 @@ def spice(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tup
 
 
 def _run(called: str, options: Sequence[str], captions: int, text: str = "") -> str:
-    """What a program writes to its standard output."""
+    """Run a program. Returns the text that it writes to its standard output."""
     try:
         done = subprocess.run(
             ["java", UTF8, *options], input=text, capture_output=True, encoding="utf-8", timeout=_patience(captions)

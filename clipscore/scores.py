@@ -1,4 +1,4 @@
-"""What captions are worth: against references (BLEU, METEOR, ROUGE-L, CIDEr, SPICE) and against images (CLIPScore)."""
+"""Scores of captions: against references (BLEU, METEOR, ROUGE-L, CIDEr, SPICE) and against images (CLIPScore)."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ from rlcf.clip.backbone import Backbone
 from rlcf.run.images import encode_images
 
 PREFIX = "A photo depicts "
-"""What stands before each caption (Hessel et al., EMNLP 2021, section 3)."""
+"""The words before each caption (Hessel et al., EMNLP 2021, section 3)."""
 
 Scores = dict[str, tuple[float, list[float]]]
 """Metric -> its value for the corpus, and for each caption."""

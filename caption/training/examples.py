@@ -1,4 +1,4 @@
-"""What a captioner learns from: captions as tokens, their images' features or their own, and CapDec's noise."""
+"""Examples that a captioner learns from: captions as tokens, features of images or captions, and CapDec's noise."""
 
 import math
 from collections.abc import Iterator
@@ -30,8 +30,9 @@ class Examples:
 
 
 def make_examples(lm: LanguageModel, features: Features, kind: str, end_token: bool, source: str) -> Examples:
-    """kind: "image" or "text" features; end_token: whether a caption ends with the token that stops generation.
+    """The captions as token ids, with the features that they are learnt from.
 
+    kind: "image" or "text" features; end_token: let a caption end with the token that stops generation.
     Raises UserError, naming `source`, when there are no features of that kind.
     """
     texts = lm.tokenizer(features.captions, add_special_tokens=False)["input_ids"]

@@ -152,7 +152,7 @@ ADMITTED = {
     ("torch.storage", "_load_from_bytes"): _storage,
     ("collections", "OrderedDict"): OrderedDict,
 }
-"""What a pickle may name; numbers, strings, lists and dicts need no name."""
+"""The objects that a pickle may name; numbers, strings, lists and dicts need no name."""
 
 
 class _FeatureUnpickler(pickle.Unpickler):

@@ -36,7 +36,10 @@ class Rows:
 def encode_all(
     folder: Path, kind: str, items: Sequence[Any], width: int, chunk: int, encode: Callable[[Sequence[Any]], Tensor]
 ) -> Tensor:
-    """Features of all items, (len(items), width), chunk by chunk; a stopped extraction goes on with the next one."""
+    """Features of all items, encoded chunk by chunk; a stopped extraction goes on with the next chunk.
+
+    kind: "image" or "caption", the name of the file in `folder`. Returns (len(items), width).
+    """
     rows = Rows(folder / f"{kind}.f32", width)
     with tqdm(desc=kind, initial=rows.done, total=len(items), unit=kind) as progress:
         for start in range(rows.done, len(items), chunk):

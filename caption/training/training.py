@@ -44,7 +44,7 @@ def make_mapper(config: TrainConfig, feature_width: int, width: int) -> Mapper:
 
 
 class Training:
-    """The mapper, its optimiser and how far they are. What an epoch draws depends on (seed, epoch) alone.
+    """A mapper, its optimiser and the epochs that are done. The draws of an epoch depend on (seed, epoch) alone.
 
     student: the CLIP that the features are of, where that is known.
     """
@@ -123,7 +123,7 @@ class Training:
         return total / count
 
     def save(self) -> None:
-        """The epoch is done: ckpt-latest.pt, to go on from, in the published layout; mapper.safetensors; the curve."""
+        """Count the epoch and write ckpt-latest.pt, in the published layout, mapper.safetensors and the loss curve."""
         self.epoch += 1
         state = {
             "state_dict": {MAPPER_KEYS + name: tensor for name, tensor in self.mapper.state_dict().items()},
@@ -140,7 +140,7 @@ class Training:
         self.export()
 
     def export(self) -> None:
-        """mapper.safetensors and the loss curve, as they follow from ckpt-latest.pt."""
+        """Write mapper.safetensors and the loss curve."""
         save_mapper(self.folder / MAPPER_FILE, self.mapper, self.described(), self.config.save_half)
         write_curve(self.folder, self.history)
 
