@@ -17,7 +17,7 @@ AnyPolicy = TypeVar("AnyPolicy", bound="_Policy")
 
 
 class _Policy:
-    """What both directions share. gallery: (G, D) features, unit length, which are frozen."""
+    """Base of both directions: a tower is tuned. gallery: (G, D) features, unit length, which are frozen."""
 
     def __init__(self, clip: Backbone, gallery: Tensor, tuned: dict[str, nn.Parameter]) -> None:
         self.clip, self.gallery, self.tuned = clip, gallery, tuned

@@ -15,7 +15,7 @@ from rlcf.run.files import write_atomically
 
 @dataclass(frozen=True)
 class Listed:
-    """Where a known dataset lies. lists: places of its list below the folder; images: what its paths start from."""
+    """Places of a known dataset. lists: of its list, below the folder; images: the folders its paths may start from."""
 
     folders: tuple[str, ...]
     lists: tuple[str, ...]

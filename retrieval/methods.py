@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Method:
-    """What a method is.
+    """One method.
 
     objective: from the settings, the query's logits over the gallery, (1, 1, G), and the query as the reward models see
     it, to a `Step` with a loss of shape (1,); None for a method that answers with the zero-shot logits. asks_rewards:
-    True for a method that asks the reward models, needs_logits: for one that asks them for logits over the whole gallery,
-    samples_answers: for one that samples the K likeliest places in the gallery.
+    True for a method that asks the reward models, needs_logits: for one that asks them for logits over the whole
+    gallery, samples_answers: for one that samples the K likeliest places in the gallery.
     """
 
     objective: "Callable[[RetrievalConfig, Tensor, Seen | None], Step] | None" = None
