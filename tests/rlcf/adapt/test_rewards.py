@@ -16,10 +16,10 @@ from rlcf.adapt.rewards import (
     advantages,
     clip_score,
     ensemble_weights,
-    import_reward,
     weighted_mean,
 )
 from rlcf.errors import UserError
+from rlcf.run.setup import import_reward
 from tests.tools import as_clip, build_clip
 
 SCORES = st.lists(st.lists(st.floats(0, 2.5, width=32), min_size=3, max_size=3), min_size=1, max_size=4).map(

@@ -26,7 +26,7 @@ from rlcf.run.config import (
 class TaskConfig(Config):
     """A task's settings."""
 
-    distils = False
+    needs_logits = False
     asks_rewards = True
 
     classes: int = option(5, "number of classes", at_least=2, group="task")

@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 class TaskConfig(Config):
     """A task with methods that ask rewards and remember as they are told."""
 
-    distils: ClassVar[bool] = False
+    needs_logits: ClassVar[bool] = False
 
     asks: bool = option(True, "ask the reward models")
     cache: bool = option(False, "carry something from sample to sample")
