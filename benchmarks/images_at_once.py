@@ -28,6 +28,8 @@ from demo.world import VALIDATION_SEED, scene_images
 from rlcf.adapt.groups import Adapt, in_groups
 from rlcf.adapt.views import Views
 from rlcf.errors import run_main
+from rlcf.run.setup import Setup
+from rlcf.run.shard import Shard
 
 COUNT = 8
 CLASSES = 10
@@ -90,7 +92,7 @@ def compare_captioning(options: argparse.Namespace, peak: float) -> Row:
     """Captioning, one image at a time beside all at once."""
     pictures, _ = scene_images("blur", COUNT, VALIDATION_SEED)
     images = [picture[None] for picture in (255 * pictures).round().to(torch.uint8)]
-    models = load_caption_models(CAPTIONS, options.device, "fp32")
+    models = load_caption_models(Setup(CAPTIONS, Shard(), options.device, "fp32"))
     one, several = (captioning(models, replace(CAPTIONS, images_at_once=size), images) for size in (1, COUNT))
     measured = measure(one, several, options.repeats, options.device)
     return row(f"RLCF captioning, {COUNT} images, 10 captions, 4 steps", measured, peak)

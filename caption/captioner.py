@@ -21,9 +21,8 @@ from rlcf.adapt.rewards import LEFT_OUT, Seen
 from rlcf.adapt.trace import TracedStep, traced
 from rlcf.adapt.views import PlannedViews, Views
 from rlcf.errors import UserError, flags_as_settings
-from rlcf.run.config import make_config, resolve_device, resolve_precision
 from rlcf.run.images import as_image
-from rlcf.run.setup import Models, load_models, reward_weights
+from rlcf.run.setup import Models, Setup, reward_weights
 
 
 @dataclass(frozen=True)
@@ -64,9 +63,8 @@ class Captioner:
 
     def __init__(self, **settings: object) -> None:
         with flags_as_settings():
-            config = make_config(CaptionConfig, settings)
-            device = resolve_device(config)
-            self._set_up(config, load_caption_models(config, device, resolve_precision(config, device)))
+            setup = Setup.of_settings(CaptionConfig, settings)
+            self._set_up(setup.config, load_caption_models(setup))
 
     @classmethod
     def of(cls, config: CaptionConfig, models: CaptionModels) -> "Captioner":
@@ -169,14 +167,14 @@ def _score(reward: float | None) -> float | None:
     return None if reward == LEFT_OUT else reward
 
 
-def load_caption_models(config: CaptionConfig, device: torch.device, precision: str) -> CaptionModels:
+def load_caption_models(setup: Setup[CaptionConfig]) -> CaptionModels:
     """The student, its mapper and language model, and the reward models that a method needs.
 
     Raises UserError as `load_models`, `read_checkpoint` and `load_language_model`.
     """
-    checkpoint = read_checkpoint(config.checkpoint)
-    lm = load_language_model(config.language_model, device, precision, checkpoint.language_model)
+    checkpoint, device = read_checkpoint(setup.config.checkpoint), setup.device
+    lm = load_language_model(setup.config.language_model, device, setup.precision, checkpoint.language_model)
     mapper = checkpoint.build_mapper(lm.width).to(device)
-    models = load_models(config, device, precision)
+    models = setup.load_models()
     trained_with = str(checkpoint.described.get("student", ""))
     return CaptionModels(models.student, models.rewards, mapper, lm, trained_with)

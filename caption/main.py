@@ -101,7 +101,7 @@ def main(argv: list[str] | None = None) -> None:
     config = setup.config
     datasets = [load_dataset(name, config.data) for name in config.datasets]
     run = setup.open_run()
-    models = load_caption_models(config, setup.device, setup.precision)
+    models = load_caption_models(setup)
     evaluator = Evaluator(config, setup.device)
     for dataset in datasets:
         run_dataset(config, dataset, models, evaluator, run)

@@ -24,32 +24,13 @@ from rlcf.adapt.episode import Episodes
 from rlcf.adapt.groups import GroupGivenUp, side_by_side
 from rlcf.adapt.objectives import Step, kl_divergence, marginal_entropy, mean_prediction, select_confident
 from rlcf.adapt.rewards import Seen
-from rlcf.adapt.trace import TracedStep, traced
+from rlcf.adapt.trace import Outcome, TracedStep, traced
 from rlcf.adapt.views import PlannedViews, Views
 from rlcf.clip.backbone import Backbone
 from rlcf.errors import UserError, flags_as_settings
-from rlcf.run.config import make_config, resolve_device, resolve_precision
 from rlcf.run.images import as_image
 from rlcf.run.records import Memory
-from rlcf.run.setup import Models, load_models, reward_weights
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """An image's logits before and after its episode, (C,) on the CPU.
-
-    after: None where the episode was given up; gated: True where student and reward model agreed and no step was taken.
-    """
-
-    before: Tensor
-    after: Tensor | None
-    trace: list[TracedStep]
-    gated: bool = False
-
-    @property
-    def answer(self) -> Tensor:
-        """The adapted logits, or the zero-shot ones of an episode that was given up."""
-        return self.before if self.after is None else self.after
+from rlcf.run.setup import Models, Setup, reward_weights
 
 
 @dataclass(frozen=True)
@@ -81,7 +62,8 @@ class Classifier:
     """Classifies images with a CLIP that adapts to each one.
 
     classnames: C of them. settings: those of `ClassificationConfig`, with its defaults and checks: student, reward,
-    method, tune, lr, ... Raises UserError for a setting that is wrong, and as `load_models`.
+    method, tune, lr, ...; `reward` may also be a function of yours (see `RewardFunction`). Raises UserError for a
+    setting that is wrong, and as `load_models`.
 
         classifier = Classifier(["cat", "dog"], student="ViT-B/16", reward=["ViT-L/14"], tune="prompt", lr=7e-3)
         print(classifier("photo.jpg").label)
@@ -89,10 +71,9 @@ class Classifier:
 
     def __init__(self, classnames: Sequence[str], **settings: object) -> None:
         with flags_as_settings():
-            config = make_config(ClassificationConfig, settings)
-            check_classes(config, len(classnames), "the given ones")
-            device = resolve_device(config)
-            self._set_up(config, load_models(config, device, resolve_precision(config, device)), classnames)
+            setup = Setup.of_settings(ClassificationConfig, settings)
+            check_classes(setup.config, len(classnames), "the given ones")
+            self._set_up(setup.config, setup.load_models(), classnames)
 
     @classmethod
     def of(cls, config: ClassificationConfig, models: Models, classnames: Sequence[str]) -> "Classifier":

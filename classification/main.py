@@ -16,10 +16,11 @@ from torch import Tensor
 if not __package__:  # run as a script: imports start from the project, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from classification.classifier import Classifier, Outcome, check_classes
+from classification.classifier import Classifier, check_classes
 from classification.config import ClassificationConfig
 from classification.datasets import Dataset, load_dataset
 from classification.metrics import TOP1, as_line, describe, summarise
+from rlcf.adapt.trace import Outcome
 from rlcf.adapt.views import PlannedViews
 from rlcf.errors import run_main
 from rlcf.run.files import write_atomically
@@ -76,7 +77,13 @@ def run_dataset(config: ClassificationConfig, dataset: Dataset, models: Models, 
         names = "".join(f"{name}\n" for name in dataset.classnames)
         write_atomically(run.folder_of(dataset.name) / "classnames.txt", names)
     summary = summarise(records)
-    report(run, dataset.name, summary, as_line(dataset.name, config.method, summary), device)
+    report(
+        run,
+        dataset.name,
+        summary,
+        as_line(dataset.name, config.method if config.how.changes_answer else None, summary),
+        device,
+    )
 
 
 def main(argv: list[str] | None = None) -> None:

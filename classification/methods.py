@@ -48,7 +48,8 @@ class Method:
     objective: from the settings and the views that are learnt from to a `Step` with a loss for each sample. answer:
     from the settings and an `Image` to logits (N, C). asks_rewards: True for a method that asks the reward models,
     needs_logits: for one that asks them for logits over all classes, samples_answers: for one that samples the K
-    likeliest classes; uses_views: False for one that needs the centre crop alone; memory: from the classes' features,
+    likeliest classes; uses_views: False for one that needs the centre crop alone, changes_answer: False for one whose
+    answer is the zero-shot one; memory: from the classes' features,
     (C, D), to what the method carries from image to image; settings: names of those that only some methods have and
     this one does.
     """
@@ -59,6 +60,7 @@ class Method:
     needs_logits: bool = False
     samples_answers: bool = False
     uses_views: bool = True
+    changes_answer: bool = True
     memory: Callable[[Tensor], Cache] | None = None
     settings: tuple[str, ...] = ()
 
@@ -109,7 +111,7 @@ GUIDED = ("entropy_weight", "kl_weight", "learn_from_centre", "gate", "answer")
 """Settings of every method that learns from a reward model."""
 
 METHODS = {
-    "zeroshot": Method(answer=lambda config, image: image.logits[:, 0], uses_views=False),
+    "zeroshot": Method(answer=lambda config, image: image.logits[:, 0], uses_views=False, changes_answer=False),
     "tpt": Method(objective=tpt),
     "ctpt": Method(objective=ctpt, settings=("dispersion_weight",)),
     "rlcf": Method(

@@ -34,9 +34,9 @@ def summarise(records: list[Record]) -> Summary:
     return summary | {"top1_gain": gain(correct["zero_shot"], correct["adapted"], scale=100.0)}
 
 
-def as_line(dataset: str, method: str, summary: Summary) -> str:
-    """A dataset's summary as it is printed."""
+def as_line(dataset: str, method: str | None, summary: Summary) -> str:
+    """A dataset's summary as it is printed. method: None where the answer is the zero-shot one."""
     line = f"{dataset}: n {summary['n']}, zero-shot top-1 {summary['zero_shot']['top1']:.2f}"
-    if method != "zeroshot":
+    if method is not None:
         line += f", {method} {summary['adapted']['top1']:.2f} ({interval(summary['top1_gain'], digits=2)})"
     return line + tail(summary, "an image")

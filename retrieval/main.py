@@ -21,9 +21,10 @@ from retrieval.config import RetrievalConfig
 from retrieval.datasets import Dataset, keep_to_list, load_dataset
 from retrieval.features import FrozenFeatures, weights_digest
 from retrieval.metrics import R1, as_line, both_as_line, both_directions, describe, summarise
-from retrieval.retriever import Outcome, Retriever, check_gallery, make_rewards
+from retrieval.retriever import Retriever, check_gallery, make_rewards
 from retrieval.reward import Query, reward_clips
 from rlcf.adapt.groups import Unreadable
+from rlcf.adapt.trace import Outcome
 from rlcf.adapt.views import Views
 from rlcf.clip.backbone import Backbone
 from rlcf.errors import run_main
@@ -99,6 +100,7 @@ def load_samples(
 def run_dataset(config: RetrievalConfig, features: FrozenFeatures, models: Models, run: Run) -> None:
     """Adapt to every query of a dataset, in one direction or both, and report."""
     dataset, summaries = features.dataset, []
+    method = config.method if config.how.adapts else None
     clips = [models.student, *reward_clips(models).values()]
     truncated = {clip.name: clip.truncated(dataset.texts) for clip in clips}
     for way in config.one_way:
@@ -106,12 +108,12 @@ def run_dataset(config: RetrievalConfig, features: FrozenFeatures, models: Model
         # In both directions every query is in the other one's gallery.
         queries = range(size) if config.direction == "both" else sorted(shuffled(size, config.seed, config.limit))
         summary = run_direction(way, features, models, queries, run) | {"truncated_texts": truncated}
-        report(run, name, summary, as_line(name, config.method, summary), models.student.device)
+        report(run, name, summary, as_line(name, method, summary), models.student.device)
         summaries.append(summary)
     if run.shard.first and len(summaries) == 2:
         whole = both_directions(*summaries)
         run.report(dataset.name, whole)
-        print(both_as_line(dataset.name, config.method, whole), flush=True)
+        print(both_as_line(dataset.name, method, whole), flush=True)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -49,7 +49,7 @@ def both_directions(i2t: Summary, t2i: Summary) -> Summary:
     return {"n": {"i2t": i2t["n"], "t2i": t2i["n"]}, **whole}
 
 
-def as_line(name: str, method: str, summary: Summary) -> str:
+def as_line(name: str, method: str | None, summary: Summary) -> str:
     """A direction's summary as it is printed."""
     prefix = "txt" if "txt_r1_gain" in summary else "img"
 
@@ -57,13 +57,13 @@ def as_line(name: str, method: str, summary: Summary) -> str:
         return " / ".join(f"{summary[when][f'{prefix}_r{k}']:.2f}" for k in CUTOFFS)
 
     line = f"{name}: n {summary['n']}, zero-shot R@1 / 5 / 10 {recalls('zero_shot')}"
-    if method != "zeroshot":
+    if method is not None:
         line += f", {method} {recalls('adapted')} ({interval(summary[f'{prefix}_r1_gain'], 2, 'R@1 gain')})"
     cut = (max(summary["truncated_texts"].values()), "texts longer than the context, cut")
     return line + tail(summary, "a query", [cut])
 
 
-def both_as_line(name: str, method: str, whole: Summary) -> str:
+def both_as_line(name: str, method: str | None, whole: Summary) -> str:
     """The summary of both directions as it is printed."""
     before, after = (f"{whole[name]['r_mean']:.2f}" for name in ANSWERS)
-    return f"{name}: zero-shot mean recall {before}" + ("" if method == "zeroshot" else f", {method} {after}")
+    return f"{name}: zero-shot mean recall {before}" + ("" if method is None else f", {method} {after}")

@@ -15,33 +15,18 @@ from retrieval.datasets import clean_text
 from retrieval.reward import Query, Rewards, reward_clips
 from rlcf.adapt.episode import Episodes
 from rlcf.adapt.objectives import Step
-from rlcf.adapt.trace import TracedStep, traced
+from rlcf.adapt.trace import Outcome, TracedStep, traced
 from rlcf.adapt.views import Views
 from rlcf.clip.backbone import Backbone
 from rlcf.errors import UserError, flags_as_settings
 from rlcf.metrics import top_indices
-from rlcf.run.config import make_config, resolve_device, resolve_precision
 from rlcf.run.images import as_image
-from rlcf.run.setup import Models, load_models, reward_weights
+from rlcf.run.setup import Models, Setup, reward_weights
 
 Picture = PIL.Image.Image | str | Path | Tensor
 """A PIL image, a file, or a tensor (3, H, W), uint8 or float in [0, 1]."""
 IMAGE_BATCH = 64
 GALLERY = {"i2t": "texts", "t2i": "images"}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A query's logits before and after its episode, (G,) on the CPU; after: None where the episode was given up."""
-
-    before: Tensor
-    after: Tensor | None
-    trace: list[TracedStep]
-
-    @property
-    def answer(self) -> Tensor:
-        """The adapted logits, or the zero-shot ones of an episode that was given up."""
-        return self.before if self.after is None else self.after
 
 
 @dataclass(frozen=True)
@@ -94,10 +79,10 @@ class Retriever:
             if "direction" in settings:
                 raise UserError("direction follows from the gallery; give the Retriever texts or images without it")
             direction, size = ("i2t", len(texts)) if texts is not None else ("t2i", len(images or ()))
-            (config,) = make_config(RetrievalConfig, {**settings, "direction": direction}).one_way
+            setup = Setup.of_settings(RetrievalConfig, {**settings, "direction": direction})
+            (config,) = setup.config.one_way
             check_gallery(config, size, "the gallery")
-            device = resolve_device(config)
-            models = load_models(config, device, resolve_precision(config, device))
+            models = setup.load_models()
             if texts is not None:
                 self._hold_texts(config, models, texts)
             else:

@@ -1,12 +1,9 @@
 """Rewards: CLIPScore, functions of the user's own, their weighted mean, and advantages."""
 
-import importlib
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -16,7 +13,6 @@ from torch import Tensor
 from rlcf.adapt.augment import to_image
 from rlcf.clip.backbone import Backbone
 from rlcf.errors import UserError
-from rlcf.run.config import PY
 
 CLIPSCORE_WEIGHT = 2.5
 LEFT_OUT = -math.inf
@@ -185,23 +181,3 @@ class FunctionScorer:
     def logits(self) -> Tensor:
         """Raises UserError: a function has no logits."""
         raise UserError(f"{self.function.name} gives scores, not logits to distil; give a CLIP as --reward")
-
-
-def import_reward(name: str) -> RewardFunction:
-    """The reward function "py:package.module:function"; modules of the working folder are found as well.
-
-    Raises UserError when there is none of that name.
-    """
-    module, _, function = name.removeprefix(PY).partition(":")
-    if not module or not function:
-        raise UserError(f"--reward {name} names no function; write py:package.module:function")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except Exception as error:  # the user's module may raise anything
-        raise UserError(f"--reward {name} cannot be imported ({type(error).__name__}: {error})") from error
-    if not callable(found):
-        raise UserError(f"--reward {name} is no function but a {type(found).__name__}")
-    return RewardFunction(found, f"--reward {name}")

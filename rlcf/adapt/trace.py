@@ -1,4 +1,4 @@
-"""What happened in an episode, step by step."""
+"""The outcome of an episode, and its steps one by one."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +24,26 @@ class TracedStep:
     advantages: list[list[float | None]] | None = None
 
     def as_record(self) -> dict[str, Any]:
-        """The step without what the method has none of."""
+        """The step as a dict, without the members that are None."""
         return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A sample's logits before and after its episode, (C,) on the CPU.
+
+    after: None where the episode was given up; gated: True where student and reward model agreed and no step was taken.
+    """
+
+    before: Tensor
+    after: Tensor | None
+    trace: list[TracedStep]
+    gated: bool = False
+
+    @property
+    def answer(self) -> Tensor:
+        """The adapted logits, or the zero-shot ones of an episode that was given up."""
+        return self.before if self.after is None else self.after
 
 
 def traced(steps: list[Step], sample: int, views: list[int] | None = None) -> list[TracedStep]:

@@ -1,14 +1,18 @@
-"""What a run begins with: settings, its part of the samples, device and precision, and the models."""
+"""Setting a run up: its settings, its part of the samples, device and precision, and the models."""
 
-from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+import importlib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import torch
 
-from rlcf.adapt.rewards import RewardFunction, ensemble_weights, import_reward
+from rlcf.adapt.rewards import RewardFunction, ensemble_weights
 from rlcf.clip.backbone import Backbone, load_clip
 from rlcf.errors import UserError
-from rlcf.run.config import PY, Config, parse_config, resolve_device, resolve_precision
+from rlcf.run.config import PY, Config, make_config, parse_config, resolve_device, resolve_precision
 from rlcf.run.records import Run
 from rlcf.run.shard import Shard
 
@@ -31,6 +35,24 @@ class Setup(Generic[AnyConfig]):
     shard: Shard
     device: torch.device
     precision: str
+    functions: Mapping[str, RewardFunction] = field(default_factory=dict)
+    """Reward functions given in Python, by their names in the settings."""
+
+    @classmethod
+    def of_settings(cls, kind: type[AnyConfig], settings: Mapping[str, Any]) -> "Setup[AnyConfig]":
+        """Read settings given in Python. Raises UserError as `make_config`.
+
+        `reward` may hold functions beside names.
+        """
+        given = settings.get("reward", [])
+        rewards = list(given) if isinstance(given, list | tuple) else [given]
+        functions = {f"{PY}{i}:{_name(f)}": RewardFunction(f, _name(f)) for i, f in enumerate(rewards) if callable(f)}
+        if functions:
+            names = iter(functions)
+            settings = {**settings, "reward": [next(names) if callable(reward) else reward for reward in rewards]}
+        config = make_config(kind, settings)
+        device = resolve_device(config)
+        return cls(config, Shard(), device, resolve_precision(config, device), functions)
 
     @classmethod
     def of_command(
@@ -50,19 +72,48 @@ class Setup(Generic[AnyConfig]):
         return Run(replace(self.config, device=self.device.type, precision=self.precision), self.shard)
 
     def load_models(self) -> Models:
-        """Load what the method needs."""
-        return load_models(self.config, self.device, self.precision)
+        """Load the models that the method needs; see `load_models`."""
+        return load_models(self.config, self.device, self.precision, self.functions)
 
 
-def load_models(config: Config, device: torch.device, precision: str) -> Models:
-    """The student and the reward models that a method needs. Raises UserError as `load_clip` and `import_reward`."""
+def _name(function: Any) -> str:
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def load_models(
+    config: Config, device: torch.device, precision: str, functions: Mapping[str, RewardFunction] | None = None
+) -> Models:
+    """The student and the reward models that a method needs.
+
+    functions: reward functions that are there already, by their names in `config.reward`. Raises UserError as
+    `load_clip` and `import_reward`.
+    """
     names = config.reward if config.asks_rewards else []
     # Functions first: a mistake in one is told before a CLIP is loaded.
-    functions = {name: import_reward(name) for name in names if name.startswith(PY)}
+    known = {**(functions or {})}
+    known |= {name: import_reward(name) for name in names if name.startswith(PY) and name not in known}
     student = load_clip(config.student, device, precision, config.clip_root)
-    return Models(
-        student, [functions.get(name) or load_clip(name, device, precision, config.clip_root) for name in names]
-    )
+    return Models(student, [known.get(name) or load_clip(name, device, precision, config.clip_root) for name in names])
+
+
+def import_reward(name: str) -> RewardFunction:
+    """The reward function "py:package.module:function"; modules of the working folder are found as well.
+
+    Raises UserError when there is none of that name.
+    """
+    module, _, function = name.removeprefix(PY).partition(":")
+    if not module or not function:
+        raise UserError(f"--reward {name} names no function; write py:package.module:function")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except Exception as error:  # the user's module may raise anything
+        raise UserError(f"--reward {name} cannot be imported ({type(error).__name__}: {error})") from error
+    if not callable(found):
+        raise UserError(f"--reward {name} is no function but a {type(found).__name__}")
+    return RewardFunction(found, f"--reward {name}")
 
 
 def reward_weights(config: Config, count: int) -> list[float]:

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# MTA, a robust mode of the views' features, on ImageNet and its variants.
+#   bash scripts/mta.sh GPU [flags]
+source "$(dirname "$0")/env.sh"
+
+experiment classification mta --datasets I A V R K
