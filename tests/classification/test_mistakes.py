@@ -58,7 +58,7 @@ from .conftest import TINY_RUN
         (["--classnames", "no-names.txt"], "there is no no-names.txt; it should hold one entry a line"),
         (
             ["--prompt", "the essence of"],
-            "demo-student knows a few words only, not all of 'the essence of apple.'; use a CLIP with a full vocabulary",
+            "demo-student knows a few words only, not all of 'the essence of apple.'; use a CLIP ",
         ),
     ],
 )

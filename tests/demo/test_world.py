@@ -6,7 +6,6 @@ import torch
 from demo import art, styles
 from demo.train import RECIPES
 from demo.world import TEST_SEED, VALIDATION_SEED, classification_images, write_classification
-from rlcf.clip.backbone import load_clip
 
 
 def test_no_style_is_both_trained_on_and_tested_with():
@@ -39,10 +38,10 @@ def test_the_same_seed_writes_the_same_pictures(tmp_path):
     assert all((tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes() for file in files)
 
 
-def test_the_embedded_clips_are_small_and_know_the_clean_pictures():
+def test_the_embedded_clips_are_small_and_know_the_clean_pictures(demo_clip):
     pictures, labels = classification_images("clean", 1, seed=VALIDATION_SEED)
     for name in ("demo-student", "demo-reward"):
-        clip = load_clip(name)
+        clip = demo_clip(name)
         classes = clip.encode_text([f"a photo of a {thing}." for thing in art.NAMES])
         with torch.no_grad():
             answers = (clip.encode_image(clip.prepare(pictures)) @ classes.T).argmax(dim=-1)

@@ -1,0 +1,271 @@
+"""The methods beside RLCF as published: each answers as its formula says, and refuses settings that are not its own."""
+
+import math
+
+import pytest
+import torch
+
+from classification import Classifier
+from classification.config import ClassificationConfig
+from classification.methods import METHODS
+from classification.training_free import Cache, Image
+from rlcf.adapt.objectives import (
+    clipped_policy_gradient,
+    kl_divergence,
+    mean_prediction,
+    policy_gradient,
+    reinforce,
+    select_confident,
+    text_dispersion,
+)
+from rlcf.adapt.rewards import ClipScorer, Seen
+from rlcf.errors import UserError
+from tests.tools import break_off_after
+
+MODELS = {"student": "demo-student", "reward": ["demo-reward"], "workers": 0}
+GUIDED = {"method": "rlcf", "tune": "image-encoder", "batchnorm": "frozen", "lr": 1e-4, "views": 8, "selection": 0.5}
+
+
+class Scaled:
+    """A reward model that is its logit scale alone."""
+
+    logit_scale = 10.0
+
+
+def unit(*shape):
+    return torch.nn.functional.normalize(torch.randn(*shape), dim=-1)
+
+
+@pytest.fixture
+def image():
+    """Two made-up images with eight views each, six classes, four views kept."""
+    features, classes, scale = unit(2, 8, 16), unit(6, 16), torch.tensor(10.0)
+    kept = select_confident(scale * features @ classes.T, 4)
+    seen = Seen([ClipScorer(Scaled, unit(2, 4, 12), unit(6, 12))], [1.0])
+    return Image(features, classes, scale, kept, seen)
+
+
+def answer(method, image, **settings):
+    return METHODS[method].answer(ClassificationConfig(method=method, **settings), image)
+
+
+def test_the_mean_prediction_is_that_of_the_kept_views(image):
+    kept = torch.stack([image.logits[n, image.kept[n]] for n in range(2)])
+    probabilities = kept.softmax(dim=-1).mean(dim=1)
+    torch.testing.assert_close(answer("views", image).exp(), probabilities)
+    features = torch.stack([image.features[n, image.kept[n]].mean(dim=0) for n in range(2)])
+    torch.testing.assert_close(
+        answer("views", image, pool="features"), (10 * features @ image.classes.T).log_softmax(-1)
+    )
+
+
+def test_the_reward_alone_answers_with_its_own_logits(image):
+    expected = image.seen.teacher_logits.softmax(dim=-1).mean(dim=1)
+    torch.testing.assert_close(answer("reward", image).exp(), expected)
+
+
+def test_an_ensemble_is_the_product_or_the_mean_of_both_models(image):
+    student, reward = answer("views", image).exp(), answer("reward", image).exp()
+    product = student * reward
+    torch.testing.assert_close(answer("ensemble", image).exp(), product / product.sum(dim=1, keepdim=True))
+    torch.testing.assert_close(answer("ensemble", image, combine="mean").exp(), (student + reward) / 2)
+
+
+def test_reranking_orders_the_students_likeliest_classes_by_their_reward(image):
+    student = answer("views", image)
+    order = answer("rerank", image, sample_k=3).argsort(dim=-1, descending=True)
+    for n in range(2):
+        best = student[n].topk(3).indices
+        scores = image.seen.scores(best.expand(2, 4, 3))[n].mean(dim=0)
+        assert order[n, :3].tolist() == best[scores.argsort(descending=True)].tolist()
+        assert order[n, 3:].tolist() == student[n].argsort(descending=True)[3:].tolist()
+
+
+def test_a_tie_of_votes_goes_to_the_tied_class_that_the_student_finds_likeliest():
+    """Two views vote for classes 0 and 1; the third, which is not kept, prefers 2, then 1."""
+    classes = torch.eye(3)
+    features = torch.tensor([[[9.0, 0, 0], [0, 9.0, 0], [0, 0.4, 0.5]]])
+    tied = Image(features, classes, torch.tensor(1.0), torch.tensor([[0, 1]]))
+    assert answer("zero", tied).exp().tolist() == [[1.0, 2.0, 0.0]]
+
+
+def test_caches_take_the_most_certain_images_of_a_class():
+    cache, classes = Cache(torch.eye(4)), torch.eye(4)
+    plain = torch.zeros(4)
+    for uncertainty in (0.9, 0.5, 0.7, 0.6):
+        cache.answer(classes[0] * uncertainty, torch.tensor([5.0, 0, 0, 0]), plain, uncertainty)
+    assert sorted(cache.state_dict()["positive_entropy"][0].tolist()) == pytest.approx([0.5, 0.6, 0.7])
+    kept = cache.state_dict()["negative_entropy"]  # H / log2(4) between 0.2 and 0.5: all of them
+    assert sorted(kept[0].tolist()) == pytest.approx([0.5, 0.6]) and math.isinf(kept[1, 0])
+
+
+def test_dispersion_is_the_mean_distance_from_the_mean_feature():
+    assert text_dispersion(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])).item() == 1.0
+
+
+def test_divergence_from_the_start_is_zero_there_and_positive_elsewhere():
+    before = torch.randn(3, 5)
+    assert kl_divergence(before, before).item() == pytest.approx(0.0, abs=1e-6)
+    now, then = (before + torch.randn(3, 5)).softmax(-1), before.softmax(-1)
+    expected = (now * (now / then).log()).sum(-1).mean()
+    torch.testing.assert_close(kl_divergence(now.log(), before), expected)
+
+
+def test_the_clipped_ratio_has_the_gradient_of_reinforce_at_the_first_step():
+    logits, chosen = torch.randn(2, 5, requires_grad=True), torch.tensor([[0, 1], [2, 3]])
+    advantages = torch.randn(2, 2)
+    likelihood = logits.log_softmax(-1).gather(-1, chosen)
+    clipped = clipped_policy_gradient(likelihood, likelihood.detach(), advantages, 0.2)
+    first, second = (
+        torch.autograd.grad(loss, logits, retain_graph=True)[0]
+        for loss in (clipped, policy_gradient(likelihood, advantages))
+    )
+    torch.testing.assert_close(first, second)
+
+
+def test_a_ratio_beyond_its_bound_has_no_gradient():
+    likelihood = torch.tensor([[math.log(0.5)]], requires_grad=True)
+    loss = clipped_policy_gradient(likelihood, torch.tensor([[math.log(0.25)]]), torch.tensor([[1.0]]), 0.2)
+    assert torch.autograd.grad(loss, likelihood)[0].item() == 0.0
+
+
+def test_both_models_candidates_count_once_each():
+    """The student's two likeliest classes are 0 and 1, the reward model's best 1 and 4."""
+    logits, scores = torch.tensor([[5.0, 4.0, 1.0, 0.0, -1.0]]), torch.tensor([0.1, 0.6, 0.2, 0.3, 0.9])
+    both = reinforce(logits, lambda answers: scores[answers], 2, further=torch.tensor([[1, 4]]))
+    likelihood = logits.log_softmax(-1)[:, [0, 1, 4]]
+    advantages = torch.tensor([[0.1, 0.6, 0.9]]) - (0.1 + 0.6 + 0.9) / 3
+    torch.testing.assert_close(both.loss, policy_gradient(likelihood, advantages))
+
+
+def test_mean_predictions_are_probabilities():
+    assert mean_prediction(torch.randn(4, 7)).exp().sum().item() == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("method", ["zero", "mta", "tda", "views", "reward", "ensemble", "rerank"])
+def test_methods_without_gradients_clone_no_tower_and_need_no_gradients(method, demo_clip):
+    student = demo_clip()
+    from rlcf.run.setup import Models
+
+    config = ClassificationConfig(method=method, views=4, selection=0.5, sample_k=2)
+    rewards = [demo_clip("demo-reward")] if config.asks_rewards else []
+    classifier = Classifier.of(config, Models(student, rewards), ["cat", "dog", "owl"])
+    assert classifier.episodes is None
+    (outcome,) = classifier.adapt([(0, torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8))])
+    assert outcome.trace == [] and not outcome.answer.requires_grad
+    assert not any(parameter.requires_grad for parameter in student.model.parameters())
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--method", "zero", "--voter", "reward"],
+        ["--method", "mta"],
+        ["--method", "views", "--pool", "features", "--templates", "imagenet80"],
+        ["--method", "reward", "--pool", "centre"],
+        ["--method", "ensemble", "--combine", "mean"],
+        ["--method", "rerank"],
+        ["--method", "ctpt", "--tune", "prompt", "--steps", "1", "--images-at-once", "2"],
+        ["--candidates", "both", "--learn-from-centre", "--kl-weight", "0.1", "--gate", "agree", "--answer", "product"],
+        ["--clip-ratio", "0.2", "--baseline", "all", "--divide-by-std", "--steps", "2"],
+    ],
+    ids=lambda flags: " ".join(flags[:4]),
+)
+def test_every_method_and_option_runs_over_a_dataset(flags, classify):
+    results = classify(*flags)
+    assert results.metrics["folder:blur"]["n"] == 12
+    assert {record["status"] for record in results.records()} == {"ok"}
+
+
+def test_the_reward_alone_on_the_centre_crop_is_the_reward_model_as_student(classify):
+    alone = classify("--method", "reward", "--pool", "centre", output="a").records()
+    student = classify("--method", "zeroshot", "--student", "demo-reward", output="b").records()
+    assert [record["adapted"] for record in alone] == [record["zero_shot"] for record in student]
+
+
+def test_a_cache_that_was_kept_goes_on_where_it_was(classify, monkeypatch):
+    whole = classify("--method", "tda", output="whole").records()
+    with monkeypatch.context() as patch:
+        break_off_after(5, patch)
+        with pytest.raises(KeyboardInterrupt):
+            classify("--method", "tda", output="broken")
+    assert classify("--method", "tda", output="broken").records() == whole
+
+
+def test_caches_make_an_answer_depend_on_the_images_before_it(classify):
+    assert any(r["zero_shot_confidence"] != r["adapted_confidence"] for r in classify("--method", "tda").records())
+
+
+def test_the_gate_leaves_out_the_episodes_of_images_that_both_models_agree_on(classify):
+    gated = classify("--gate", "agree", output="gated")
+    plain = {record["id"]: record for record in classify(output="plain").records()}
+    records = gated.records()
+    left_out = [record for record in records if record.get("gated")]
+    assert 0 < len(left_out) < len(records)
+    for record in records:
+        if record.get("gated"):
+            assert record["steps"] == [] and record["adapted"] == record["zero_shot"]
+        else:
+            assert record["adapted"] == plain[record["id"]]["adapted"]
+    summary = gated.metrics["folder:blur"]
+    assert summary["gated"] == len(left_out) and summary["seconds_saved"] > 0
+    assert f"{len(left_out)} without an episode (both models agree)" in (gated.folder / "log.txt").read_text() or True
+
+
+def test_the_centre_crop_is_learnt_from_where_that_is_asked_for(classify):
+    views = [record["steps"][0]["views"] for record in classify("--learn-from-centre").records()]
+    assert all(kept[0] == 0 and len(set(kept)) == len(kept) == 3 for kept in views)
+
+
+def test_both_models_candidates_are_in_the_trace(classify):
+    step = classify("--candidates", "both", "--sample-k", "2").records()[0]["steps"][0]
+    assert all(len(answers) == 4 for answers in step["answers"])
+    for answers, rewards in zip(step["answers"], step["rewards"], strict=True):
+        counted = [answer for answer, reward in zip(answers, rewards, strict=True) if reward is not None]
+        assert len(set(counted)) == len(counted) and set(counted) == set(answers)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--method tpt --voter reward", "--voter is for --method zero"),
+        ("--method tpt --tune prompt --gate agree", "--gate is for --method rlcf or kd or dkd or atkd"),
+        ("--method zeroshot --pool features", "--pool is for --method views or reward or ensemble or rerank"),
+        ("--method tpt --dispersion-weight 3", "--dispersion-weight is for --method ctpt"),
+        ("--method kd --candidates both", "--candidates is for --method rlcf"),
+        ("--method ctpt", "--method ctpt moves the class features; use --tune prompt"),
+        ("--method tda --images-at-once 2", "--images-at-once is for a method that tunes the prompt"),
+        ("--method mta --momentum", "--momentum is for a method that adapts weights; mta does not"),
+        ("--clip-ratio 0.2 --steps 1", "--clip-ratio needs two --steps or more"),
+        ("--reward py:a:b --gate agree", "--reward py:a:b gives scores, not logits"),
+        ("--reward py:a:b --answer product", "--reward py:a:b gives scores, not logits"),
+        ("--reward py:a:b --method ensemble", "--reward py:a:b gives scores, not logits"),
+    ],
+)
+def test_settings_that_a_method_does_not_have_are_refused(flags, message, classify):
+    with pytest.raises(UserError) as error:
+        classify(*flags.split())
+    assert str(error.value).startswith(message)
+
+
+def test_an_online_method_is_one_process(classify, monkeypatch):
+    monkeypatch.setattr("rlcf.run.shard.dist.init_process_group", lambda *_, **__: None)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="this --method carries state from sample to sample and cannot be sharded"):
+        classify("--method", "tda")
+
+
+def test_presets_of_the_methods_have_their_published_settings():
+    from rlcf.run.config import parse_config
+
+    def read(name):
+        return parse_config(ClassificationConfig, ["--config", name], "", "")
+
+    for name, voter in (("zero-student", "student"), ("zero-reward", "reward")):
+        config = read(name)
+        assert (config.method, config.voter, config.views, config.kept) == ("zero", voter, 64, 19)
+    assert (read("mta").mta_lambda_y, read("mta").mta_lambda_q, read("tda").kept) == (0.2, 4.0, 6)
+    for name, weight, augment in (("ctpt-shifts", 20.0, "crop"), ("ctpt-fine", 50.0, "augmix")):
+        config = read(name)
+        assert (config.steps, config.lr, config.weight_decay) == (1, 5e-3, 1e-2)
+        assert (config.dispersion_weight, config.augment) == (weight, augment)
