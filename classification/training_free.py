@@ -260,4 +260,5 @@ class Cache:
         if not state:
             return
         self.updates = int(state["updates"])
-        self._state = {name: state[name].to(tensor) for name, tensor in self._state.items()}
+        for name, tensor in self._state.items():
+            tensor.copy_(state[name])  # into memory laid out as before: products round the same
