@@ -6,7 +6,7 @@ folder of <code point>.png by
     python -m demo.art FOLDER assets/demo-art/ARTIST.png
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from rlcf.errors import UserError, run_main
 from rlcf.shipped import ASSETS
 
 ART = ASSETS / "demo-art"
@@ -90,13 +91,23 @@ def _render(code_point: int) -> Image.Image:
 
 
 def pack(folder: Path, sheet_file: Path) -> None:
-    """One sheet of all objects from a folder that holds <code point>.png for each."""
+    """One sheet of all objects from a folder that holds <code point>.png for each. Raises UserError for one it lacks."""
     sheet = Image.new("RGBA", (COLUMNS * SIDE, -(-len(OBJECTS) // COLUMNS) * SIDE))
     for i, code in enumerate(OBJECTS.values()):
+        if not (folder / f"{code}.png").is_file():
+            raise UserError(f"{folder} holds no {code}.png; it needs a drawing of each object")
         drawing = fill_square(Image.open(folder / f"{code}.png").convert("RGBA"))
         sheet.paste(drawing, (i % COLUMNS * SIDE, i // COLUMNS * SIDE))
     sheet.save(sheet_file, optimize=True)
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="the artist's drawings")
+    parser.add_argument("sheet", type=Path, help="the file that they are packed into")
+    args = parser.parse_args()
+    pack(args.folder, args.sheet)
+
+
 if __name__ == "__main__":
-    pack(Path(sys.argv[1]), Path(sys.argv[2]))
+    run_main(main)

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from demo.report import object_recall, read_records, read_results
 from rlcf.adapt.rewards import clip_score
 from rlcf.clip.backbone import load_clip
+from rlcf.errors import UserError, run_main
 from rlcf.run.images import encode_images
 
 GREEN, RED, GREY, BLUE = "#1a7f37", "#b42318", "#57606a", "#8ab4f8"
@@ -128,10 +129,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
-    for name, draw in (picture for run, picture in PICTURES.items() if (folder / run).exists()):
+    found = [picture for run, picture in PICTURES.items() if (folder / run).exists()]
+    if not found:
+        raise UserError(f"{folder} holds no run of the demo; scripts/demo.sh makes them")
+    for name, draw in found:
         draw(folder).save(folder / name)
         print(f"picture: {folder / name}")
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

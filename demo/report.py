@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.art import NAMES
+from rlcf.errors import UserError, run_main
 from rlcf.metrics import paired_bootstrap
 from rlcf.run.files import write_atomically
 
@@ -132,6 +133,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
     made = [table for run, table in TABLES.items() if (folder / run).exists()]
+    if not made:
+        raise UserError(f"{folder} holds no run of the demo; scripts/demo.sh makes them")
     tables = "\n\n".join(f"## {title}\n\n{table(folder)}" for title, table in made) + "\n"
     print(tables)
     write_atomically(folder / "results.md", tables)
@@ -146,4 +149,4 @@ TABLES = {
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)
