@@ -91,7 +91,7 @@ def _render(code_point: int) -> Image.Image:
 
 
 def pack(folder: Path, sheet_file: Path) -> None:
-    """One sheet of all objects from a folder that holds <code point>.png for each. Raises UserError for one it lacks."""
+    """Write one sheet of all objects. folder: holds <code point>.png for each; raises UserError where one is missing."""
     sheet = Image.new("RGBA", (COLUMNS * SIDE, -(-len(OBJECTS) // COLUMNS) * SIDE))
     for i, code in enumerate(OBJECTS.values()):
         if not (folder / f"{code}.png").is_file():

@@ -60,8 +60,8 @@ def main() -> None:
     parser.add_argument("--student", default="ViT-B/16", help="the CLIP that adapts")
     args = parser.parse_args()
 
-    reward, k = ["py:examples.blip_reward:itm"], min(3, len(args.names))
-    answer = Classifier(args.names, student=args.student, reward=reward, sample_k=k)(args.image)
+    k = min(3, len(args.names))
+    answer = Classifier(args.names, student=args.student, reward=[itm], sample_k=k)(args.image)
     last = answer.trace[-1].as_record()
     for view, answers, rewards in zip(last["views"], last["answers"], last["rewards"], strict=True):
         pairs = zip((args.names[place] for place in answers), rewards, strict=True)

@@ -109,7 +109,7 @@ def test_a_model_that_is_not_there_is_a_sentence(tmp_path, monkeypatch):
 def test_a_classifier_learns_from_its_scores(data):
     names = ["cat", "dog", "horse"]
     settings = {"student": "demo-student", "views": 6, "selection": 0.5, "sample_k": 2, "lr": 1e-4, "steps": 1}
-    classifier = Classifier(names, reward=[REWARD], batchnorm="frozen", **settings)
+    classifier = Classifier(names, reward=[blip_reward.itm], batchnorm="frozen", **settings)
     image = data / "single" / "cat" / "0.png"
     answer = classifier(image)
     (step,) = answer.trace
