@@ -91,7 +91,7 @@ def _render(code_point: int) -> Image.Image:
 
 
 def pack(folder: Path, sheet_file: Path) -> None:
-    """Write one sheet of all objects. folder: holds <code point>.png for each; raises UserError where one is missing."""
+    """Write one sheet of all objects. folder: holds <code point>.png for each; UserError where one is missing."""
     sheet = Image.new("RGBA", (COLUMNS * SIDE, -(-len(OBJECTS) // COLUMNS) * SIDE))
     for i, code in enumerate(OBJECTS.values()):
         if not (folder / f"{code}.png").is_file():
