@@ -187,7 +187,7 @@ class Classifier:
         return _Walked(before, after, steps, take(numbers, kept), gated)
 
     def _answer_without_gradients(self, views: Tensor) -> "_Walked":
-        """The same walk without steps."""
+        """The walk of N images of a method without gradients. views: (N, V, 3, H, W) as made."""
         assert isinstance(self.policy, FrozenPolicy) and self.config.how.answer is not None
         features = self.policy.encode(views)
         logits = self.policy.zero_shot(features)

@@ -43,7 +43,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Method:
-    """What a method is.
+    """A method: its needs, and its objective or its answer.
 
     objective: from the settings and the views that are learnt from to a `Step` with a loss for each sample. answer:
     from the settings and an `Image` to logits (N, C). asks_rewards: True for a method that asks the reward models,

@@ -38,7 +38,7 @@ LISTED = {
 
 NAMES = (*LISTED, "json:FILE")
 ROOTS = ("", "dataset")
-"""Where below --data a dataset may lie."""
+"""Folders below --data that a dataset is looked for in."""
 
 DIRECTIONS = ("i2t", "t2i")
 

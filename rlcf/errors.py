@@ -24,7 +24,7 @@ def run_main(main: Callable[[], None]) -> None:
 
 @contextmanager
 def flags_as_settings() -> Iterator[None]:
-    """Within it a `UserError` names settings as Python code writes them: sample_k in place of --sample-k."""
+    """In its body a `UserError` names settings as Python code writes them: sample_k in place of --sample-k."""
     try:
         yield
     except UserError as error:

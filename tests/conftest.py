@@ -33,7 +33,7 @@ def one_thread():
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind(one_thread):
-    """What a test changes in the process is put back: torch's threads, Python's search path, a run's log."""
+    """Puts back torch's threads, Python's search path and a run's log after each test."""
     threads, path, propagates = torch.get_num_threads(), sys.path[:], logger.propagate
     yield
     torch.set_num_threads(threads)

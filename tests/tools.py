@@ -121,14 +121,14 @@ def write_pictures(root, paths):
 
 
 class Results:
-    """What a run left in its folder. Its one dataset is meant where none is named."""
+    """The files of a run's folder. Its one dataset is meant where none is named."""
 
     def __init__(self, folder):
         self.folder = Path(folder)
 
     @property
     def results(self):
-        """What results.json holds."""
+        """The content of results.json."""
         return json.loads((self.folder / "results.json").read_text())
 
     @property
@@ -137,7 +137,7 @@ class Results:
         return self.results["datasets"]
 
     def logits(self, dataset=None):
-        """What --save-logits kept: name -> (N, answers)."""
+        """The matrices of --save-logits: name -> (N, answers)."""
         return load_file(self.folder_of(dataset) / "logits.safetensors")
 
     def records(self, dataset=None, seconds=False):

@@ -127,7 +127,7 @@ class Episodes:
 
     @torch.no_grad()
     def flow_into_momentum(self) -> None:
-        """Let the weights as they are now flow into the momentum buffer, where there is one."""
+        """Update the momentum buffer with the current weights. Does nothing without momentum."""
         if self.momentum is None:
             return
         self.updates += 1
@@ -210,7 +210,7 @@ class Episode:
 
 
 def _mix(first: Tensor, second: Tensor, share: float) -> Tensor:
-    """share * first + (1 - share) * second; counters (integers) follow the second."""
+    """share * first + (1 - share) * second; the second where they are integers (counters of BatchNorm layers)."""
     if not first.is_floating_point():
         return second.detach().clone()
     return share * first + (1.0 - share) * second.detach()

@@ -1,4 +1,4 @@
-"""Samples that are adapted to several at once, in groups."""
+"""Groups of samples: adapting to several samples at once."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +22,7 @@ class Unreadable:
 
 
 class GroupGivenUp(Exception):
-    """One of several samples that were adapted to at once has to be given up."""
+    """Raised when one sample of a group has to be given up."""
 
 
 def in_groups(

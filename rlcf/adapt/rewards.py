@@ -71,7 +71,7 @@ def advantages(scores: Tensor, baseline: str = "answers", divide_by_std: bool = 
 
 
 class Scorer(Protocol):
-    """One reward model that has seen a sample."""
+    """The scores that one reward model gives the answers of one sample."""
 
     def scores(self, answers: Any) -> Tensor:
         """Rewards of the sample's answers. answers: K for each of V views. Returns (V, K)."""

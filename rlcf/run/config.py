@@ -44,7 +44,7 @@ def option(
 
 
 PY = "py:"
-"""How the name of a reward function begins: py:package.module:function."""
+"""The first characters of a reward function's name, py:package.module:function."""
 OVER_DATASETS = ("data", "evaluation")
 """Groups of settings that are about whole datasets and run folders. Python's classes answer one sample at a time and
 have none of them."""
@@ -52,7 +52,7 @@ have none of them."""
 
 @dataclass
 class Settings:
-    """What every command has. A command adds its own options by a dataclass that extends this one."""
+    """The settings of every command. A command adds its own by a dataclass that extends this one."""
 
     presets: ClassVar[Path | None] = None
     """Folder of the YAML presets that come along: --config takes their names."""
@@ -75,7 +75,7 @@ class Settings:
 
 @dataclass
 class Config(Settings):
-    """What every task's adaptation has."""
+    """The settings of every task."""
 
     seed: int = option(0, "with a sample's index decides its views; also the order of the samples", at_least=0)
     limit: int | None = option(
@@ -220,7 +220,7 @@ def make_config(kind: type[AnyConfig], settings: Mapping[str, Any]) -> AnyConfig
 
 
 def _checked(kind: type[AnyConfig], settings: Mapping[str, Any], sources: Mapping[str, str]) -> AnyConfig:
-    """sources: what errors call each setting."""
+    """A config of converted and checked settings. sources: the name of each setting in an error."""
     types_of = typing.get_type_hints(kind)
     values = {
         spec.name: _convert(settings[spec.name], types_of[spec.name], spec.metadata, sources[spec.name])

@@ -20,7 +20,7 @@ Outcome = TypeVar("Outcome")
 
 @dataclass(frozen=True)
 class Figure:
-    """What the progress bar shows: the mean of a number before and after adaptation.
+    """A figure of the progress bar: the mean of a number before and after adaptation.
 
     name: what it is called; of: from a record to its two numbers, None for a record without them; digits: after the
     point.

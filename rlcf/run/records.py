@@ -86,14 +86,14 @@ class Memory(Protocol):
 
     @property
     def updates(self) -> int:
-        """Number of samples that have flowed into it."""
+        """Number of samples that have changed it."""
 
     @property
     def every(self) -> int:
-        """Number of samples after which it is kept on disk again."""
+        """Number of samples between two times that it is written to disk."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that a run that continues needs."""
+        """The whole state, as tensors."""
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue from `state_dict()`; an empty state is that of a fresh memory."""
@@ -138,7 +138,8 @@ class Run:
 class Records:
     """One dataset's records, appended sample by sample; a method's memory is kept beside them.
 
-    A record holds its sample's "index" and "id", and its "status": "ok" when its episode gave an answer.
+    A record holds its sample's "index" and "id", and its "status": "ok" when its episode gave an answer; "gated" is true
+    where it needed no episode.
     `with records:` around the loop over samples keeps the memory also when the loop is left early.
     arrays: name -> width of float rows that are kept beside each record; described: metadata of their file.
     done: indices of the samples that need no more work; complete: True when every process had finished.
@@ -203,13 +204,13 @@ class Records:
             self._save_memory(self.memory)
 
     def _save_memory(self, memory: Memory) -> None:
-        """Keep the memory beside the records; in the middle of an episode what was kept last still holds."""
-        if memory.updates == sum(record["status"] == "ok" for record in self.written):
+        """Write the memory to its file, unless it is ahead of the records after a stop in the middle of a sample."""
+        if memory.updates == sum(record["status"] == "ok" and not record.get("gated") for record in self.written):
             count = {"count": torch.tensor(len(self.written))}
             save_atomically(self.folder / MEMORY_FILE, memory.state_dict() | count)
 
     def _load_memory(self, memory: Memory) -> None:
-        """Continue from what was kept; records that came after it are forgotten: their samples come again."""
+        """Read the memory from its file, and drop the records that came after it: their samples are done again."""
         file = self.folder / MEMORY_FILE
         state = load_file(file) if file.exists() else {}
         count = int(state.pop("count", torch.tensor(0)))
@@ -255,14 +256,14 @@ class Records:
         return _read_lines(self.file) if self.complete else [r for part in self._parts() for r in _read_lines(part)]
 
     def _parts(self) -> list[Path]:
-        """A process that was killed at its first record may have left arrays alone."""
+        """The processes' record files, also one whose process was killed when it had written arrays alone."""
         return sorted({file.with_suffix(".jsonl") for file in self.folder.glob("records.part*")})
 
     def _array_file(self, part: Path) -> Path:
         return part.with_suffix(".f32")
 
     def _drop_torn_end(self, part: Path) -> None:
-        """A process that was killed may have left half a line, or arrays without their record."""
+        """Cut half a line, and arrays without their record, that a killed process left at the end of its files."""
         part.touch()
         text = part.read_text(errors="replace")
         lines = text[: text.rfind("\n") + 1].splitlines(keepends=True)
@@ -291,7 +292,13 @@ def commit() -> str | None:
         return None
     try:
         said = [
-            subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True)
+            subprocess.run(
+                ["git", "--no-optional-locks", "-C", str(root), *words],
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=True,
+            )
             for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
         ]
     except (OSError, subprocess.SubprocessError):

@@ -1,4 +1,4 @@
-"""The report of a run's records that is alike in every task: counts, seconds, gains, and the line that is printed."""
+"""The part of a run's report that all tasks share: counts, seconds, gains, and the printed line."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -52,7 +52,10 @@ def interval(gained: Mapping[str, float], digits: int, name: str = "gain") -> st
 
 
 def tail(summary: Summary, sample: str, further: Sequence[tuple[int, str]] = ()) -> str:
-    """The end of a task's line. sample: what a sample is called; further: counts that are told where they are not 0."""
+    """The end of the printed line.
+
+    sample: the name of a sample, "an image"; further: (count, words) pairs that are printed where the count is not 0.
+    """
     told = [(summary["non_finite"], "kept zero-shot (not finite)"), (summary["unreadable"], "unreadable"), *further]
     line = f", {summary['seconds_per_sample']:.3f} s {sample}"
     return line + "".join(f", {count} {what}" for count, what in told if count)

@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 @dataclass(frozen=True)
 class Shard:
-    """This process's part of the samples under torchrun; the whole without it."""
+    """The process's rank and the number of processes: 0 and 1 without torchrun."""
 
     rank: int = 0
     count: int = 1
@@ -29,7 +29,7 @@ class Shard:
 
     @property
     def first(self) -> bool:
-        """True in the one process that writes what there is once a run."""
+        """True in the process of rank 0, which writes the files that a run has once."""
         return self.rank == 0
 
     def wait(self) -> None:

@@ -40,7 +40,7 @@ def test_an_episode_changes_the_answer_and_puts_every_weight_back(build, views, 
 
 @pytest.fixture
 def passes(monkeypatch):
-    """What is asked of a policy: (what, number of views, True for a graph)."""
+    """The calls that a policy gets: (name, number of views, True for a graph)."""
     seen = []
 
     def watch(policy):

@@ -1,4 +1,4 @@
-"""What a run of the command leaves, and how it is taken up again."""
+"""A run of the command leaves its records and results, and is taken up again after a stop."""
 
 import dataclasses
 import json

@@ -212,6 +212,19 @@ def test_the_gate_leaves_out_the_episodes_of_images_that_both_models_agree_on(cl
     assert f"{len(left_out)} without an episode (both models agree)" in (gated.folder / "log.txt").read_text() or True
 
 
+def test_a_momentum_run_with_a_gate_goes_on_where_it_was(classify, monkeypatch):
+    flags = ["--gate", "agree", "--momentum", "--momentum-every", "2", "--momentum-decay", "0.5"]
+    whole = classify(*flags, output="whole").records()
+    with monkeypatch.context() as patch:
+        groups = break_off_after(8, patch)
+        with pytest.raises(KeyboardInterrupt):
+            classify(*flags, output="broken")
+    with monkeypatch.context() as patch:
+        continued = break_off_after(None, patch)
+        assert classify(*flags, output="broken").records() == whole
+    assert len(continued) < len(whole) and groups
+
+
 def test_the_centre_crop_is_learnt_from_where_that_is_asked_for(classify):
     views = [record["steps"][0]["views"] for record in classify("--learn-from-centre").records()]
     assert all(kept[0] == 0 and len(set(kept)) == len(kept) == 3 for kept in views)

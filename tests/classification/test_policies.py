@@ -40,7 +40,7 @@ def of(build, name, kind, student):
 
 
 class Watched:
-    """What a model is: its weights, what requires gradients, its layers, and which of them are in training mode."""
+    """A model's weights, the names that require gradients, its layers, and those in training mode."""
 
     def __init__(self, model):
         self.model, self.weights = model, copied(model)

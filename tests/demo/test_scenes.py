@@ -10,7 +10,7 @@ from rlcf.errors import UserError
 
 
 def place(scene):
-    """What is where, whichever thing is named first."""
+    """The things and their places, whichever is named first."""
     turned = (scene.second, scene.first, CONVERSE[scene.relation])
     return min((scene.first, scene.second, scene.relation), turned)
 

@@ -90,7 +90,7 @@ def make_classifier(name, clip, classnames):
 
 
 def per_step(outcomes, member):
-    """What the trace tells, stacked over the steps of all episodes."""
+    """A member of the trace, stacked over the steps of all episodes."""
     return np.stack([np.ravel(getattr(step, member)) for outcome in outcomes for step in outcome.trace])
 
 

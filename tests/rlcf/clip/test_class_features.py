@@ -53,7 +53,7 @@ def test_features_and_gradients_in_chunks_are_those_of_one_pass(classes, prompts
 
 @pytest.fixture
 def passes(monkeypatch):
-    """How many classes the text tower computes at a time, and whether with a graph."""
+    """The number of classes of each pass of the text tower, and True for a pass with a graph."""
     seen = []
     forward = PromptedText.__call__
 

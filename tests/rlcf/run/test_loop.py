@@ -114,7 +114,7 @@ def test_a_finished_run_adapts_to_nothing_and_has_its_records_again(numbers):
 
 
 class Bar:
-    """What a progress bar was told."""
+    """The texts that a progress bar showed."""
 
     def __init__(self, outcomes, desc, initial, total):
         self.outcomes, self.begun, self.said = outcomes, (desc, initial, total), []

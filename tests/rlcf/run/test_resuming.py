@@ -20,7 +20,7 @@ class Killed(BaseException):
 
 
 DIRECTIONS = [-1.0, 2.0, -3.0, math.nan, 1.0, -2.0, -1.0, 3.0]
-"""What pulls the weight, by sample."""
+"""The value that the weight moves to, by sample."""
 
 
 class Stream:
