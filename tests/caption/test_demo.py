@@ -35,7 +35,7 @@ def test_the_language_model_knows_every_word_of_the_scenes(lm):
 
 
 def test_the_language_model_says_again_what_stands_before(lm):
-    """What makes a frozen language model follow a prefix."""
+    """A frozen language model follows a prefix only then."""
     told, same, other = (
         scene("dog", "owl"),
         scene_captions(scene("dog", "owl"))[1],
