@@ -1,5 +1,6 @@
 """The outcome of an episode, and its steps one by one."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +25,8 @@ class TracedStep:
     advantages: list[list[float | None]] | None = None
 
     def as_record(self) -> dict[str, Any]:
-        """The step as a dict, without the members that are None."""
-        return {name: value for name, value in vars(self).items() if value is not None}
+        """The step as a dict for JSON, without the members that are None; None for a number that is not finite."""
+        return {name: _for_json(value) for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,12 @@ def traced(steps: list[Step], sample: int, views: list[int] | None = None) -> li
         )
         for step in steps
     ]
+
+
+def _for_json(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_for_json(element) for element in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _rows(values: Any, sample: int) -> Any:
