@@ -33,7 +33,7 @@ def clip_score(image_features: Tensor, text_features: Tensor, weight: float = CL
 def weighted_mean(scores: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """The reward of an ensemble: sum of weight * score over the reward models (RLCF, section 3.4).
 
-    scores: one tensor a model, equal shapes; weights: one a model, used as they are; a model of weight 0 does not count.
+    scores: one tensor a model, equal shapes; weights: one a model, used as they are; one of weight 0 does not count.
     """
     weighted = (weight * score for weight, score in zip(weights, scores, strict=True) if weight)
     return sum(weighted, torch.zeros_like(scores[0]))

@@ -138,7 +138,7 @@ class Run:
 class Records:
     """One dataset's records, appended sample by sample; a method's memory is kept beside them.
 
-    A record holds its sample's "index" and "id", and its "status": "ok" when its episode gave an answer; "gated" is true
+    A record holds its sample's "index" and "id", its "status", "ok" when its episode gave an answer, and "gated", true
     where it needed no episode.
     `with records:` around the loop over samples keeps the memory also when the loop is left early.
     arrays: name -> width of float rows that are kept beside each record; described: metadata of their file.
