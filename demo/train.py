@@ -10,7 +10,7 @@ import argparse
 import json
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -157,8 +157,9 @@ class Batches:
         return changed[self.rng.integers(len(changed))]
 
 
-def train(name: str, steps: int | None, folder: Path) -> nn.Module:
-    recipe = RECIPES[name]
+def train(name: str, steps: int | None, folder: Path, seed: int | None = None) -> nn.Module:
+    """Train a model of `RECIPES` and write it to a folder. steps, seed: None for the recipe's. Returns the model."""
+    recipe = RECIPES[name] if seed is None else replace(RECIPES[name], seed=seed)
     steps = steps or recipe.steps
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer(folder)
