@@ -1,6 +1,7 @@
 """Settings of a classification run, and which of them exclude each other."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -8,7 +9,10 @@ from classification.datasets import NAMES
 from classification.methods import METHODS, Method, ctpt
 from rlcf.adapt.views import AUGMENTATIONS
 from rlcf.errors import UserError
-from rlcf.run.config import Config, option
+from rlcf.run.config import Config, data_option, method_option, option, speed_option
+
+beyond_option = partial(option, group="beyond the paper")
+prompt_option = partial(option, group="prompt")
 
 
 @dataclass
@@ -17,148 +21,116 @@ class ClassificationConfig(Config):
 
     presets: ClassVar[Path] = Path(__file__).parent / "configs"
 
-    datasets: list[str] = option(
-        ["I"], f"one or more of {' '.join(NAMES)} folder:SUBFOLDER", group="data", may_change=True
+    datasets: list[str] = data_option(["I"], f"one or more of {' '.join(NAMES)} folder:SUBFOLDER", may_change=True)
+    corruption: str = data_option("gaussian_noise", "of dataset C")
+    severity: int = data_option(5, "of dataset C, 1 to 5", at_least=1, at_most=5)
+    classnames: str | None = data_option(
+        None, "text file of class names for folder datasets, a name a line in the folders' sorted order"
     )
-    corruption: str = option("gaussian_noise", "of dataset C", group="data")
-    severity: int = option(5, "of dataset C, 1 to 5", at_least=1, at_most=5, group="data")
-    classnames: str | None = option(
-        None, "text file of class names for folder datasets, a name a line in the folders' sorted order", group="data"
-    )
-    save_logits: bool = option(False, "keep the logits before and after in logits.safetensors", group="data")
+    save_logits: bool = data_option(False, "keep the logits before and after in logits.safetensors")
 
-    method: str = option("rlcf", "zeroshot, or what adapts", choices=tuple(METHODS), group="method")
-    tune: str = option(
+    method: str = method_option("rlcf", "zeroshot, or what adapts", choices=tuple(METHODS))
+    tune: str = method_option(
         "image-encoder",
         "the context of the class prompts, the image tower, or its normalisation layers only",
         choices=("prompt", "image-encoder", "norm"),
-        group="method",
     )
-    views: int = option(64, "views of an image: its centre crop and random ones", at_least=1, group="method")
-    selection: float = option(
-        0.1, "share of the views, the most confident ones, that is learnt from", above=0, at_most=1, group="method"
+    views: int = method_option(64, "views of an image: its centre crop and random ones", at_least=1)
+    selection: float = method_option(
+        0.1, "share of the views, the most confident ones, that is learnt from", above=0, at_most=1
     )
-    augment: str = option("crop", "how views are made", choices=AUGMENTATIONS, group="method")
-    entropy_weight: float = option(
-        0.0, "weight of TPT's entropy beside the method's own objective", at_least=0, group="method"
+    augment: str = method_option("crop", "how views are made", choices=AUGMENTATIONS)
+    entropy_weight: float = method_option(0.0, "weight of TPT's entropy beside the method's own objective", at_least=0)
+    dispersion_weight: float = method_option(
+        20.0, "ctpt: lambda, weight of the dispersion of the class features", at_least=0
     )
-    dispersion_weight: float = option(
-        20.0, "ctpt: lambda, weight of the dispersion of the class features", at_least=0, group="method"
-    )
-    candidates: str = option(
+    candidates: str = beyond_option(
         "student",
         "rlcf: the answers that are sampled: the student's K likeliest, or these and the reward model's K best",
         choices=("student", "both"),
-        group="beyond the paper",
     )
-    learn_from_centre: bool = option(
-        False, "the centre crop is always among the views that are learnt from", group="beyond the paper"
+    learn_from_centre: bool = beyond_option(False, "the centre crop is always among the views that are learnt from")
+    kl_weight: float = beyond_option(
+        0.0, "weight of KL(adapted || starting prediction) on the views that are learnt from", at_least=0
     )
-    kl_weight: float = option(
-        0.0,
-        "weight of KL(adapted || starting prediction) on the views that are learnt from",
-        at_least=0,
-        group="beyond the paper",
-    )
-    clip_ratio: float = option(
+    clip_ratio: float = beyond_option(
         0.0,
         "rlcf: epsilon > 0: GRPO's clipped ratio, with the answers that were sampled before the first step",
         at_least=0,
-        group="beyond the paper",
     )
-    gate: str = option(
-        "none",
-        "agree: no episode where student and reward model agree on the kept views",
-        choices=("none", "agree"),
-        group="beyond the paper",
+    gate: str = beyond_option(
+        "none", "agree: no episode where student and reward model agree on the kept views", choices=("none", "agree")
     )
-    answer: str = option(
+    answer: str = beyond_option(
         "adapted",
         "the adapted student's answer, or its product with the reward model's on the centre crop",
         choices=("adapted", "product"),
-        group="beyond the paper",
     )
-    voter: str = option(
-        "student",
-        "zero: the model that votes on the views that the student keeps",
-        choices=("student", "reward"),
-        group="method",
+    voter: str = method_option(
+        "student", "zero: the model that votes on the views that the student keeps", choices=("student", "reward")
     )
-    published_ties: bool = option(
-        False,
-        "zero: as published where no other view votes for a tied class: any class but some may win",
-        group="method",
+    published_ties: bool = method_option(
+        False, "zero: as published where no other view votes for a tied class: any class but some may win"
     )
-    pool: str = option(
+    pool: str = method_option(
         "probabilities",
         "views, reward, ensemble, rerank: the mean prediction of the kept views, of their mean feature, or the centre "
         "crop's alone",
         choices=("probabilities", "features", "centre"),
-        group="method",
     )
-    combine: str = option(
-        "product",
-        "ensemble: the product or the mean of the two models' probabilities",
-        choices=("product", "mean"),
-        group="method",
+    combine: str = method_option(
+        "product", "ensemble: the product or the mean of the two models' probabilities", choices=("product", "mean")
     )
-    mta_lambda_y: float = option(0.2, "mta: temperature of the inlierness scores", above=0, group="method")
-    mta_lambda_q: float = option(4.0, "mta: weight of the views' agreement", at_least=0, group="method")
-    atkd_scale: str = option(
+    mta_lambda_y: float = method_option(0.2, "mta: temperature of the inlierness scores", above=0)
+    mta_lambda_q: float = method_option(4.0, "mta: weight of the views' agreement", at_least=0)
+    atkd_scale: str = method_option(
         "std",
         "what ATKD divides logits by: their standard deviation, or their mean, as in the published runs",
         choices=("std", "mean"),
-        group="method",
     )
-    batchnorm: str = option(
+    batchnorm: str = method_option(
         "batch",
         "statistics of a tuned ResNet's BatchNorm: the views' while tuning and the stored ones for the answer, the "
         "stored ones throughout, or as the published norm tuning",
         choices=("batch", "frozen", "published-norm"),
-        group="method",
     )
-    bn_prior: float = option(
-        0.0, "N > 0: while tuning, mix a ResNet's stored statistics with the views', N to 1", at_least=0, group="method"
+    bn_prior: float = method_option(
+        0.0, "N > 0: while tuning, mix a ResNet's stored statistics with the views', N to 1", at_least=0
     )
 
-    class_chunk: int | None = option(
+    class_chunk: int | None = speed_option(
         None,
         "prompt tuning: classes whose text graph is in memory at a time; as many as an eighth of the free memory holds "
         "when not given",
         at_least=1,
-        group="speed",
         may_change=True,
     )
-    images_at_once: int = option(
+    images_at_once: int = speed_option(
         1,
         "images that are adapted to at once, prompt and norm tuning: the same answers up to rounding, faster where "
         "small towers leave a GPU idle",
         at_least=1,
-        group="speed",
         may_change=True,
     )
-    select_precision: str = option(
+    select_precision: str = speed_option(
         "same",
         "precision in which the views are ranked: the run's; or first bf16, then the run's for the centre crop and the "
         "best, twice as many as are kept",
         choices=("same", "bf16"),
-        group="speed",
     )
-    views_on_device: bool = option(False, "make the views on the device that adapts, crop only", group="speed")
-    draft_jpeg: bool = option(
-        False, "decode a JPEG much larger than the views at a half, a quarter or an eighth", group="speed"
-    )
+    views_on_device: bool = speed_option(False, "make the views on the device that adapts, crop only")
+    draft_jpeg: bool = speed_option(False, "decode a JPEG much larger than the views at a half, a quarter or an eighth")
 
-    prompt: str = option("a photo of a", "words of the class prompts, also of the reward models'", group="prompt")
-    class_position: str = option(
-        "end", "where the class name stands in the prompt", choices=("end", "middle", "front"), group="prompt"
+    prompt: str = prompt_option("a photo of a", "words of the class prompts, also of the reward models'")
+    class_position: str = prompt_option(
+        "end", "where the class name stands in the prompt", choices=("end", "middle", "front")
     )
-    context: str = option(
-        "words", "what prompt tuning starts from: words, random, or a CoOp checkpoint (file or folder)", group="prompt"
+    context: str = prompt_option(
+        "words", "what prompt tuning starts from: words, random, or a CoOp checkpoint (file or folder)"
     )
-    n_ctx: int = option(4, "number of random context tokens", at_least=1, group="prompt")
-    templates: str = option(
-        "single", "zero-shot and image-tower prompts: one, or 80", choices=("single", "imagenet80"), group="prompt"
+    n_ctx: int = prompt_option(4, "number of random context tokens", at_least=1)
+    templates: str = prompt_option(
+        "single", "zero-shot and image-tower prompts: one, or 80", choices=("single", "imagenet80")
     )
 
     def check(self) -> None:

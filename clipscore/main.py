@@ -39,12 +39,7 @@ def as_table(evaluation: Evaluation) -> str:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = Parser(
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=30, width=118),
-        allow_abbrev=False,
-    )
+    parser = Parser(description=__doc__, epilog=EPILOG)
     add = parser.add_argument
     add("candidates", metavar="candidates.json", help='{"image name": "caption"}')
     add("image_dir", metavar="IMAGES", help="folder of the images")

@@ -7,7 +7,7 @@ from typing import ClassVar
 from retrieval.datasets import DIRECTIONS, NAMES
 from retrieval.methods import METHODS, Method
 from rlcf.errors import UserError
-from rlcf.run.config import PY, Config, option
+from rlcf.run.config import PY, Config, adaptation_option, data_option, method_option
 
 
 @dataclass
@@ -16,24 +16,23 @@ class RetrievalConfig(Config):
 
     presets: ClassVar[Path] = Path(__file__).parent / "configs"
 
-    datasets: list[str] = option(["coco"], f"one or more of {' '.join(NAMES)}", group="data", may_change=True)
-    save_logits: bool = option(False, "keep the logits before and after in logits.safetensors", group="data")
+    datasets: list[str] = data_option(["coco"], f"one or more of {' '.join(NAMES)}", may_change=True)
+    save_logits: bool = data_option(False, "keep the logits before and after in logits.safetensors")
 
-    method: str = option("rlcf", "zeroshot, or what adapts", choices=tuple(METHODS), group="method")
-    direction: str = option(
-        "both", "images that look for texts, texts that look for images", choices=(*DIRECTIONS, "both"), group="method"
+    method: str = method_option("rlcf", "zeroshot, or what adapts", choices=tuple(METHODS))
+    direction: str = method_option(
+        "both", "images that look for texts, texts that look for images", choices=(*DIRECTIONS, "both")
     )
-    tune: str = option(
+    tune: str = method_option(
         "encoder",
         "the query's tower (i2t: image, t2i: text), or its normalisation layers only",
         choices=("encoder", "norm"),
-        group="method",
     )
-    tune_embeddings: bool = option(
-        False, "t2i: also tune the token embeddings and the logit scale, as published", group="method"
+    tune_embeddings: bool = method_option(
+        False, "t2i: also tune the token embeddings and the logit scale, as published"
     )
-    clean_text: bool = option(False, "clean texts as published: lower case, no marks, 50 words", group="method")
-    t2i_sample_k: int | None = option(None, "K of t2i, where it is another", at_least=1, group="adaptation")
+    clean_text: bool = method_option(False, "clean texts as published: lower case, no marks, 50 words")
+    t2i_sample_k: int | None = adaptation_option(None, "K of t2i, where it is another", at_least=1)
 
     def check(self) -> None:
         """Raises UserError for settings that contradict each other."""
@@ -54,16 +53,6 @@ class RetrievalConfig(Config):
     def how(self) -> Method:
         """The method itself."""
         return METHODS[self.method]
-
-    @property
-    def asks_rewards(self) -> bool:
-        """True for a method that asks the reward models."""
-        return self.how.asks_rewards
-
-    @property
-    def needs_logits(self) -> bool:
-        """True for a method that asks the reward models for logits over the whole gallery."""
-        return self.how.needs_logits
 
     @property
     def one_way(self) -> "list[RetrievalConfig]":

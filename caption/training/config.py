@@ -1,14 +1,17 @@
 """Settings of what trains a captioner: of caption/extract_features.py and of caption/train.py."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from rlcf.errors import UserError
-from rlcf.run.config import Settings, option
+from rlcf.run.config import Settings, method_option, model_option, option
 
 KIND = {"clipcap": "image", "capdec": "text"}
 """Method -> what it learns from."""
+
+training_option = partial(option, group="training")
 
 
 @dataclass
@@ -30,35 +33,31 @@ class TrainConfig(Settings):
         at_most=0.5,
     )
 
-    method: str = option(
-        "clipcap", "learn from image features, or from the captions' own", choices=tuple(KIND), group="method"
+    method: str = method_option("clipcap", "learn from image features, or from the captions' own", choices=tuple(KIND))
+    noise: str = method_option(
+        "gaussian", "CapDec's noise: normal, or uniform in a ball", choices=("gaussian", "uniform")
     )
-    noise: str = option(
-        "gaussian", "CapDec's noise: normal, or uniform in a ball", choices=("gaussian", "uniform"), group="method"
+    noise_variance: float = method_option(
+        0.016, "CapDec's: variance of the normal noise; of the ball, its radius squared", at_least=0
     )
-    noise_variance: float = option(
-        0.016, "CapDec's: variance of the normal noise; of the ball, its radius squared", at_least=0, group="method"
-    )
-    end_token: bool = option(True, "learn where a caption ends; the published captioners did not", group="method")
+    end_token: bool = method_option(True, "learn where a caption ends; the published captioners did not")
 
-    language_model: str = option(
-        "facebook/opt-125m", "frozen language model: Hugging Face name, folder, or one that comes along", group="models"
+    language_model: str = model_option(
+        "facebook/opt-125m", "frozen language model: Hugging Face name, folder, or one that comes along"
     )
-    mapper: str = option("transformer", "kind of mapper", choices=("transformer", "mlp"), group="models")
-    prefix_length: int = option(40, "embeddings that stand before a caption", at_least=1, group="models")
-    clip_length: int = option(40, "tokens that a feature becomes inside the transformer", at_least=1, group="models")
-    layers: int = option(8, "layers of the transformer", at_least=1, group="models")
-    heads: int = option(8, "heads of its attention", at_least=1, group="models")
+    mapper: str = model_option("transformer", "kind of mapper", choices=("transformer", "mlp"))
+    prefix_length: int = model_option(40, "embeddings that stand before a caption", at_least=1)
+    clip_length: int = model_option(40, "tokens that a feature becomes inside the transformer", at_least=1)
+    layers: int = model_option(8, "layers of the transformer", at_least=1)
+    heads: int = model_option(8, "heads of its attention", at_least=1)
 
-    epochs: int = option(10, "passes over the captions", at_least=1, group="training")
-    batch_size: int = option(40, "captions a step", at_least=1, group="training")
-    lr: float = option(2e-5, "highest learning rate of AdamW", above=0, group="training")
-    weight_decay: float = option(0.0, "weight decay of AdamW", at_least=0, group="training")
-    eps: float = option(1e-6, "epsilon of AdamW", above=0, group="training")
-    warmup: int = option(
-        5000, "steps of the learning rate's linear rise; then it falls to 0", at_least=0, group="training"
-    )
-    save_half: bool = option(False, "write mapper.safetensors in fp16", group="training")
+    epochs: int = training_option(10, "passes over the captions", at_least=1)
+    batch_size: int = training_option(40, "captions a step", at_least=1)
+    lr: float = training_option(2e-5, "highest learning rate of AdamW", above=0)
+    weight_decay: float = training_option(0.0, "weight decay of AdamW", at_least=0)
+    eps: float = training_option(1e-6, "epsilon of AdamW", above=0)
+    warmup: int = training_option(5000, "steps of the learning rate's linear rise; then it falls to 0", at_least=0)
+    save_half: bool = training_option(False, "write mapper.safetensors in fp16")
 
     def check(self) -> None:
         """Raises UserError for settings that contradict each other."""
@@ -78,8 +77,8 @@ class FeatureConfig(Settings):
     )
     captions: str = option("", "list of captioned images, a file below --data")
     images: bool = option(True, "also the images' features; CapDec needs none")
-    student: str = option("ViT-B/16", "the CLIP: OpenAI or open_clip name, hf-hub:..., path", group="models")
-    clip_root: str | None = option(None, "folder with OpenAI's files (ViT-B-16.pt, ...)", group="models")
+    student: str = model_option("ViT-B/16", "the CLIP: OpenAI or open_clip name, hf-hub:..., path")
+    clip_root: str | None = model_option(None, "folder with OpenAI's files (ViT-B-16.pt, ...)")
     batch_size: int = option(64, "images a pass", at_least=1)
     chunk: int = option(2048, "images or captions between two writes, all that a stop can lose", at_least=1)
     workers: int = option(2, "processes that read images; 0: none but this one", at_least=0, may_change=True)

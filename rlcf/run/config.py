@@ -12,6 +12,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, TypeVar
 
@@ -43,6 +44,13 @@ def option(
     return field(default_factory=lambda: copy.copy(default), metadata=metadata)
 
 
+data_option = partial(option, group="data")
+model_option = partial(option, group="models")
+method_option = partial(option, group="method")
+adaptation_option = partial(option, group="adaptation")
+speed_option = partial(option, group="speed")
+
+
 PY = "py:"
 """The first characters of a reward function's name, py:package.module:function."""
 OVER_DATASETS = ("data", "evaluation")
@@ -57,12 +65,9 @@ class Settings:
     presets: ClassVar[Path | None] = None
     """Folder of the YAML presets that come along: --config takes their names."""
 
-    data: str = option("", "folder that holds the datasets", group="data")
-    output: str = option(
-        "output/run",
-        "run folder: config.yaml, records.jsonl per dataset, results.json, log.txt",
-        group="data",
-        may_change=True,
+    data: str = data_option("", "folder that holds the datasets")
+    output: str = data_option(
+        "output/run", "run folder: config.yaml, records.jsonl per dataset, results.json, log.txt", may_change=True
     )
     device: str = option("auto", "auto (CUDA when there is one), cpu, cuda or cuda:N")
     precision: str = option(
@@ -78,54 +83,41 @@ class Config(Settings):
     """The settings of every task."""
 
     seed: int = option(0, "with a sample's index decides its views; also the order of the samples", at_least=0)
-    limit: int | None = option(
-        None, "use only the first N samples of each dataset's shuffled order", at_least=1, group="data"
+    limit: int | None = data_option(None, "use only the first N samples of each dataset's shuffled order", at_least=1)
+    workers: int = data_option(
+        2, "processes that read images and make views; 0: none but this one", at_least=0, may_change=True
     )
-    workers: int = option(
-        2,
-        "processes that read images and make views; 0: none but this one",
-        at_least=0,
-        group="data",
-        may_change=True,
-    )
-    skip_bad_images: bool = option(
-        False, "record an image that cannot be read and go on, instead of stopping", group="data", may_change=True
+    skip_bad_images: bool = data_option(
+        False, "record an image that cannot be read and go on, instead of stopping", may_change=True
     )
 
-    student: str = option(
-        "ViT-B/16", "the CLIP that adapts: OpenAI or open_clip name, hf-hub:..., path", group="models"
+    student: str = model_option("ViT-B/16", "the CLIP that adapts: OpenAI or open_clip name, hf-hub:..., path")
+    reward: list[str] = model_option(
+        ["ViT-L/14"], "the reward CLIP, or several for an ensemble; a function of your own: py:package.module:function"
     )
-    reward: list[str] = option(
-        ["ViT-L/14"],
-        "the reward CLIP, or several for an ensemble; a function of your own: py:package.module:function",
-        group="models",
+    reward_weights: list[float] | None = model_option(
+        None, "weight of each reward model in an ensemble (normalised); equal when not given"
     )
-    reward_weights: list[float] | None = option(
-        None, "weight of each reward model in an ensemble (normalised); equal when not given", group="models"
-    )
-    round_reward_weights: bool = option(False, "round the weights to two digits, as published", group="models")
-    clip_root: str | None = option(None, "folder with OpenAI's files (ViT-B-16.pt, ...)", group="models")
+    round_reward_weights: bool = model_option(False, "round the weights to two digits, as published")
+    clip_root: str | None = model_option(None, "folder with OpenAI's files (ViT-B-16.pt, ...)")
 
-    steps: int = option(3, "adaptation steps per sample", at_least=1, group="adaptation")
-    lr: float = option(1e-5, "learning rate of AdamW", above=0, group="adaptation")
-    weight_decay: float = option(5e-4, "weight decay of AdamW", at_least=0, group="adaptation")
-    eps: float = option(1e-8, "epsilon of AdamW", above=0, group="adaptation")
-    sample_k: int = option(3, "K: answers that are sampled and rewarded", at_least=1, group="adaptation")
-    clipscore_weight: float = option(2.5, "w in CLIPScore = w * max(cos, 0)", above=0, group="adaptation")
-    baseline: str = option(
+    steps: int = adaptation_option(3, "adaptation steps per sample", at_least=1)
+    lr: float = adaptation_option(1e-5, "learning rate of AdamW", above=0)
+    weight_decay: float = adaptation_option(5e-4, "weight decay of AdamW", at_least=0)
+    eps: float = adaptation_option(1e-8, "epsilon of AdamW", above=0)
+    sample_k: int = adaptation_option(3, "K: answers that are sampled and rewarded", at_least=1)
+    clipscore_weight: float = adaptation_option(2.5, "w in CLIPScore = w * max(cos, 0)", above=0)
+    baseline: str = adaptation_option(
         "answers",
         "mean score that is subtracted: over the K answers of a view, over all views and answers, or none",
         choices=("answers", "all", "none"),
-        group="adaptation",
     )
-    divide_by_std: bool = option(False, "divide advantages by their standard deviation", group="adaptation")
-    momentum: bool = option(False, "let adapted weights flow into a momentum buffer", group="adaptation")
-    momentum_decay: float = option(
-        0.9998, "share of the buffer that a sample keeps", at_least=0, at_most=1, group="adaptation"
-    )
-    momentum_every: int = option(64, "samples between updates of the starting weights", at_least=1, group="adaptation")
-    momentum_weight: float = option(
-        1.0, "share of the buffer in the new starting weights", at_least=0, at_most=1, group="adaptation"
+    divide_by_std: bool = adaptation_option(False, "divide advantages by their standard deviation")
+    momentum: bool = adaptation_option(False, "let adapted weights flow into a momentum buffer")
+    momentum_decay: float = adaptation_option(0.9998, "share of the buffer that a sample keeps", at_least=0, at_most=1)
+    momentum_every: int = adaptation_option(64, "samples between updates of the starting weights", at_least=1)
+    momentum_weight: float = adaptation_option(
+        1.0, "share of the buffer in the new starting weights", at_least=0, at_most=1
     )
 
     def check(self) -> None:
@@ -142,14 +134,19 @@ class Config(Settings):
             raise UserError(f"--reward {function} gives scores, not logits to distil; give a CLIP")
 
     @property
+    def how(self) -> Any:
+        """The method itself; each task has its own kind, which tells at least `asks_rewards` and `needs_logits`."""
+        raise NotImplementedError
+
+    @property
     def asks_rewards(self) -> bool:
         """True for a method that asks the reward models."""
-        raise NotImplementedError
+        return bool(self.how.asks_rewards)
 
     @property
     def needs_logits(self) -> bool:
         """True for a method that asks the reward models for logits over all answers."""
-        raise NotImplementedError
+        return bool(self.how.needs_logits)
 
     @property
     def remembers(self) -> bool:
@@ -164,7 +161,8 @@ class Parser(argparse.ArgumentParser):
     """A command line that knows --version and whose mistakes are `UserError`s."""
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
+        layout = partial(argparse.RawDescriptionHelpFormatter, max_help_position=30, width=118)
+        super().__init__(**{"formatter_class": layout, "allow_abbrev": False, **settings})
         self.add_argument("--version", action="version", version=f"rlcf {__version__}")
 
     def error(self, message: str) -> NoReturn:
@@ -177,13 +175,7 @@ def parse_config(kind: type[AnyConfig], argv: list[str] | None, description: str
     Raises UserError naming the flag, or the preset and its key, that is unknown or has a value of the wrong kind, and
     for settings that contradict each other.
     """
-    parser = Parser(
-        usage="%(prog)s [--config FILE] [flags]",
-        description=description,
-        epilog=epilog,
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=30, width=118),
-        allow_abbrev=False,
-    )
+    parser = Parser(usage="%(prog)s [--config FILE] [flags]", description=description, epilog=epilog)
     named = f", or the name of one in {kind.presets.parent.name}/{kind.presets.name}" if kind.presets else ""
     parser.add_argument(
         "--config", metavar="FILE", help=f"YAML preset{named}; its keys are the flags below with _ for -"
