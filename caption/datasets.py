@@ -1,6 +1,5 @@
 """Datasets of images to caption: COCO, Flickr30k, NoCaps and its domains, any caption list, any folder of images."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,11 +7,15 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from rlcf.errors import UserError
 from rlcf.run.data import (
+    KARPATHY,
     CaptionedImage,
     data_folder,
     find,
+    find_karpathy_list,
     find_list,
+    image_folders,
     image_root,
+    list_places,
     read_captions,
     require_images,
 )
@@ -21,16 +24,7 @@ DOMAINS = ("in-domain", "near-domain", "out-domain")
 NOCAPS = "nocaps_val_4500_captions.json"
 PER_DOMAIN = {domain: f"nocaps_val_{n}_{domain}.json" for domain, n in zip(DOMAINS, (417, 2670, 1413), strict=True)}
 
-FOLDERS = {"coco": ("coco2014", "coco"), "flickr30k": ("flickr30k",), "nocaps": ("nocaps",)}
-"""Name -> folders to look for: the method's own layout first."""
-LISTS = {"coco": ("coco_karpathy_test.json",), "flickr30k": ("flickr30k_test.json", "test.json")}
-"""Name -> names of its list, which lies in the folder or in its annotations/: the method's own first."""
-
-NAMES = (*FOLDERS, *(f"nocaps-{domain}" for domain in DOMAINS), "json:FILE", "folder")
-ROOTS = ("", "dataset")
-"""Folders below --data that a dataset may lie in."""
-IMAGE_FOLDERS = ("", "images", "val")
-"""Folders below a dataset's that the listed paths may start from."""
+NAMES = (*KARPATHY, "nocaps", *(f"nocaps-{domain}" for domain in DOMAINS), "json:FILE", "folder")
 
 
 @dataclass(frozen=True)
@@ -65,9 +59,9 @@ def load_dataset(name: str, data: str) -> Dataset:
     if kind == "json":
         file = find_list(name, root)
         return _with_images(name, file, read_captions(file), [root, file.parent])
-    if name in LISTS:
-        file = find(name, _places(root, FOLDERS[name], LISTS[name]))
-        return _with_images(name, file, read_captions(file), _image_folders(file))
+    if name in KARPATHY:
+        file = find_karpathy_list(name, root)
+        return _with_images(name, file, read_captions(file), image_folders(file))
     if name == "nocaps" or name.removeprefix("nocaps-") in DOMAINS:
         return _nocaps(name, root)
     raise UserError(f"unknown dataset '{name}'; there are {', '.join(NAMES)} and folder:SUBFOLDER")
@@ -91,7 +85,7 @@ def _nocaps(name: str, data: Path) -> Dataset:
         listed = [NOCAPS] if place.name == NOCAPS else list(files.values())
         return all((place.parent / file).is_file() for file in listed)
 
-    found = find(name, _places(data, FOLDERS["nocaps"], [NOCAPS, *files.values()]), complete)
+    found = find(name, list_places(data, ["nocaps"], [NOCAPS, *files.values()]), complete)
     if found.name == NOCAPS:
         samples = [sample for sample in read_captions(found) if name == "nocaps" or sample.domain in wanted]
         if not samples:
@@ -102,18 +96,7 @@ def _nocaps(name: str, data: Path) -> Dataset:
             for domain, file in files.items()
             for sample in read_captions(found.parent / file)
         ]
-    return _with_images(name, found, samples, _image_folders(found))
-
-
-def _places(data: Path, folders: Sequence[str], files: Sequence[str]) -> Iterator[Path]:
-    """The files that a list may be: in each folder or its annotations/."""
-    for folder in (data / root / folder / sub for root in ROOTS for folder in folders for sub in ("", "annotations")):
-        yield from (folder / file for file in files)
-
-
-def _image_folders(file: Path) -> list[Path]:
-    folder = file.parent.parent if file.parent.name == "annotations" else file.parent
-    return [folder / sub for sub in IMAGE_FOLDERS]
+    return _with_images(name, found, samples, image_folders(found))
 
 
 def _with_images(name: str, file: Path, samples: list[CaptionedImage], roots: list[Path]) -> Dataset:

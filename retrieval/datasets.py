@@ -9,37 +9,19 @@ from functools import cached_property
 from pathlib import Path
 
 from rlcf.errors import UserError
-from rlcf.run.data import data_folder, find, find_list, image_root, read_captions, require_images
+from rlcf.run.data import (
+    KARPATHY,
+    data_folder,
+    find_karpathy_list,
+    find_list,
+    image_folders,
+    image_root,
+    read_captions,
+    require_images,
+)
 from rlcf.run.files import write_atomically
 
-
-@dataclass(frozen=True)
-class Listed:
-    """Places of a known dataset. lists: of its list, below the folder; images: the folders its paths may start from."""
-
-    folders: tuple[str, ...]
-    lists: tuple[str, ...]
-    images: tuple[str, ...]
-
-
-LISTED = {
-    "coco": Listed(
-        ("coco2014", "coco"),
-        ("coco_karpathy_test.json", "annotations/coco_karpathy_test.json"),
-        ("", "images"),
-    ),
-    "flickr30k": Listed(
-        ("flickr30k",),
-        ("annotations/flickr30k_test.json", "flickr30k_test.json", "annotations/test.json"),
-        ("", "images"),
-    ),
-}
-"""Name -> where to look: the method's own layout first, then LAVIS'."""
-
-NAMES = (*LISTED, "json:FILE")
-ROOTS = ("", "dataset")
-"""Folders below --data that a dataset is looked for in."""
-
+NAMES = (*KARPATHY, "json:FILE")
 DIRECTIONS = ("i2t", "t2i")
 
 
@@ -103,12 +85,9 @@ def load_dataset(name: str, data: str, clean: bool = False) -> Dataset:
     root = data_folder(data)
     if name.partition(":")[0] == "json":
         file, roots = find_list(name, root), [root]
-    elif name in LISTED:
-        listed = LISTED[name]
-        folders = [root / below / folder for below in ROOTS for folder in listed.folders]
-        places = {folder / place: folder for folder in folders for place in listed.lists}
-        file = find(name, places)
-        roots = [places[file] / images for images in listed.images]
+    elif name in KARPATHY:
+        file = find_karpathy_list(name, root)
+        roots = image_folders(file)
     else:
         raise UserError(f"unknown dataset '{name}'; there are {', '.join(NAMES)}")
     images = read_captions(file, unique=True)

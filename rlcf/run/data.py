@@ -1,12 +1,22 @@
 """Finding datasets below the data folder, and reading lists of captioned images."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rlcf.errors import UserError
+
+KARPATHY = {
+    "coco": (("coco2014", "coco"), ("coco_karpathy_test.json",)),
+    "flickr30k": (("flickr30k",), ("flickr30k_test.json", "test.json")),
+}
+"""Karpathy's test sets -> their folders, and names of their lists: the method's own layout first, then LAVIS'."""
+ROOTS = ("", "dataset")
+"""Folders below --data that a dataset of captioned images may lie in."""
+IMAGE_FOLDERS = ("", "images", "val")
+"""Folders below a dataset's that the listed paths may start from."""
 
 FORMS = '[{"image": path, "caption": text or texts}, ...] or {"images": [...], "annotations": [...]}'
 
@@ -36,6 +46,23 @@ def find_list(name: str, data: Path) -> Path:
     if not listed:
         raise UserError("dataset json needs its list: json:FILE, a file below --data")
     return find(name, (data / listed, data / f"{listed}.json"))
+
+
+def list_places(data: Path, folders: Iterable[str], files: Sequence[str]) -> Iterator[Path]:
+    """The files that a dataset's list may be: in each folder, or its annotations/."""
+    for folder in (data / root / folder / sub for root in ROOTS for folder in folders for sub in ("", "annotations")):
+        yield from (folder / file for file in files)
+
+
+def find_karpathy_list(name: str, data: Path) -> Path:
+    """The test list of `name`, a key of `KARPATHY`. Raises UserError when there is none."""
+    return find(name, list_places(data, *KARPATHY[name]))
+
+
+def image_folders(file: Path) -> list[Path]:
+    """The folders that the paths of a dataset's list may start from. file: as `list_places` gives it."""
+    folder = file.parent.parent if file.parent.name == "annotations" else file.parent
+    return [folder / sub for sub in IMAGE_FOLDERS]
 
 
 def image_root(image: str, roots: Iterable[Path]) -> Path:
