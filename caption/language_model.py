@@ -105,10 +105,7 @@ def repeat_cache(cache: DynamicCache, count: int) -> DynamicCache:
 
 
 def load_language_model(
-    name: str,
-    device: str | torch.device = "cpu",
-    precision: str = "fp32",
-    weights: dict[str, Tensor] | None = None,
+    name: str, device: str | torch.device = "cpu", precision: str = "fp32", weights: dict[str, Tensor] | None = None
 ) -> LanguageModel:
     """Load a language model and freeze it.
 
@@ -120,11 +117,13 @@ def load_language_model(
     if name.startswith(("/", ".", "~")) and not Path(name).expanduser().is_dir():
         raise UserError(f"no language model's folder {name}; give a folder, or a Hugging Face name: facebook/opt-125m")
     folder = Path(name).expanduser()
-    source = str(folder if folder.is_dir() else shipped_folder(name) or folder)
+    folder = folder if folder.is_dir() else shipped_folder(name) or folder
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    tokenizer = _load_tokenizer(name, Path(source))
-    model = _build(name, source, weights) if weights else _pretrained(name, source)
+    if folder.is_dir() and not any((folder / file).is_file() for file in TOKENIZER_FILES):
+        raise UserError(f"{name} holds no tokenizer ({', '.join(TOKENIZER_FILES[:3])}); copy the model's own into it")
+    tokenizer = _load(AutoTokenizer, name, folder, "tokenizer")
+    model = _build(name, folder, weights) if weights else _pretrained(name, folder)
     model.generation_config = GenerationConfig()  # how captions are made is told by the run's config, not the folder's
     model = model.float().eval().requires_grad_(False).to(device)
     bos, eos = (getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos"))
@@ -135,33 +134,24 @@ def load_language_model(
     return LanguageModel(model, tokenizer, bos, tuple(stops), device, precision)
 
 
-def _load_tokenizer(name: str, folder: Path) -> Any:
-    if folder.is_dir() and not any((folder / file).is_file() for file in TOKENIZER_FILES):
-        raise UserError(f"{name} holds no tokenizer ({', '.join(TOKENIZER_FILES[:3])}); copy the model's own into it")
+def _load(kind: Any, name: str, folder: Path, what: str, **settings: Any) -> Any:
+    """What `kind.from_pretrained` gives of the folder, or of the name where there is none. what: its name in errors."""
     try:
-        return AutoTokenizer.from_pretrained(str(folder) if folder.is_dir() else name, trust_remote_code=False)
+        return kind.from_pretrained(str(folder) if folder.is_dir() else name, trust_remote_code=False, **settings)
     except Exception as error:  # transformers and its download libraries raise many kinds
-        raise UserError(_cannot_load(name, folder, "tokenizer", error)) from error
+        raise UserError(_cannot_load(name, folder, what, error)) from error
 
 
-def _pretrained(name: str, source: str) -> Any:
-    try:
-        path = source if Path(source).is_dir() else name
-        model, info = AutoModelForCausalLM.from_pretrained(path, trust_remote_code=False, output_loading_info=True)
-    except Exception as error:  # as above
-        raise UserError(_cannot_load(name, Path(source), "weights", error)) from error
+def _pretrained(name: str, folder: Path) -> Any:
+    model, info = _load(AutoModelForCausalLM, name, folder, "weights", output_loading_info=True)
     if info["missing_keys"]:
         raise UserError(f"the weights of {name} lack {sorted(info['missing_keys'])[0]}; they are another model's")
     return model
 
 
-def _build(name: str, source: str, weights: dict[str, Tensor]) -> Any:
+def _build(name: str, folder: Path, weights: dict[str, Tensor]) -> Any:
     """The architecture that `name` describes, with a checkpoint's weights."""
-    try:
-        path = source if Path(source).is_dir() else name
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except Exception as error:  # as above
-        raise UserError(_cannot_load(name, Path(source), "config.json", error)) from error
+    config = _load(AutoConfig, name, folder, "config.json")
     embeddings = [value for key, value in weights.items() if key.endswith(("embed_tokens.weight", "wte.weight"))]
     head = weights.get("lm_head.weight")
     if embeddings and head is not None and not torch.equal(embeddings[0], head):

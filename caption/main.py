@@ -74,12 +74,7 @@ def run_dataset(config: CaptionConfig, dataset: Dataset, models: CaptionModels, 
 
 
 def write_results(
-    config: CaptionConfig,
-    dataset: Dataset,
-    records: list[Record],
-    evaluator: Evaluator,
-    run: Run,
-    device: torch.device,
+    config: CaptionConfig, dataset: Dataset, records: list[Record], evaluator: Evaluator, run: Run, device: torch.device
 ) -> None:
     """Write the captions and the report, of all images and of each domain's, then the scores if they are asked for."""
     folder, summary = run.folder_of(dataset.name), summarise(records)

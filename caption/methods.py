@@ -58,7 +58,4 @@ def rlcf(config: "CaptionConfig", sampled: Sampled, seen: Seen | None) -> Step:
     return Step(loss, [[texts] for texts in sampled.texts], rewards, advantage)
 
 
-METHODS = {
-    "zeroshot": Method(),
-    "rlcf": Method(objective=rlcf, asks_rewards=True),
-}
+METHODS = {"zeroshot": Method(), "rlcf": Method(objective=rlcf, asks_rewards=True)}

@@ -1,5 +1,6 @@
 """An episode: from the starting weights, a few steps on one sample, its answer, and the loaded weights put back."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ class Episodes:
         self._state: dict[str, Tensor] = {**tuned, **(buffers or {})}
         self._loaded = {name: tensor.detach().clone() for name, tensor in self._state.items()}
         self._adamw: torch.optim.AdamW | None = None
-        self._starts = 0  # sets of starting weights so far, the loaded ones not counted
+        self._numbers = itertools.count(1)  # of the sets of starting weights; the loaded ones are 0
         self.reset()
 
     @classmethod
@@ -135,11 +136,7 @@ class Episodes:
         self._buffer = {name: _mix(self._buffer[name], tensor, decay) for name, tensor in self._state.items()}
         if self.updates % self.momentum.every == 0:
             self._start = {k: _mix(self._loaded[k], self._buffer[k], 1.0 - weight) for k in self._state}
-            self._new_start()
-
-    def _new_start(self) -> None:
-        self._starts += 1
-        self._start_number = self._starts
+            self._start_number = next(self._numbers)
 
     @property
     def every(self) -> int:
@@ -163,7 +160,7 @@ class Episodes:
         self._buffer = {name: state[f"buffer.{name}"].to(tensor) for name, tensor in self._state.items()}
         if self.updates >= self.momentum.every:
             self._start = {name: state[f"start.{name}"].to(tensor) for name, tensor in self._state.items()}
-            self._new_start()
+            self._start_number = next(self._numbers)
 
 
 class Episode:

@@ -290,20 +290,14 @@ def commit() -> str | None:
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
+    git = ["git", "--no-optional-locks", "-C", str(root)]
+    status = [*git, "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
     try:
-        said = [
-            subprocess.run(
-                ["git", "--no-optional-locks", "-C", str(root), *words],
-                capture_output=True,
-                text=True,
-                timeout=10,
-                check=True,
-            )
-            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-        ]
+        said = subprocess.run(status, capture_output=True, text=True, timeout=10, check=True).stdout.splitlines()
     except (OSError, subprocess.SubprocessError):
         return None
-    return said[0].stdout.strip() + ("+" if said[1].stdout.strip() else "")
+    head = said[0].removeprefix("# branch.oid ")
+    return head + ("" if said[-1].startswith("#") else "+")  # lines about the branch, then one a changed file
 
 
 def shuffled(size: int, seed: int, limit: int | None) -> list[int]:
