@@ -30,7 +30,7 @@ from rlcf.clip.backbone import Backbone
 from rlcf.errors import UserError, flags_as_settings
 from rlcf.run.images import as_image
 from rlcf.run.records import Memory
-from rlcf.run.setup import Models, Setup, reward_weights
+from rlcf.run.setup import Models, Setup, as_texts, reward_weights
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class Classifier:
 
     def __init__(self, classnames: Sequence[str], **settings: object) -> None:
         with flags_as_settings():
+            classnames = as_texts(classnames, "classnames")
             setup = Setup.of_settings(ClassificationConfig, settings)
             check_classes(setup.config, len(classnames), "the given ones")
             self._set_up(setup.config, setup.load_models(), classnames)
@@ -266,7 +267,9 @@ def take(rows: Tensor, chosen: Tensor) -> Tensor:
 
 
 def check_classes(config: ClassificationConfig, count: int, called: str) -> None:
-    """Raises UserError when more answers are to be sampled than there are classes."""
+    """Raises UserError when there is no class, or when more answers are to be sampled than there are classes."""
+    if not count:
+        raise UserError("a list of class names is empty; it needs one or more")
     if config.how.samples_answers and config.sample_k > count:
         raise UserError(f"--sample-k {config.sample_k} exceeds the {count} classes of {called}")
 

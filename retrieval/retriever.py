@@ -21,7 +21,7 @@ from rlcf.clip.backbone import Backbone
 from rlcf.errors import UserError, flags_as_settings
 from rlcf.metrics import top_indices
 from rlcf.run.images import as_image
-from rlcf.run.setup import Models, Setup, reward_weights
+from rlcf.run.setup import Models, Setup, as_texts, reward_weights
 
 Picture = PIL.Image.Image | str | Path | Tensor
 """A PIL image, a file, or a tensor (3, H, W), uint8 or float in [0, 1]."""
@@ -78,6 +78,9 @@ class Retriever:
                 raise UserError("a Retriever has one gallery; give it texts or images")
             if "direction" in settings:
                 raise UserError("direction follows from the gallery; give the Retriever texts or images without it")
+            if isinstance(images, str | Path | PIL.Image.Image):
+                raise UserError("images must be a list of images, not one alone")
+            texts = None if texts is None else as_texts(texts, "texts")
             direction, size = ("i2t", len(texts)) if texts is not None else ("t2i", len(images or ()))
             setup = Setup.of_settings(RetrievalConfig, {**settings, "direction": direction})
             (config,) = setup.config.one_way
@@ -157,7 +160,7 @@ class Retriever:
             view = evaluation_view(self.models.student, query)
             return Query(view, {i: encode_views(clip, view)[0] for i, clip in clips.items()})
         if not isinstance(query, str):
-            raise UserError(f"the gallery is of images: a text looks for one of them, not a {type(query).__name__}")
+            raise UserError(f"a text looks for one of the images, not an object of type {type(query).__name__}")
         text = as_encoded(self.config, query)
         return Query(text, {i: clip.encode_text([text])[0] for i, clip in clips.items()})
 

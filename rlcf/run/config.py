@@ -314,6 +314,8 @@ def _add_flag(group: Any, spec: dataclasses.Field[Any], hint: Any) -> None:
 
 def _convert(value: Any, hint: Any, limits: Any, source: str) -> Any:
     kind, optional = _plain_type(hint)
+    value = value.tolist() if hasattr(value, "tolist") else value  # of NumPy or PyTorch
+    value = list(value) if isinstance(value, tuple) else value
     if optional and value in (None, "none", ["none"]):
         return None
     if value is None or value == []:

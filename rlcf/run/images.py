@@ -18,6 +18,9 @@ from rlcf.clip.backbone import Backbone
 from rlcf.errors import UserError
 from rlcf.run.records import logger
 
+NOT_DECODED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What PIL raises for an image that it cannot decode."""
+
 
 def read_image(file: Path, draft: tuple[int, int] | None = None) -> Image.Image:
     """Reads an image file as RGB. Raises UserError for a file that is missing or damaged.
@@ -30,7 +33,7 @@ def read_image(file: Path, draft: tuple[int, int] | None = None) -> Image.Image:
             if draft:
                 image.draft("RGB", large_enough(draft))
             return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except NOT_DECODED as error:
         reason = getattr(error, "strerror", None) or str(error).replace(f" '{file}'", "") or type(error).__name__
         raise UserError(f"{file} cannot be read as an image ({reason})") from error
 
@@ -39,14 +42,23 @@ def as_image(image: "Image.Image | str | Path | Tensor") -> Image.Image:
     """Converts an image to a PIL image in RGB.
 
     image: a PIL image, the path of a file, or a tensor (3, H, W), uint8 in 0..255 or float in [0, 1].
-    Raises UserError for a file that cannot be read, and for a tensor of another shape.
+    Raises UserError for a file or PIL image that cannot be read, and for a tensor of another shape or type.
     """
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    if not isinstance(image, Tensor):
+    if isinstance(image, str | Path):
         return read_image(Path(image).expanduser())
-    if image.dim() != 3 or len(image) != 3:
+    if isinstance(image, Image.Image):
+        if 0 in image.size:
+            raise UserError(f"an image must have pixels; this one has the size {image.size}")
+        try:
+            return image.convert("RGB")
+        except NOT_DECODED as error:  # PIL reads an opened file when its pixels are asked for
+            raise UserError(f"a PIL image cannot be read ({error})") from error
+    if not isinstance(image, Tensor):
+        raise UserError(f"an image must be a PIL image, a file or a tensor, not of type {type(image).__name__}")
+    if image.dim() != 3 or len(image) != 3 or not image.numel():
         raise UserError(f"an image tensor must be (3, H, W), not {tuple(image.shape)}")
+    if image.dtype != torch.uint8 and not image.is_floating_point():
+        raise UserError(f"an image tensor must be uint8 in 0..255 or float in [0, 1], not {image.dtype}")
     pixels = image if image.dtype == torch.uint8 else (image * 255.0).round().clamp(0, 255).to(torch.uint8)
     return to_image(pixels.cpu())
 

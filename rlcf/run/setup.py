@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -74,6 +74,15 @@ class Setup(Generic[AnyConfig]):
     def load_models(self) -> Models:
         """Load the models that the method needs; see `load_models`."""
         return load_models(self.config, self.device, self.precision, self.functions)
+
+
+def as_texts(texts: Any, called: str) -> list[str]:
+    """The list of texts that was given in Python. Raises UserError for anything else. called: its name in that."""
+    found = list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str) else [texts]
+    wrong = [text for text in found if not isinstance(text, str)]
+    if wrong or isinstance(texts, str):
+        raise UserError(f"{called} must be a list of texts, not {(wrong or found)[0]!r}")
+    return found
 
 
 def _name(function: Any) -> str:

@@ -154,6 +154,12 @@ def test_a_mistake_speaks_of_settings(settings, message):
     assert str(error.value).startswith(message) and " --" not in str(error.value)
 
 
+@pytest.mark.parametrize("names", ["cat", [1, 2], None, []])
+def test_class_names_are_a_list_of_texts(names):
+    with pytest.raises(UserError, match=r"^classnames must be a list of texts, not |^a list of class names is empty"):
+        Classifier(names, **SETTINGS | {"method": "zeroshot"})
+
+
 def test_a_file_that_is_no_image_is_told(tmp_path):
     classifier = Classifier(EMOJI, **SETTINGS | {"method": "zeroshot"})
     file = write_picture(tmp_path / "x.jpg")

@@ -166,6 +166,9 @@ def test_texts_are_cleaned_where_that_is_asked_for_and_keep_their_labels():
 REFUSED = {
     "no gallery": ({}, "a Retriever has one gallery; give it texts or images"),
     "two galleries": ({"texts": FEW, "images": [1]}, "a Retriever has one gallery; give it texts or images"),
+    "one text": ({"texts": FEW[0]}, "texts must be a list of texts, not "),
+    "numbers": ({"texts": [1, 2, 3]}, "texts must be a list of texts, not 1"),
+    "one image": ({"images": "photo.jpg"}, "images must be a list of images, not one alone"),
     "empty": ({"texts": []}, "the gallery is empty"),
     "direction": ({"texts": FEW, "direction": "t2i"}, "direction follows from the gallery"),
     "sample_k": ({"texts": FEW, "sample_k": 4}, "^sample_k 4 of i2t exceeds the 3 texts of the gallery"),
@@ -186,7 +189,7 @@ def test_what_cannot_be_is_refused_before_a_model_is_loaded(case, monkeypatch):
 
 
 def test_a_query_of_the_wrong_kind_is_refused(tmp_path):
-    with pytest.raises(UserError, match="a text looks for one of them, not a Tensor"):
+    with pytest.raises(UserError, match="a text looks for one of the images, not an object of type Tensor"):
         Retriever(images=[picture(seed) for seed in range(3)], **MODELS)(picture())
     with pytest.raises(UserError, match=r"nothing.png cannot be read as an image"):
         Retriever(texts=FEW, **MODELS)(tmp_path / "nothing.png")

@@ -2,6 +2,7 @@ import dataclasses
 import re
 import string
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -341,6 +342,13 @@ def test_settings_in_python_are_those_of_the_flags():
 
 def test_one_word_is_a_list_of_one_in_python_too():
     assert make_config(TaskConfig, {"reward": "a"}).reward == ["a"]
+
+
+def test_numbers_and_lists_of_numpy_and_pytorch_are_settings_too():
+    settings = {"steps": np.int64(5), "lr": np.float64(0.5), "weight_decay": torch.tensor(0.25), "momentum": np.True_}
+    rewards = {"reward": ("a", "b"), "reward_weights": np.array([2.0, 1.0])}
+    plain = {"steps": 5, "lr": 0.5, "weight_decay": 0.25, "momentum": True, "reward": ["a", "b"]}
+    assert make_config(TaskConfig, settings | rewards) == make_config(TaskConfig, plain | {"reward_weights": [2, 1]})
 
 
 def mistaken(**settings):

@@ -157,6 +157,32 @@ def test_a_tensor_of_another_shape_is_told(shape):
         as_image(torch.zeros(shape))
 
 
+@pytest.mark.parametrize(
+    "image",
+    [
+        None,
+        3,
+        b"x.png",
+        np.zeros((8, 8, 3), dtype=np.uint8),
+        torch.zeros(3, 8, 8, dtype=torch.long),
+        torch.zeros(3, 0, 8),
+        Image.new("RGB", (0, 8)),
+    ],
+    ids=["None", "int", "bytes", "array", "whole numbers", "empty tensor", "empty picture"],
+)
+def test_what_is_no_image_is_told(image):
+    with pytest.raises(UserError, match=r"^an image (tensor )?must "):
+        as_image(image)
+
+
+def test_an_opened_picture_whose_file_is_damaged_is_told(tmp_path):
+    file = tmp_path / "x.png"
+    picture(size=(200, 200)).save(file)
+    file.write_bytes(file.read_bytes()[:20000])
+    with Image.open(file) as opened, pytest.raises(UserError, match=r"^a PIL image cannot be read \("):
+        as_image(opened)
+
+
 def test_a_file_in_the_home_folder_is_found(files, monkeypatch):
     monkeypatch.setenv("HOME", str(files[0].parent))
     assert as_image(f"~/{files[0].name}").size == read_image(files[0]).size
