@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Set everything up and run the linters and the tests. Further arguments go to pytest: bash scripts/test.sh -k golden
+# Set everything up and run the linters and the tests, a worker a core. Further arguments go to pytest:
+#   bash scripts/test.sh -k golden
 source "$(dirname "$0")/env.sh"
 
 export OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
@@ -7,4 +8,4 @@ cd "$PROJECT"
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
 "$PYTHON" -m mypy
-"$PYTHON" -m pytest "$@"
+"$PYTHON" -m pytest -n auto "$@"

@@ -41,7 +41,8 @@ def test_both_directions_of_retrieval_have_the_loops_logits(run):
     assert all(row["difference"] < 1e-4 < row["moved"] for row in content["rows"])
 
 
-def test_several_images_at_once_have_the_answers_of_one_at_a_time(run):
+def test_several_images_at_once_have_the_answers_of_one_at_a_time(run, monkeypatch):
+    monkeypatch.setattr(images_at_once, "COUNT", 3)
     printed, content = run(images_at_once, "--repeats", "1")
     assert all(row["difference"] < 1e-3 and row["moved"] > 0.1 for row in content["rows"])
     assert "one at a time -> together, s" in printed
