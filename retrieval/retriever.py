@@ -25,6 +25,8 @@ from rlcf.run.setup import Models, Setup, as_texts, reward_weights
 
 Picture = PIL.Image.Image | str | Path | Tensor
 """A PIL image, a file, or a tensor (3, H, W), uint8 or float in [0, 1]."""
+Label = str | int
+"""A text, the path of an image, or the number of one without a path."""
 IMAGE_BATCH = 64
 GALLERY = {"i2t": "texts", "t2i": "images"}
 
@@ -33,13 +35,12 @@ GALLERY = {"i2t": "texts", "t2i": "images"}
 class Answer:
     """A query's answer.
 
-    labels: of the G places in the gallery: its texts, or its images' paths, a number for an image without one;
-    zero_shot, adapted: (G,) their probabilities before and after the episode; zero_shot_ranking, ranking: all places,
-    best first; trace: the episode's steps, whose answers are places; finite: False for an episode that was given up,
-    whose adapted answer is the zero-shot one.
+    labels: of the G places in the gallery; zero_shot, adapted: (G,) their probabilities before and after the episode;
+    zero_shot_ranking, ranking: all places, best first; trace: the episode's steps, whose answers are places; finite:
+    False for an episode that was given up, whose adapted answer is the zero-shot one.
     """
 
-    labels: list[str | int]
+    labels: list[Label]
     zero_shot: Tensor
     adapted: Tensor
     zero_shot_ranking: list[int]
@@ -48,12 +49,12 @@ class Answer:
     finite: bool = True
 
     @property
-    def label(self) -> str | int:
+    def label(self) -> Label:
         """The first in the ranking after the episode."""
         return self.labels[self.ranking[0]]
 
     @property
-    def zero_shot_label(self) -> str | int:
+    def zero_shot_label(self) -> Label:
         """The first in the ranking before it."""
         return self.labels[self.zero_shot_ranking[0]]
 
@@ -93,12 +94,7 @@ class Retriever:
 
     @classmethod
     def of(
-        cls,
-        config: RetrievalConfig,
-        models: Models,
-        gallery: Tensor,
-        rewards: Rewards | None,
-        labels: Sequence[str | int],
+        cls, config: RetrievalConfig, models: Models, gallery: Tensor, rewards: Rewards | None, labels: Sequence[Label]
     ) -> "Retriever":
         """A retriever of one direction's settings, and of models and features that are there already.
 
@@ -122,12 +118,7 @@ class Retriever:
         self._set_up(config, models, encode_views(models.student, views), rewards, labels)
 
     def _set_up(
-        self,
-        config: RetrievalConfig,
-        models: Models,
-        gallery: Tensor,
-        rewards: Rewards | None,
-        labels: Sequence[str | int],
+        self, config: RetrievalConfig, models: Models, gallery: Tensor, rewards: Rewards | None, labels: Sequence[Label]
     ) -> None:
         self.config, self.models, self.rewards, self.labels = config, models, rewards, list(labels)
         self.policy = make_policy(config, models.student, gallery)

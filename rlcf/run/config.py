@@ -39,8 +39,8 @@ def option(
     group: its heading in the help; those of `OVER_DATASETS` are the command line's alone. may_change: a run may go on
     with another value, which does not change a sample's record beyond rounding.
     """
-    metadata = {"help": help, "choices": choices, "at_least": at_least, "above": above, "at_most": at_most}
-    metadata |= {"group": group, "may_change": may_change}
+    limits = {"choices": choices, "at_least": at_least, "above": above, "at_most": at_most}
+    metadata = {"help": help, "group": group, "may_change": may_change, **limits}
     return field(default_factory=lambda: copy.copy(default), metadata=metadata)
 
 
@@ -181,12 +181,11 @@ def parse_config(kind: type[AnyConfig], argv: list[str] | None, description: str
         "--config", metavar="FILE", help=f"YAML preset{named}; its keys are the flags below with _ for -"
     )
     parser.add_argument("--gpu", metavar="N", help="short for --device cuda:N; 'cpu' for --device cpu")
-    groups: dict[str, Any] = {}
     types_of = typing.get_type_hints(kind)
+    names = dict.fromkeys(spec.metadata["group"] for spec in dataclasses.fields(kind))
+    groups = {name: parser.add_argument_group(name) for name in names}
     for spec in dataclasses.fields(kind):
-        name = spec.metadata["group"]
-        group = groups.setdefault(name, parser.add_argument_group(name) if name not in groups else None)
-        _add_flag(group, spec, types_of[spec.name])
+        _add_flag(groups[spec.metadata["group"]], spec, types_of[spec.name])
     given = vars(parser.parse_args(argv))
     preset, gpu = given.pop("config", None), given.pop("gpu", None)
     flags = {key: value for key, value in given.items() if value is not None}

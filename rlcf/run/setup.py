@@ -99,7 +99,7 @@ def load_models(
     """
     names = config.reward if config.asks_rewards else []
     # Functions first: a mistake in one is told before a CLIP is loaded.
-    known = {**(functions or {})}
+    known = dict(functions or {})
     known |= {name: import_reward(name) for name in names if name.startswith(PY) and name not in known}
     student = load_clip(config.student, device, precision, config.clip_root)
     return Models(student, [known.get(name) or load_clip(name, device, precision, config.clip_root) for name in names])
