@@ -190,11 +190,8 @@ class Records:
     def add(self, record: Record, arrays: Mapping[str, Tensor] | None = None) -> None:
         """Append one record; its arrays first, so that a record never lacks them."""
         if self.arrays:
-            rows = [(arrays or {}).get(name) for name in self.arrays]
-            widths = self.arrays.values()
-            flat = [
-                np.full(w, np.nan) if row is None else row.cpu().numpy() for row, w in zip(rows, widths, strict=True)
-            ]
+            given = {name: row.cpu().numpy() for name, row in (arrays or {}).items()}
+            flat = [given.get(name, np.full(width, np.nan)) for name, width in self.arrays.items()]
             with self._array_file(self.part).open("ab") as stream:
                 stream.write(np.concatenate(flat).astype("<f4").tobytes())
         with self.part.open("a") as stream:
