@@ -49,9 +49,9 @@ def find_list(name: str, data: Path) -> Path:
 
 
 def list_places(data: Path, folders: Iterable[str], files: Sequence[str]) -> Iterator[Path]:
-    """The files that a dataset's list may be: in each folder, or its annotations/."""
-    for folder in (data / root / folder / sub for root in ROOTS for folder in folders for sub in ("", "annotations")):
-        yield from (folder / file for file in files)
+    """The places of a dataset's list: each file, in each folder or its annotations/."""
+    places = [data / root / folder / sub for root in ROOTS for folder in folders for sub in ("", "annotations")]
+    return (place / file for file in files for place in places)
 
 
 def find_karpathy_list(name: str, data: Path) -> Path:

@@ -7,6 +7,7 @@ from rlcf.run.data import (
     CaptionedImage,
     data_folder,
     find,
+    find_karpathy_list,
     find_list,
     image_root,
     read_captions,
@@ -185,3 +186,12 @@ def test_a_broken_list_of_nocaps_form_is_told(listed, broken):
 def test_an_empty_caption_of_nocaps_form_is_told_with_its_image(listed):
     file = listed({"images": NOCAPS["images"], "annotations": [{"image_id": 0, "caption": ""}]})
     assert told(read_captions, file) == f"{file} (b.jpg) has an empty caption; give it words or take it out"
+
+
+def test_a_lists_own_name_wins_over_a_plain_one(tmp_path):
+    """flickr30k/test.json is a name that anything may have; annotations/flickr30k_test.json is the set's own."""
+    own = tmp_path / "flickr30k" / "annotations" / "flickr30k_test.json"
+    for file in (own, tmp_path / "flickr30k" / "test.json"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("[]")
+    assert find_karpathy_list("flickr30k", tmp_path) == own
