@@ -36,7 +36,7 @@ class Measurement:
 
     @property
     def ratios(self) -> list[float]:
-        """How many times faster, one a pair of calls."""
+        """The quotients of the two sides' seconds, one a pair of calls."""
         return [slow / fast for slow, fast in zip(self.reference_seconds, self.fast_seconds, strict=True)]
 
 

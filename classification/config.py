@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from classification.datasets import NAMES
-from classification.methods import METHODS, Method, ctpt
+from classification.methods import METHODS, Method
 from rlcf.adapt.views import AUGMENTATIONS
 from rlcf.errors import UserError
 from rlcf.run.config import Config, data_option, method_option, option, speed_option
@@ -147,7 +147,7 @@ class ClassificationConfig(Config):
             if getattr(self, name) != getattr(type(self)(), name):
                 users = " or ".join(other for other, method in METHODS.items() if name in method.settings)
                 raise UserError(f"--{name.replace('_', '-')} is for --method {users}")
-        if self.how.objective is ctpt and self.tune != "prompt":
+        if self.how.moves_classes and self.tune != "prompt":
             raise UserError(f"--method {self.method} moves the class features; use --tune prompt")
         if self.clip_ratio and self.steps == 1:
             raise UserError("--clip-ratio needs two --steps or more: at the first one the ratio is 1")

@@ -46,12 +46,13 @@ class Method:
     """A method: its needs, and its objective or its answer.
 
     objective: from the settings and the views that are learnt from to a `Step` with a loss for each sample. answer:
-    from the settings and an `Image` to logits (N, C). asks_rewards: True for a method that asks the reward models,
-    needs_logits: for one that asks them for logits over all classes, samples_answers: for one that samples the K
-    likeliest classes; uses_views: False for one that needs the centre crop alone, changes_answer: False for one whose
-    answer is the zero-shot one; memory: from the classes' features,
-    (C, D), to what the method carries from image to image; settings: names of those that only some methods have and
-    this one does.
+    from the settings and an `Image` to logits (N, C).
+    asks_rewards: True for a method that asks the reward models; needs_logits: for one that asks them for logits over
+    all classes; samples_answers: for one that samples the K likeliest classes; moves_classes: for one that is for
+    tuning the prompt. uses_views: False for one that needs the centre crop alone; changes_answer: for one whose answer
+    is the zero-shot one.
+    memory: from the classes' features, (C, D), to what the method carries from image to image; settings: names of those
+    that only some methods have and this one does.
     """
 
     objective: "Callable[[ClassificationConfig, Kept], Step] | None" = None
@@ -59,6 +60,7 @@ class Method:
     asks_rewards: bool = False
     needs_logits: bool = False
     samples_answers: bool = False
+    moves_classes: bool = False
     uses_views: bool = True
     changes_answer: bool = True
     memory: Callable[[Tensor], Cache] | None = None
@@ -113,7 +115,7 @@ GUIDED = ("entropy_weight", "kl_weight", "learn_from_centre", "gate", "answer")
 METHODS = {
     "zeroshot": Method(answer=lambda config, image: image.logits[:, 0], uses_views=False, changes_answer=False),
     "tpt": Method(objective=tpt),
-    "ctpt": Method(objective=ctpt, settings=("dispersion_weight",)),
+    "ctpt": Method(objective=ctpt, moves_classes=True, settings=("dispersion_weight",)),
     "rlcf": Method(
         objective=rlcf,
         asks_rewards=True,

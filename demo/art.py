@@ -6,7 +6,6 @@ folder of <code point>.png by
     python -m demo.art FOLDER assets/demo-art/ARTIST.png
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from rlcf.errors import UserError, run_main
+from rlcf.run.config import Parser
 from rlcf.shipped import ASSETS
 
 ART = ASSETS / "demo-art"
@@ -102,7 +102,7 @@ def pack(folder: Path, sheet_file: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("folder", type=Path, help="the artist's drawings")
     parser.add_argument("sheet", type=Path, help="the file that they are packed into")
     args = parser.parse_args()

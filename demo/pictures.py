@@ -5,7 +5,6 @@
 draws output/demo/classification.png and captioning.png.
 """
 
-import argparse
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from demo.report import object_recall, read_records, read_results
 from rlcf.adapt.rewards import clip_score
 from rlcf.clip.backbone import load_clip
 from rlcf.errors import UserError, run_main
+from rlcf.run.config import Parser
 from rlcf.run.images import encode_images
 
 GREEN, RED, GREY, BLUE = "#1a7f37", "#b42318", "#57606a", "#8ab4f8"
@@ -126,7 +126,7 @@ PICTURES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
     found = [picture for run, picture in PICTURES.items() if (folder / run).exists()]

@@ -5,7 +5,6 @@
 prints them and writes them to output/demo/results.md.
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from demo.art import NAMES
 from rlcf.errors import UserError, run_main
 from rlcf.metrics import paired_bootstrap
+from rlcf.run.config import Parser
 from rlcf.run.files import write_atomically
 
 CLASSIFICATION = {
@@ -129,7 +129,7 @@ def captioning_table(folder: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
     made = [table for run, table in TABLES.items() if (folder / run).exists()]

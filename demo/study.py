@@ -8,7 +8,6 @@
 Settings are chosen with --seed 1001, pictures that the reported figures (seed 2002) are not of.
 """
 
-import argparse
 import contextlib
 import io
 import json
@@ -19,6 +18,7 @@ from pathlib import Path
 from demo.study_report import write_report
 from demo.world import TEST_SEED, write_classification
 from rlcf.errors import UserError, run_main
+from rlcf.run.config import Parser
 
 STYLES = ("clean", "blur", "pixelate", "fog", "clutter", "noto")
 VIEWS = "--views 12 --selection 0.5"
@@ -106,7 +106,7 @@ def run_all(output: Path, pairs: list[int], names: list[str], per_class: int, se
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("what", choices=("train", "run", "report"))
     parser.add_argument("--output", type=Path, default=Path("output/study"))
     parser.add_argument("--pairs", type=int, nargs="+", default=[0, 1, 2], help="0: the shipped pair")

@@ -6,7 +6,6 @@
 writes assets/demo-student and assets/demo-reward, and prints the top-1 accuracy per style on the validation seed.
 """
 
-import argparse
 import json
 import math
 import time
@@ -40,6 +39,7 @@ from demo.styles import TEST_STYLES, Style, augment_heavily, augment_lightly
 from demo.world import VALIDATION_SEED, classification_images
 from rlcf.clip.backbone import load_clip
 from rlcf.errors import run_main
+from rlcf.run.config import Parser
 from rlcf.shipped import ASSETS
 
 CONTEXT = 32
@@ -208,7 +208,7 @@ def print_accuracy(folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("model", choices=sorted(RECIPES))
     parser.add_argument("--steps", type=int, help="fewer or more than the recipe's")
     parser.add_argument("--output", type=Path, help="default: assets/demo-MODEL")

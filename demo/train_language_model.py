@@ -9,7 +9,6 @@ The model reads several captions of one scene one after another, each between BO
 what was said before, which is what a captioner's prefix needs of a language model that stays frozen.
 """
 
-import argparse
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast, get
 
 from demo.scenes import COLOURS, SCENE_OBJECTS, Scene, sample_scene, scene_captions
 from rlcf.errors import run_main
+from rlcf.run.config import Parser
 from rlcf.shipped import ASSETS
 
 STEPS, SEED, BATCH, LR = 2000, 31, 64, 2e-3
@@ -106,7 +106,7 @@ def train(folder: Path, steps: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--output", type=Path, default=ASSETS / "demo-lm")
     args = parser.parse_args()

@@ -14,7 +14,6 @@ test lists.
 makes DIR/train/<n>.png and DIR/train.json: what the embedded captioners are trained on.
 """
 
-import argparse
 import json
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from demo.art import NAMES, STUDENT_ARTISTS, draw
 from demo.scenes import COLOURS, Scene, draw_scenes, draw_singles, held_out_scenes, sample_scene, scene_captions
 from demo.styles import TEST_STYLES, augment_lightly
 from rlcf.errors import run_main
+from rlcf.run.config import Parser
 
 VALIDATION_SEED, TEST_SEED = 1001, 2002
 """Hyper-parameters are chosen on pictures of the first, figures reported on pictures of the second."""
@@ -90,7 +90,7 @@ def _write_pictures(pictures: Tensor, files: list[Path]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--styles", nargs="+", choices=list(TEST_STYLES), default=list(TEST_STYLES))
     parser.add_argument("--per-class", type=int, default=2, help="pictures of single things (default: 2 a class)")

@@ -10,7 +10,6 @@ BLIP_MODEL gives another model of the kind than Salesforce/blip-itm-base-coco: a
 uses it from Python: an image is classified, and the rewards of the answers that were sampled are printed.
 """
 
-import argparse
 import os
 import sys
 from functools import cache
@@ -26,6 +25,7 @@ if not __package__:  # run as a script: imports start from the project, not from
 
 from classification import Classifier
 from rlcf.errors import UserError, run_main
+from rlcf.run.config import Parser
 
 
 @cache
@@ -54,7 +54,7 @@ def itm(images: list[Image.Image], texts: list[str]) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("image", type=Path)
     parser.add_argument("names", nargs="+", help="the classes")
     parser.add_argument("--student", default="ViT-B/16", help="the CLIP that adapts")

@@ -6,7 +6,6 @@
 takes an image or a folder of images, and the names of the classes.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -15,10 +14,11 @@ if not __package__:  # run as a script: imports start from the project, not from
 
 from classification import Classifier
 from rlcf.errors import run_main
+from rlcf.run.config import Parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("images", type=Path, help="an image, or a folder of them")
     parser.add_argument("names", nargs="+", help="the classes")
     parser.add_argument("--student", default="ViT-B/16", help="the CLIP that adapts")

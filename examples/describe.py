@@ -6,7 +6,6 @@
 takes an image or a folder of images; without flags the captioner is the shipped one, which knows emoji.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -15,10 +14,11 @@ if not __package__:  # run as a script: imports start from the project, not from
 
 from caption import Captioner
 from rlcf.errors import run_main
+from rlcf.run.config import Parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("images", type=Path, help="an image, or a folder of them")
     parser.add_argument("--checkpoint", default="demo-clipcap", help="the captioner")
     parser.add_argument("--language-model", default="demo-lm", help="the language model that it was trained with")

@@ -7,7 +7,6 @@ prints the three likeliest images before and after. `Retriever(texts=[...])` is 
 image, it ranks the texts.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -16,10 +15,11 @@ if not __package__:  # run as a script: imports start from the project, not from
 
 from retrieval import Retriever
 from rlcf.errors import run_main
+from rlcf.run.config import Parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("folder", type=Path, help="the images")
     parser.add_argument("text", help="a description of the image that is looked for")
     parser.add_argument("--student", default="ViT-B/16", help="the CLIP that adapts")

@@ -247,7 +247,7 @@ def test_every_launcher_and_preset_that_a_document_names_exists(document):
         ("torchrun --nproc-per-node 4 classification/main.py --episodes 2", "--episodes"),
         ("python nothing/main.py --data ROOT", "no nothing/main.py"),
         ("python -m demo.nothing DIR", "no demo/nothing.py"),
-        ("python -m demo.world DIR --nothing", "demo/world.py refuses"),
+        ("python -m demo.world DIR --nothing", "unrecognized arguments: --nothing"),
         ("python clipscore/main.py candidates.json IMAGES --nothing", "--nothing"),
         ("bash scripts/nothing.sh 0", "no scripts/nothing.sh"),
         ("bash scripts/rlcf-tune.sh GPU [single|nothing] [flags]", "unknown variant 'nothing'"),

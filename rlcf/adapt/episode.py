@@ -4,12 +4,13 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from rlcf.run.config import Config
+if TYPE_CHECKING:
+    from rlcf.run.config import Config
 
 Answer = TypeVar("Answer")
 
@@ -65,7 +66,7 @@ class Episodes:
 
     @classmethod
     def from_config(
-        cls, config: Config, tuned: Mapping[str, nn.Parameter], buffers: Mapping[str, Tensor], precision: str
+        cls, config: "Config", tuned: Mapping[str, nn.Parameter], buffers: Mapping[str, Tensor], precision: str
     ) -> "Episodes":
         momentum = Momentum(config.momentum_decay, config.momentum_every, config.momentum_weight)
         optimiser = AdamW(config.lr, config.weight_decay, config.eps)

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from rlcf.adapt.augment import augmix, hard, to_image, to_tensor
+from rlcf.errors import UserError
 
 Box = tuple[int, int, int, int]
 """(left, top, right, bottom) of a crop, pixels."""
@@ -78,7 +79,10 @@ class Views:
         """The views of an image. index: its place in the dataset, which with the seed decides the random numbers.
 
         Returns (V, 3, H, W), uint8 in 0..255, or float in [0, 1] for "augmix"; with `on_device` the planned views.
+        Raises UserError for an index that is no whole number from 0.
         """
+        if not isinstance(index, int) or index < 0:
+            raise UserError(f"an image's index must be a whole number from 0, not {index!r}")
         rng = np.random.default_rng([self.seed, index])
         centre = (self.centre(image) * 255.0).round().to(torch.uint8)
         # Without random crops the image is not needed, and it may be large: do not copy it.

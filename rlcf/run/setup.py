@@ -46,10 +46,15 @@ class Setup(Generic[AnyConfig]):
         """
         given = settings.get("reward", [])
         rewards = list(given) if isinstance(given, list | tuple) else [given]
-        functions = {f"{PY}{i}:{_name(f)}": RewardFunction(f, _name(f)) for i, f in enumerate(rewards) if callable(f)}
+        names, functions = [], dict[str, RewardFunction]()
+        for reward in rewards:
+            if callable(reward):
+                called = getattr(reward, "__name__", type(reward).__name__)
+                name = f"{PY}{called}" if f"{PY}{called}" not in functions else f"{PY}{called}-{len(functions)}"
+                functions[name] = RewardFunction(reward, called)
+            names.append(name if callable(reward) else reward)
         if functions:
-            names = iter(functions)
-            settings = {**settings, "reward": [next(names) if callable(reward) else reward for reward in rewards]}
+            settings = {**settings, "reward": names}
         config = make_config(kind, settings)
         device = resolve_device(config)
         return cls(config, Shard(), device, resolve_precision(config, device), functions)
@@ -85,10 +90,6 @@ def as_texts(texts: Any, called: str) -> list[str]:
     return found
 
 
-def _name(function: Any) -> str:
-    return getattr(function, "__name__", type(function).__name__)
-
-
 def load_models(
     config: Config, device: torch.device, precision: str, functions: Mapping[str, RewardFunction] | None = None
 ) -> Models:
@@ -118,10 +119,10 @@ def import_reward(name: str) -> RewardFunction:
         sys.path.append(here)
     try:
         found = getattr(importlib.import_module(module), function)
-    except Exception as error:  # the user's module may raise anything
+    except (Exception, SystemExit) as error:  # the user's module may raise anything
         raise UserError(f"--reward {name} cannot be imported ({type(error).__name__}: {error})") from error
     if not callable(found):
-        raise UserError(f"--reward {name} is no function but a {type(found).__name__}")
+        raise UserError(f"--reward {name} is no function; its type is {type(found).__name__}")
     return RewardFunction(found, f"--reward {name}")
 
 

@@ -175,3 +175,9 @@ def test_an_answer_writes_nothing(cat, tmp_path, monkeypatch):
     shutil.copy(cat, tmp_path / "cat.png")
     Classifier(EMOJI, **SETTINGS)("cat.png")
     assert [file.name for file in tmp_path.iterdir()] == ["cat.png"]
+
+
+@pytest.mark.parametrize("index", [-1, 1.5, "a"])
+def test_an_index_that_is_no_number_of_an_image_is_told(index, build):
+    with pytest.raises(UserError, match="an image's index must be a whole number from 0, not"):
+        build()(Image.new("RGB", (8, 8)), index)

@@ -103,7 +103,7 @@ def test_python_takes_the_same_names(classify, own, emoji):
         ("py:no_such_module:f", "--reward py:no_such_module:f cannot be imported (ModuleNotFoundError: No module "),
         ("OWN:hates_owls", "--reward OWN:hates_owls cannot be imported (AttributeError: module 'tests_own_reward' "),
         ("OWN", "--reward OWN names no function; write py:package.module:function"),
-        ("OWN:number", "--reward OWN:number is no function but a int"),
+        ("OWN:number", "--reward OWN:number is no function; its type is int"),
         ("OWN:only_two", "--reward OWN:only_two returned 2 scores for 9 pairs of image and text"),
         ("OWN:broken", "--reward OWN:broken failed (KeyError: 'owl')"),
     ],

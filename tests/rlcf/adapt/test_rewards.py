@@ -349,7 +349,7 @@ def test_a_name_without_module_and_function_is_told(name):
             "cannot be imported (ModuleNotFoundError: No module named 'no_such_package')",
         ),
         ("1 / 0", "score", "cannot be imported (ZeroDivisionError: division by zero)"),
-        ("score = 3", "score", "is no function but a int"),
+        ("score = 3", "score", "is no function; its type is int"),
     ],
 )
 def test_a_function_that_cannot_be_had_is_told(module, text, function, reason):

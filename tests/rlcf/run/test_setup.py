@@ -8,7 +8,7 @@ from rlcf.adapt.rewards import RewardFunction
 from rlcf.errors import UserError
 from rlcf.run import setup
 from rlcf.run.config import Config, option, read_preset
-from rlcf.run.setup import Models, Setup, load_models, reward_weights
+from rlcf.run.setup import Models, Setup, import_reward, load_models, reward_weights
 from rlcf.run.shard import Shard
 
 CPU = torch.device("cpu")
@@ -105,3 +105,17 @@ def test_weights_of_an_ensemble_sum_to_one_and_are_equal_when_not_given():
     config = TaskConfig(reward=["a", "b", "c"], reward_weights=[10, 3, 5])
     assert reward_weights(config, 3) == pytest.approx([10 / 18, 3 / 18, 5 / 18])
     assert reward_weights(dataclasses.replace(config, round_reward_weights=True), 3) == [0.56, 0.17, 0.28]
+
+
+def test_two_functions_of_one_name_are_two_rewards():
+    first, second = (lambda images, texts, score=score: [score] * len(texts) for score in (1.0, 2.0))
+    setup = Setup.of_settings(TaskConfig, {"reward": [first, "clip", second]})
+    assert len(setup.functions) == 2 and setup.config.reward[1] == "clip"
+    assert [setup.functions[setup.config.reward[i]].function for i in (0, 2)] == [first, second]
+
+
+def test_a_module_that_ends_python_is_told(tmp_path, monkeypatch):
+    (tmp_path / "quits.py").write_text("import sys\nsys.exit(3)\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"--reward py:quits:f cannot be imported \(SystemExit: 3\)"):
+        import_reward("py:quits:f")
