@@ -135,7 +135,10 @@ def load_language_model(
 
 
 def _load(kind: Any, name: str, folder: Path, what: str, **settings: Any) -> Any:
-    """What `kind.from_pretrained` gives of the folder, or of the name where there is none. what: its name in errors."""
+    """The result of `kind.from_pretrained` for the folder, or for the name where there is none.
+
+    what: its name in errors. Raises UserError when it cannot be loaded.
+    """
     try:
         return kind.from_pretrained(str(folder) if folder.is_dir() else name, trust_remote_code=False, **settings)
     except Exception as error:  # transformers and its download libraries raise many kinds

@@ -47,7 +47,7 @@ class FrozenPolicy:
     @torch.no_grad()
     def encode(self, views: Tensor) -> Tensor:
         """Image features. views: (N, V, 3, H, W) as made. Returns (N, V, D), unit length."""
-        return of_each_view(lambda views: self.clip.encode_image(self.clip.prepare(views)), views)
+        return encode_views(self.clip, views)
 
     @torch.no_grad()
     def zero_shot(self, features: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ class PromptPolicy:
     @torch.no_grad()
     def encode(self, views: Tensor) -> Tensor:
         """Image features. views: (N, V, 3, H, W) as made. Returns (N, V, D), unit length."""
-        return of_each_view(lambda views: self.clip.encode_image(self.clip.prepare(views)), views)
+        return encode_views(self.clip, views)
 
     @torch.no_grad()
     def screen(self, views: Tensor, start: int) -> Tensor:
@@ -243,10 +243,14 @@ def of_each_view(function: Callable[[Tensor], Tensor], views: Tensor) -> Tensor:
     return function(views.flatten(0, 1)).unflatten(0, views.shape[:2])
 
 
+def encode_views(clip: Backbone, views: Tensor) -> Tensor:
+    """Image features, (N, V, D), unit length. views: (N, V, 3, H, W) as made."""
+    return of_each_view(lambda views: clip.encode_image(clip.prepare(views)), views)
+
+
 def screening_features(clip: Backbone, views: Tensor) -> Tensor:
     """Image features in bf16 autocast, (N, V, D), whatever the model's own precision. views: (N, V, 3, H, W)."""
-    quick = replace(clip, precision="bf16")
-    return of_each_view(lambda views: quick.encode_image(quick.prepare(views)), views)
+    return encode_views(replace(clip, precision="bf16"), views)
 
 
 def lay_out_prompts(clip: Backbone, classnames: Sequence[str], n_ctx: int, position: str) -> PromptedText:

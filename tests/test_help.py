@@ -36,7 +36,7 @@ PLACEHOLDERS = {
     *("candidates.json", "refs.json", "captions.json", "ckpt-latest.pt", "COCO_train_set_image_text_vitb16_v2.pkl"),
     *("coco_karpathy_train.json", "coco_karpathy_val.json", "train.json", "clean.json"),
 }
-"""What stands for a user's own files."""
+"""Words that stand for a user's own files."""
 VALUES = {"GPU": "0", "N": "1"}
 """Placeholders that a parser would refuse, and what is put in their place."""
 SUFFIXES = {".py", ".sh", ".yaml", ".json", ".txt", ".md", ".png", ".pt", ".pkl", ".safetensors"}

@@ -19,7 +19,7 @@ from rlcf.errors import UserError
 from rlcf.run.records import logger
 
 NOT_DECODED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What PIL raises for an image that it cannot decode."""
+"""The exceptions that PIL raises for an image that it cannot decode."""
 
 
 def read_image(file: Path, draft: tuple[int, int] | None = None) -> Image.Image:
