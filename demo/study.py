@@ -4,7 +4,8 @@
     python -m demo.study run                   # adapts to every picture with every method
     python -m demo.study report                # the table, the picture and the intervals
 
-`run` goes on where it was stopped, and does two runs at a time, each on one thread. Everything lies below --output.
+`run` goes on where it was stopped, and does two runs at a time, each on one thread. Everything lies below --output: the
+trained models, and the runs on the pictures of each --seed and --per-class in a folder of their own.
 Settings are chosen with --seed 1001, pictures that the reported figures (seed 2002) are not of.
 """
 
@@ -74,14 +75,23 @@ def train_pairs(output: Path, pairs: list[int], steps: int | None) -> None:
                 train(kind, steps, folder, seed=recipe.seed + 1000 * pair)
 
 
-def run_method(output: Path, data: Path, pair: int, name: str) -> str:
-    """One method with one pair on all styles, as classification/main.py does it. Returns the lines that it printed."""
+def run_method(output: Path, place: Path, pair: int, name: str) -> str:
+    """One method with one pair on all styles, as classification/main.py does it. Returns the lines that it printed.
+
+    output: holds the trained models; place: holds the pictures, and gets the run.
+    """
     from classification.main import main as classify
 
-    folder = output / f"pair-{pair}" / name
+    folder = place / f"pair-{pair}" / name
     if (folder / "done").exists():
         return ""
-    flags = ["--data", str(data), "--datasets", *(f"folder:{style}" for style in STYLES), *METHODS[name][1].split()]
+    flags = [
+        "--data",
+        str(place / "pictures"),
+        "--datasets",
+        *(f"folder:{style}" for style in STYLES),
+        *METHODS[name][1].split(),
+    ]
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
         classify([*models(output, pair), *flags, "--output", str(folder), "--device", "cpu", "--workers", "0"])
@@ -89,18 +99,18 @@ def run_method(output: Path, data: Path, pair: int, name: str) -> str:
     return "".join(f"pair {pair}, {name}: {line}\n" for line in printed.getvalue().splitlines())
 
 
-def run_all(output: Path, pairs: list[int], names: list[str], per_class: int, seed: int) -> None:
-    """Write the pictures, then run every method with every pair, two at a time."""
-    data = output / f"pictures-{seed}-{per_class}"
+def run_all(output: Path, place: Path, pairs: list[int], names: list[str], per_class: int, seed: int) -> None:
+    """Write the pictures, then run every method with every pair, two at a time. output, place: as in `run_method`."""
+    data = place / "pictures"
     for style in STYLES:
         if not (data / style).is_dir():
             write_classification(data / style, style, per_class, seed)
     for pair in pairs:
         models(output, pair)  # told before the first run
-    (output / "study.json").write_text(json.dumps({"pairs": pairs, "per_class": per_class, "seed": seed}) + "\n")
+    (place / "study.json").write_text(json.dumps({"pairs": pairs, "per_class": per_class, "seed": seed}) + "\n")
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started
     with ProcessPoolExecutor(2) as pool:
-        runs = [pool.submit(run_method, output, data, pair, name) for pair in pairs for name in names]
+        runs = [pool.submit(run_method, output, place, pair, name) for pair in pairs for name in names]
         for run in runs:
             print(run.result(), end="", flush=True)
 
@@ -115,13 +125,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=TEST_SEED, help="of the pictures")
     parser.add_argument("--steps", type=int, help="of a training, fewer or more than the recipe's")
     args = parser.parse_args()
-    args.output.mkdir(parents=True, exist_ok=True)
+    place = args.output / f"seed-{args.seed}-{args.per_class}"
+    place.mkdir(parents=True, exist_ok=True)
     if args.what == "train":
         train_pairs(args.output, [pair for pair in args.pairs if pair], args.steps)
     elif args.what == "run":
-        run_all(args.output, args.pairs, args.methods, args.per_class, args.seed)
+        run_all(args.output, place, args.pairs, args.methods, args.per_class, args.seed)
     else:
-        write_report(args.output, {name: title for name, (title, _) in METHODS.items()}, STYLES)
+        write_report(place, {name: title for name, (title, _) in METHODS.items()}, STYLES)
 
 
 if __name__ == "__main__":

@@ -41,23 +41,32 @@ def test_every_method_of_the_study_is_a_command_that_parses():
         assert config.method in name or config.method in ("rlcf", "ensemble", "zero")
 
 
+def test_runs_on_other_pictures_lie_in_a_folder_of_their_own(tmp_path, monkeypatch):
+    places = []
+    monkeypatch.setattr(study, "run_all", lambda output, place, *_: places.append(place))
+    for flags in (["--seed", "1001"], ["--seed", "2002"], ["--seed", "2002", "--per-class", "2"]):
+        monkeypatch.setattr("sys.argv", ["study", "run", "--output", str(tmp_path), *flags])
+        study.main()
+    assert len(set(places)) == 3
+
+
 @pytest.mark.slow
 def test_the_study_runs_and_reports(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(study, "STYLES", ("clean", "blur"))
-    data = tmp_path / "pictures"
+    place = tmp_path / "place"
     for style in study.STYLES:
-        study.write_classification(data / style, style, 1, 7)
+        study.write_classification(place / "pictures" / style, style, 1, 7)
     names = ["zeroshot", "reward", "product"]
     for name in names:
-        printed = study.run_method(tmp_path, data, 0, name)
+        printed = study.run_method(tmp_path, place, 0, name)
         assert f"pair 0, {name}: folder:blur: n 100" in printed
-        assert study.run_method(tmp_path, data, 0, name) == ""  # it is there
-    (tmp_path / "study.json").write_text(json.dumps({"pairs": [0], "per_class": 1, "seed": 7}))
+        assert study.run_method(tmp_path, place, 0, name) == ""  # it is there
+    (place / "study.json").write_text(json.dumps({"pairs": [0], "per_class": 1, "seed": 7}))
     titles = {name: title for name, (title, _) in study.METHODS.items()}
-    write_report(tmp_path, titles, study.STYLES)
-    report = (tmp_path / "study.md").read_text()
+    write_report(place, titles, study.STYLES)
+    report = (place / "study.md").read_text()
     assert capsys.readouterr().out.startswith(report)
-    assert (tmp_path / "study.png").stat().st_size > 10_000
+    assert (place / "study.png").stat().st_size > 10_000
     rows = {line.split("|")[1].strip(): line for line in report.splitlines() if line.startswith("|")}
     assert {"zero-shot", "reward model alone", "product of both models"} <= rows.keys()
     assert "TPT, prompt" not in rows
