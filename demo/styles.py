@@ -1,5 +1,6 @@
 """Changes of the pictures: augmentations for training, and other styles for testing. No style is in both."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -79,6 +80,20 @@ def cutout(images: Tensor, rng: Generator) -> Tensor:
         y, x = int(rng.integers(0, image.shape[1] - h + 1)), int(rng.integers(0, image.shape[2] - w + 1))
         image[:, y : y + h, x : x + w] = float(rng.uniform(0, 1))
     return images
+
+
+def random_crops(images: Tensor, rng: Generator) -> Tensor:
+    """Six in ten pictures become a resized crop of 8% to 100% of their area, like the views of an image in testing."""
+    n = len(images)
+    area, ratio = rng.uniform(0.08, 1.0, n), np.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3), n))
+    sides = np.minimum(np.sqrt([area * ratio, area / ratio]), 1.0)  # of the picture's: width, height
+    sides[:, rng.random(n) >= 0.6] = 1.0
+    centre = rng.uniform(-1.0, 1.0, (2, n)) * (1.0 - sides)
+    theta = torch.zeros(n, 2, 3)
+    theta[:, 0, 0], theta[:, 1, 1] = torch.from_numpy(sides).float()
+    theta[:, :, 2] = torch.from_numpy(centre.T).float()
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
 AUGMENTATIONS: tuple[Style, ...] = (brightness, contrast, recolour, grey, outline, elastic, aspect, noise, cutout)

@@ -35,9 +35,10 @@ from demo.scenes import (
     sample_scene,
     scene_captions,
 )
-from demo.styles import TEST_STYLES, Style, augment_heavily, augment_lightly
+from demo.styles import TEST_STYLES, Style, augment_heavily, augment_lightly, random_crops
 from demo.world import VALIDATION_SEED, classification_images
 from rlcf.clip.backbone import load_clip
+from rlcf.clip.text_tower import TextTower
 from rlcf.errors import run_main
 from rlcf.run.config import Parser
 from rlcf.shipped import ASSETS
@@ -56,8 +57,8 @@ class Recipe:
 
 
 RECIPES = {
-    "student": Recipe(STUDENT_ARTISTS, augment_lightly, steps=1200, seed=11),
-    "reward": Recipe(REWARD_ARTISTS, augment_heavily, steps=5000, seed=23),
+    "student": Recipe(STUDENT_ARTISTS, augment_lightly, steps=1500, seed=11),
+    "reward": Recipe(REWARD_ARTISTS, augment_heavily, steps=4000, seed=23),
 }
 
 MODEL = {
@@ -120,8 +121,8 @@ def build_tokenizer(folder: Path) -> Any:
 class Batches:
     """Draws batches of pictures and captions.
 
-    The first SINGLES pictures show distinct single objects, the rest scenes; the last HARD of those are an earlier one
-    with its objects swapped, another relation or another ground.
+    The first SINGLES pictures show distinct single objects or crops of them, the rest scenes. The last HARD scenes are
+    an earlier one with its objects swapped, another relation or another ground.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -137,9 +138,10 @@ class Batches:
         scenes = [sample_scene(rng, held_out=False) for _ in range(SCENES)]
         scenes += [self._changed(scene) for scene in scenes[:HARD]]
         first, second = (self._drawn(np.array([getattr(s, part) for s in scenes])) for part in ("first", "second"))
-        pictures = torch.cat([singles, draw_scenes(first, second, scenes, rng)])
+        pictures = self.recipe.augment(torch.cat([singles, draw_scenes(first, second, scenes, rng)]), rng)
+        pictures[:SINGLES] = random_crops(pictures[:SINGLES], rng)
         texts += [str(rng.choice(scene_captions(scene))) for scene in scenes]
-        return self.recipe.augment(pictures, rng), texts
+        return pictures, texts
 
     def _drawn(self, things: np.ndarray) -> Tensor:
         return self.drawings[self.rng.integers(len(self.drawings), size=len(things)), things]
@@ -167,6 +169,8 @@ def train(name: str, steps: int | None, folder: Path, seed: int | None = None) -
     config["text_cfg"]["vocab_size"] = len(tokenizer)
     torch.manual_seed(recipe.seed)
     model = open_clip.CLIP(**config)
+    model.visual.to(memory_format=torch.channels_last)  # half the time of a step on a CPU
+    text_tower = TextTower(model)
     mean, std = (torch.tensor(PREPROCESS[key]).view(3, 1, 1) for key in ("mean", "std"))
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=0.05, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -177,8 +181,10 @@ def train(name: str, steps: int | None, folder: Path, seed: int | None = None) -
     for _ in progress:
         pictures, texts = batches()
         tokens = tokenizer(texts, padding="max_length", truncation=True, max_length=CONTEXT, return_tensors="pt")
-        image, text, scale = model((pictures - mean) / std, tokens["input_ids"])
-        logits = scale * image @ text.T
+        pixels = ((pictures - mean) / std).contiguous(memory_format=torch.channels_last)
+        image = model.encode_image(pixels, normalize=True)
+        text = F.normalize(text_tower(text_tower.embed(tokens["input_ids"]), tokens["input_ids"]), dim=-1)
+        logits = model.logit_scale.exp() * image @ text.T
         target = torch.arange(len(logits))
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
         optimiser.zero_grad()
