@@ -22,9 +22,10 @@ from PIL import Image
 from benchmarks.measure import Measurement
 from rlcf.clip.backbone import Backbone
 from rlcf.errors import UserError
-from rlcf.run.config import Config, Parser, Settings, command_line, resolve_device
+from rlcf.run.config import Parser, Settings, command_line, resolve_device
 from rlcf.run.files import write_atomically
 from rlcf.run.records import versions
+from rlcf.run.settings import Config
 from rlcf.run.setup import Models
 
 SIZES = ("tiny", "b16")

@@ -119,7 +119,7 @@ class Captioner:
         if self.episodes is None:
             return [Answer(caption, caption) for caption in self._caption(before)]
         seen = self.rewards.see(stacked) if self.rewards else None
-        after, steps = self._learn(self.episodes, indices, features, seen)
+        after, steps = self._learn(self.episodes, indices, features, before, seen)
         if after is None and len(group) > 1:
             raise GroupGivenUp
         prefixes = torch.stack([before, before if after is None else after], dim=1)
@@ -132,14 +132,17 @@ class Captioner:
         ]
 
     def _learn(
-        self, episodes: Episodes, indices: Sequence[int], features: Tensor, seen: Seen | None
+        self, episodes: Episodes, indices: Sequence[int], features: Tensor, before: Tensor, seen: Seen | None
     ) -> tuple[Tensor | None, list[Step]]:
-        """The episode of N images. features: (N, D). Returns the adapted prefix, (N, P, width), and the steps.
+        """The episode of N images. features: (N, D); before: (N, P, width), their prefix before it.
+
+        Returns the adapted prefix, (N, P, width), and the steps.
 
         The language model is frozen: the adapted prefix is all that the final captions need.
         """
         config, steps = self.config, list[Step]()
         assert config.how.objective is not None
+        drawn: list[list[list[str]]] = []  # the captions that each step samples
 
         def loss(number: int) -> Tensor:
             prefix = policy.prefix(features)
@@ -148,8 +151,10 @@ class Captioner:
             top_p = config.top_p if config.sampling == "nucleus" else None
             seeds = [(config.seed, index, number) for index in indices]
             texts = policy.sample(prefix, config.sample_k, top_p, seeds, config.max_new_tokens)
-            log_likelihood = policy.log_likelihood(prefix, texts, config.score_padding)
-            step = objective(config, Sampled(texts, log_likelihood), seen)
+            drawn.append(texts)
+            if config.candidates == "both" and number > 0:
+                texts = [own + first for own, first in zip(texts, drawn[0], strict=True)]
+            step = objective(config, self._weigh(texts, prefix, before), seen)
             steps.append(step._replace(loss=step.loss.detach()))
             return step.loss.sum()
 
@@ -157,6 +162,18 @@ class Captioner:
         with self.policy as policy:
             after = episodes.run(loss, lambda: policy.answer(features), skip_overflow=len(indices) == 1)
         return after, steps
+
+    def _weigh(self, texts: list[list[str]], prefix: Tensor, before: Tensor) -> Sampled:
+        """The captions of N images, weighed. prefix, before: (N, P, width), now and before the episode."""
+        config, policy = self.config, self.policy
+        now, tokens = policy.log_likelihood(prefix, texts, config.score_padding)
+        k = config.sample_k  # those behind them joined
+        rows = [[i >= k and text in own[:i] for i, text in enumerate(own)] for own in texts]
+        repeated = torch.tensor(rows, device=now.device)
+        if not config.kl_weight:
+            return Sampled(texts, now, tokens, repeated)
+        with torch.no_grad():
+            return Sampled(texts, now, tokens, repeated, policy.log_likelihood(before, texts, config.score_padding)[0])
 
     def _caption(self, prefix: Tensor) -> list[str]:
         """The final captions. prefix: (N, P, width)."""

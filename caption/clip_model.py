@@ -94,18 +94,20 @@ class MapperPolicy:
             for own, seed in zip(prefix.split(1), seeds, strict=True)
         ]
 
-    def log_likelihood(self, prefix: Tensor, texts: Sequence[Sequence[str]], score_padding: bool = False) -> Tensor:
-        """Mean log-likelihood of the tokens of each caption, BOS included; with a graph where the prefix has one.
+    def log_likelihood(
+        self, prefix: Tensor, texts: Sequence[Sequence[str]], score_padding: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Log-likelihood of the tokens of each caption, BOS included; with a graph where the prefix has one.
 
         prefix: (N, P, width); texts: K captions of each. score_padding: as published, the padding of shorter captions
-        counts as text: the mean is over the tokens of the longest of the K. Returns (N, K), nats.
+        counts as text, up to the longest of the K. Returns (N, K, L), nats, and (N, K, L), 1 for the tokens that count.
         """
         ids, mask = self.lm.tokenize([text for captions in texts for text in captions])
         log_likelihood = self.lm.token_log_likelihood(prefix, ids, mask)
         counted = mask.view(len(texts), -1, mask.shape[-1])
         if score_padding:
             counted = counted.amax(dim=1, keepdim=True).expand_as(counted)
-        return masked_mean(log_likelihood.view_as(counted), counted)
+        return log_likelihood.view_as(counted), counted
 
     def caption(self, prefix: Tensor, beams: int = 5, max_new_tokens: int = 50) -> list[str]:
         """The final captions, lower case: of each beam search the best one that is not empty.
@@ -114,12 +116,3 @@ class MapperPolicy:
         """
         found = beam_search(self.lm, prefix, beams, beams, max_new_tokens)
         return [next(filter(None, captions), "").lower() for captions in found]
-
-
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of each row where the mask is not 0. values, mask: (..., L). Returns (...).
-
-    >>> masked_mean(torch.tensor([[1.0, 3.0, 9.0]]), torch.tensor([[1, 1, 0]])).tolist()
-    [2.0]
-    """
-    return (values * mask).sum(dim=-1) / mask.sum(dim=-1)

@@ -1,5 +1,6 @@
 """Settings of a captioning run, and which of them exclude each other."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,8 @@ from caption.datasets import NAMES
 from caption.mapper import MAPPER_FILE
 from caption.methods import METHODS, Method
 from rlcf.errors import UserError
-from rlcf.run.config import Config, data_option, method_option, model_option, option, speed_option
+from rlcf.run.config import beyond_option, data_option, method_option, model_option, option, speed_option
+from rlcf.run.settings import Config
 from rlcf.shipped import shipped_names
 
 evaluation_option = partial(option, group="evaluation", may_change=True)
@@ -20,6 +22,7 @@ class CaptionConfig(Config):
     """Settings of a captioning run."""
 
     presets: ClassVar[Path] = Path(__file__).parent / "configs"
+    methods: ClassVar[Mapping[str, Method]] = METHODS
 
     datasets: list[str] = data_option(["coco"], f"one or more of {' '.join(NAMES)} folder:SUBFOLDER", may_change=True)
 
@@ -49,6 +52,12 @@ class CaptionConfig(Config):
     score_padding: bool = method_option(
         False, "as published, let the padding of shorter captions count as text in the loss"
     )
+    candidates: str = beyond_option(
+        "student",
+        "rlcf: the captions that are learnt from: the captioner's K, or these and the K of the captioner before the "
+        "first step",
+        choices=("student", "both"),
+    )
     images_at_once: int = speed_option(
         1,
         "images that are adapted to at once: the same captions up to rounding, faster with beam search, since the "
@@ -62,17 +71,5 @@ class CaptionConfig(Config):
         super().check()
         if not self.checkpoint:
             raise UserError("no captioner; give --checkpoint a training run's folder or a ckpt-latest.pt")
-        if self.momentum and not self.how.adapts:
-            raise UserError(f"--momentum is for a method that adapts weights; {self.method} does not")
         if self.images_at_once > 1 and self.remembers:
             raise UserError("--momentum carries weights from sample to sample; use --images-at-once 1")
-
-    @property
-    def how(self) -> Method:
-        """The method itself."""
-        return METHODS[self.method]
-
-    @property
-    def needs_logits(self) -> bool:
-        """False: captions are no fixed list over which a reward model has logits."""
-        return False

@@ -22,7 +22,7 @@ from classification.methods import Cache, Image, Kept
 from classification.reward import Rewards
 from rlcf.adapt.episode import Episodes
 from rlcf.adapt.groups import GroupGivenUp, side_by_side
-from rlcf.adapt.objectives import Step, kl_divergence, marginal_entropy, mean_prediction, select_confident
+from rlcf.adapt.objectives import Step, agree, kl_divergence, marginal_entropy, select_confident
 from rlcf.adapt.rewards import Seen
 from rlcf.adapt.trace import Outcome, TracedStep, traced
 from rlcf.adapt.views import PlannedViews, Views
@@ -209,8 +209,7 @@ class Classifier:
         """The images that need no episode, (N,) bool on the CPU. start: (N, K, C) logits before any step."""
         if self.config.gate == "none" or seen is None:
             return torch.zeros(len(start), dtype=torch.bool)
-        student, reward = (mean_prediction(logits).argmax(dim=-1) for logits in (start, seen.teacher_logits))
-        return (student == reward).cpu()
+        return agree(start, seen.teacher_logits).cpu()
 
     def _teacher_of_centre(self, views: Tensor, seen: Seen | None) -> Tensor:
         """The reward models' logits of the centre crops, (N, C). seen: the views that were kept."""

@@ -1,5 +1,6 @@
 """Settings of a classification run, and which of them exclude each other."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,17 +10,18 @@ from classification.datasets import NAMES
 from classification.methods import METHODS, Method
 from rlcf.adapt.views import AUGMENTATIONS
 from rlcf.errors import UserError
-from rlcf.run.config import Config, data_option, method_option, option, speed_option
+from rlcf.run.config import beyond_option, data_option, method_option, option, speed_option
+from rlcf.run.settings import ListConfig
 
-beyond_option = partial(option, group="beyond the paper")
 prompt_option = partial(option, group="prompt")
 
 
 @dataclass
-class ClassificationConfig(Config):
+class ClassificationConfig(ListConfig):
     """Settings of a classification run."""
 
     presets: ClassVar[Path] = Path(__file__).parent / "configs"
+    methods: ClassVar[Mapping[str, Method]] = METHODS
 
     datasets: list[str] = data_option(["I"], f"one or more of {' '.join(NAMES)} folder:SUBFOLDER", may_change=True)
     corruption: str = data_option("gaussian_noise", "of dataset C")
@@ -27,7 +29,6 @@ class ClassificationConfig(Config):
     classnames: str | None = data_option(
         None, "text file of class names for folder datasets, a name a line in the folders' sorted order"
     )
-    save_logits: bool = data_option(False, "keep the logits before and after in logits.safetensors")
 
     method: str = method_option("rlcf", "zeroshot, or what adapts", choices=tuple(METHODS))
     tune: str = method_option(
@@ -44,27 +45,11 @@ class ClassificationConfig(Config):
     dispersion_weight: float = method_option(
         20.0, "ctpt: lambda, weight of the dispersion of the class features", at_least=0
     )
-    candidates: str = beyond_option(
-        "student",
-        "rlcf: the answers that are sampled: the student's K likeliest, or these and the reward model's K best",
-        choices=("student", "both"),
-    )
     learn_from_centre: bool = beyond_option(False, "the centre crop is always among the views that are learnt from")
-    kl_weight: float = beyond_option(
-        0.0, "weight of KL(adapted || starting prediction) on the views that are learnt from", at_least=0
-    )
     clip_ratio: float = beyond_option(
         0.0,
         "rlcf: epsilon > 0: GRPO's clipped ratio, with the answers that were sampled before the first step",
         at_least=0,
-    )
-    gate: str = beyond_option(
-        "none", "agree: no episode where student and reward model agree on the kept views", choices=("none", "agree")
-    )
-    answer: str = beyond_option(
-        "adapted",
-        "the adapted student's answer, or its product with the reward model's on the centre crop",
-        choices=("adapted", "product"),
     )
     voter: str = method_option(
         "student", "zero: the model that votes on the views that the student keeps", choices=("student", "reward")
@@ -143,10 +128,6 @@ class ClassificationConfig(Config):
             raise UserError(f"--context {self.context} is for --tune prompt")
         if not adapts and self.context != "words" and self.templates != "single":
             raise UserError(f"--context {self.context} and --templates {self.templates} exclude each other")
-        for name in sorted({name for method in METHODS.values() for name in method.settings} - set(self.how.settings)):
-            if getattr(self, name) != getattr(type(self)(), name):
-                users = " or ".join(other for other, method in METHODS.items() if name in method.settings)
-                raise UserError(f"--{name.replace('_', '-')} is for --method {users}")
         if self.how.moves_classes and self.tune != "prompt":
             raise UserError(f"--method {self.method} moves the class features; use --tune prompt")
         if self.clip_ratio and self.steps == 1:
@@ -163,8 +144,6 @@ class ClassificationConfig(Config):
             raise UserError("--images-at-once is for a method that tunes the prompt or the normalisation layers; use 1")
         if self.images_at_once > 1 and self.remembers:
             raise UserError("--momentum carries weights from sample to sample; use --images-at-once 1")
-        if self.momentum and not adapts:
-            raise UserError(f"--momentum is for a method that adapts weights; {self.method} does not")
         if self.class_chunk is not None and not tunes_prompt:
             raise UserError("--class-chunk is for a method that tunes the prompt; use --tune prompt")
         if self.views_on_device and self.augment != "crop":
@@ -173,20 +152,14 @@ class ClassificationConfig(Config):
             raise UserError("--select-precision bf16 spares a more precise method's ranking of views; leave it out")
 
     @property
-    def how(self) -> Method:
-        """The method itself."""
-        return METHODS[self.method]
-
-    @property
     def asks_rewards(self) -> bool:
         """True for a method that asks the reward models."""
         return self.how.asks_rewards or self.voter == "reward"
 
     @property
     def needs_logits(self) -> bool:
-        """True for a method that asks the reward models for logits over all classes."""
-        further = (self.voter, self.candidates, self.gate, self.answer) != ("student", "student", "none", "adapted")
-        return self.how.needs_logits or further
+        """True for a method, or an option of it, that asks the reward models for logits over all classes."""
+        return super().needs_logits or self.voter == "reward"
 
     @property
     def remembers(self) -> bool:

@@ -32,19 +32,7 @@ def summarise(records: list[Record]) -> Summary:
             "ece": calibration_error([r[f"{name}_confidence"] for r in found], correct[name]),
         }
     summary["top1_gain"] = gain(correct["zero_shot"], correct["adapted"], scale=100.0)
-    return summary | gate_savings(found)
-
-
-def gate_savings(records: list[Record]) -> Summary:
-    """Number of images that the gate left without an episode, and the seconds that this saved; empty without any."""
-    seconds = {gated: [r["seconds"] for r in records if r.get("gated", False) == gated] for gated in (True, False)}
-    if not seconds[True]:
-        return {}
-    saved = {}
-    if seconds[False]:
-        means = {gated: sum(values) / len(values) for gated, values in seconds.items()}
-        saved["seconds_saved"] = len(seconds[True]) * (means[False] - means[True])
-    return {"gated": len(seconds[True]), **saved}
+    return summary
 
 
 def as_line(dataset: str, method: str | None, summary: Summary) -> str:
@@ -52,5 +40,4 @@ def as_line(dataset: str, method: str | None, summary: Summary) -> str:
     line = f"{dataset}: n {summary['n']}, zero-shot top-1 {summary['zero_shot']['top1']:.2f}"
     if method is not None:
         line += f", {method} {summary['adapted']['top1']:.2f} ({interval(summary['top1_gain'], digits=2)})"
-    agreed = f"without an episode, both models agree ({summary.get('seconds_saved', 0.0):.1f} s saved)"
-    return line + tail(summary, "an image", [(summary.get("gated", 0), agreed)])
+    return line + tail(summary, "an image")

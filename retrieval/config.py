@@ -1,5 +1,6 @@
 """Settings of a retrieval run, and which of them exclude each other."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -7,17 +8,18 @@ from typing import ClassVar
 from retrieval.datasets import DIRECTIONS, NAMES
 from retrieval.methods import METHODS, Method
 from rlcf.errors import UserError
-from rlcf.run.config import PY, Config, adaptation_option, data_option, method_option
+from rlcf.run.config import adaptation_option, data_option, method_option
+from rlcf.run.settings import PY, ListConfig
 
 
 @dataclass
-class RetrievalConfig(Config):
+class RetrievalConfig(ListConfig):
     """Settings of a retrieval run."""
 
     presets: ClassVar[Path] = Path(__file__).parent / "configs"
+    methods: ClassVar[Mapping[str, Method]] = METHODS
 
     datasets: list[str] = data_option(["coco"], f"one or more of {' '.join(NAMES)}", may_change=True)
-    save_logits: bool = data_option(False, "keep the logits before and after in logits.safetensors")
 
     method: str = method_option("rlcf", "zeroshot, or what adapts", choices=tuple(METHODS))
     direction: str = method_option(
@@ -43,16 +45,9 @@ class RetrievalConfig(Config):
             )
         if self.tune_embeddings and (self.direction == "i2t" or self.tune == "norm"):
             raise UserError("--tune-embeddings is for --tune encoder and --direction t2i or both")
-        if self.momentum and not self.how.adapts:
-            raise UserError(f"--momentum is for a method that adapts weights; {self.method} does not")
         function = next((name for name in self.reward if name.startswith(PY)), None)
         if function is not None and self.asks_rewards and self.direction != "i2t":
             raise UserError(f"--reward {function} scores an image's texts; use --direction i2t, or give a CLIP")
-
-    @property
-    def how(self) -> Method:
-        """The method itself."""
-        return METHODS[self.method]
 
     @property
     def one_way(self) -> "list[RetrievalConfig]":

@@ -70,6 +70,7 @@ def run_direction(
         before, answer, targets = outcome.before, outcome.answer, dataset.targets(direction, index)
         record: Record = {"status": NON_FINITE if outcome.after is None else OK, "targets": targets}
         record |= describe("zero_shot", before, targets) | describe("adapted", answer, targets)
+        record |= {"gated": True} if outcome.gated else {}
         record["steps"] = [step.as_record() for step in outcome.trace]
         return record, {"zero_shot": before, "adapted": answer} if config.save_logits else {}
 

@@ -23,13 +23,15 @@ class Method:
     objective: from the settings, the query's logits over the gallery, (1, 1, G), and the query as the reward models see
     it, to a `Step` with a loss of shape (1,); None for a method that answers with the zero-shot logits. asks_rewards:
     True for a method that asks the reward models, needs_logits: for one that asks them for logits over the whole
-    gallery, samples_answers: for one that samples the K likeliest places in the gallery.
+    gallery, samples_answers: for one that samples the K likeliest places in the gallery. settings: names of those that
+    only some methods have and this one does.
     """
 
     objective: "Callable[[RetrievalConfig, Tensor, Seen | None], Step] | None" = None
     asks_rewards: bool = False
     needs_logits: bool = False
     samples_answers: bool = False
+    settings: tuple[str, ...] = ()
 
     @property
     def adapts(self) -> bool:
@@ -38,9 +40,14 @@ class Method:
 
 
 def rlcf(config: "RetrievalConfig", logits: Tensor, seen: Seen | None) -> Step:
-    """Policy gradient on the K likeliest places in the gallery with CLIP reward (RLCF, ICLR 2024, eq. 3 and 4)."""
+    """Policy gradient on sampled places in the gallery with CLIP reward (RLCF, ICLR 2024, eq. 3 and 4).
+
+    As published, the samples are the student's K likeliest places.
+    """
     assert seen is not None
-    return reinforce(logits, seen.scores, config.sample_k, config.baseline, config.divide_by_std)
+    both = config.candidates == "both"
+    further = seen.teacher_logits.topk(config.sample_k, dim=-1).indices if both else None
+    return reinforce(logits, seen.scores, config.sample_k, config.baseline, config.divide_by_std, further)
 
 
 def distil(config: "RetrievalConfig", logits: Tensor, seen: Seen | None) -> Step:
@@ -49,8 +56,11 @@ def distil(config: "RetrievalConfig", logits: Tensor, seen: Seen | None) -> Step
     return Step(kd(logits, seen.teacher_logits))
 
 
+GUIDED = ("kl_weight", "gate", "answer")
+"""Settings of every method that learns from a reward model."""
+
 METHODS = {
     "zeroshot": Method(),
-    "rlcf": Method(objective=rlcf, asks_rewards=True, samples_answers=True),
-    "kd": Method(objective=distil, asks_rewards=True, needs_logits=True),
+    "rlcf": Method(objective=rlcf, asks_rewards=True, samples_answers=True, settings=("candidates", *GUIDED)),
+    "kd": Method(objective=distil, asks_rewards=True, needs_logits=True, settings=GUIDED),
 }

@@ -14,7 +14,8 @@ from retrieval.config import RetrievalConfig
 from retrieval.datasets import clean_text
 from retrieval.reward import Query, Rewards, reward_clips
 from rlcf.adapt.episode import Episodes
-from rlcf.adapt.objectives import Step
+from rlcf.adapt.objectives import Step, agree, kl_divergence
+from rlcf.adapt.rewards import Seen
 from rlcf.adapt.trace import Outcome, TracedStep, traced
 from rlcf.adapt.views import Views
 from rlcf.clip.backbone import Backbone
@@ -162,22 +163,33 @@ class Retriever:
         """
         ((_, query),) = group
         encoded: Any = self.policy.encode(query.sample)
-        before = self.policy.zero_shot(encoded)[0].cpu()
+        before = self.policy.zero_shot(encoded)  # (1, G)
         if not before.isfinite().all():
             raise UserError("the student's logits are not finite; use --precision fp32")
-        if self.config.how.objective is None or self.episodes is None:
-            return [Outcome(before, before, [])]
-        objective, seen = self.config.how.objective, self.rewards.see(query) if self.rewards else None
-        steps: list[Step] = []
+        seen = self.rewards.see(query) if self.rewards else None
+        gated = self.config.gate == "agree" and seen is not None and bool(agree(before, seen.teacher_logits[0]))
+        after, steps = (before, []) if gated else self._learn(encoded, before, seen)
+        if self.config.answer == "product" and after is not None and seen is not None:
+            after = after.log_softmax(dim=-1) + seen.teacher_logits[0].log_softmax(dim=-1)
+        return [Outcome(before[0].cpu(), None if after is None else after[0].cpu(), traced(steps, 0), gated)]
+
+    def _learn(self, encoded: Any, before: Tensor, seen: Seen | None) -> tuple[Tensor | None, list[Step]]:
+        """The query's episode. before: (1, G) logits. Returns the adapted logits, (1, G), and the steps."""
+        config, steps = self.config, list[Step]()
+        if config.how.objective is None or self.episodes is None:
+            return before, steps
+        objective = config.how.objective
         with self.policy as policy, self.episodes.episode(policy.starts(encoded)) as episode:
 
             def loss(number: int) -> Tensor:
-                step = objective(self.config, policy.logits(encoded)[None], seen)
+                logits = policy.logits(encoded)[None]
+                step = objective(config, logits, seen)
+                if config.kl_weight:
+                    step = step._replace(loss=step.loss + config.kl_weight * kl_divergence(logits, before[None]))
                 steps.append(step._replace(loss=step.loss.detach()))
                 return step.loss.sum()
 
-            after = episode.adapt(loss, lambda: policy.answer(encoded)[0])
-        return [Outcome(before, None if after is None else after.cpu(), traced(steps, 0))]
+            return episode.adapt(loss, lambda: policy.answer(encoded)), steps
 
     @property
     def memory(self) -> Episodes | None:

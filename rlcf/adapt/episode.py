@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from rlcf.run.config import Config
+    from rlcf.run.settings import Config
 
 Answer = TypeVar("Answer")
 

@@ -111,6 +111,11 @@ def mean_prediction(logits: Tensor) -> Tensor:
     return logits.log_softmax(dim=-1).logsumexp(dim=-2) - math.log(logits.shape[-2])
 
 
+def agree(first: Tensor, second: Tensor) -> Tensor:
+    """True where two models' mean predictions have the same likeliest answer. first, second: (V, C). Returns a bool."""
+    return mean_prediction(first).argmax(dim=-1) == mean_prediction(second).argmax(dim=-1)
+
+
 def marginal_entropy(logits: Tensor) -> Tensor:
     """Entropy of the mean prediction over views (MEMO; TPT eq. 2 and 3).
 
@@ -128,6 +133,15 @@ def kl_divergence(logits: Tensor, before: Tensor) -> Tensor:
     """
     now, then = logits.log_softmax(dim=-1), before.log_softmax(dim=-1)
     return (now.exp() * (now - then)).sum(dim=-1).mean(dim=-1)
+
+
+def kl_estimate(now: Tensor, before: Tensor) -> Tensor:
+    """Unbiased estimate of KL(now || before) from samples of `now` (Shao et al., DeepSeekMath, 2024, eq. 4).
+
+    now, before: (...) log-likelihoods of what was sampled, nats. Returns (...), nats, at least 0.
+    """
+    ratio = before - now
+    return ratio.exp() - ratio - 1.0
 
 
 def text_dispersion(classes: Tensor) -> Tensor:

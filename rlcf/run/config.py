@@ -48,11 +48,9 @@ data_option = partial(option, group="data")
 model_option = partial(option, group="models")
 method_option = partial(option, group="method")
 adaptation_option = partial(option, group="adaptation")
+beyond_option = partial(option, group="beyond the paper")
 speed_option = partial(option, group="speed")
 
-
-PY = "py:"
-"""The first characters of a reward function's name, py:package.module:function."""
 OVER_DATASETS = ("data", "evaluation")
 """Groups of settings that are about whole datasets and run folders. Python's classes answer one sample at a time and
 have none of them."""
@@ -76,82 +74,6 @@ class Settings:
 
     def check(self) -> None:
         """Raises UserError for settings that contradict each other."""
-
-
-@dataclass
-class Config(Settings):
-    """The settings of every task."""
-
-    seed: int = option(0, "with a sample's index decides its views; also the order of the samples", at_least=0)
-    limit: int | None = data_option(None, "use only the first N samples of each dataset's shuffled order", at_least=1)
-    workers: int = data_option(
-        2, "processes that read images and make views; 0: none but this one", at_least=0, may_change=True
-    )
-    skip_bad_images: bool = data_option(
-        False, "record an image that cannot be read and go on, instead of stopping", may_change=True
-    )
-
-    student: str = model_option("ViT-B/16", "the CLIP that adapts: OpenAI or open_clip name, hf-hub:..., path")
-    reward: list[str] = model_option(
-        ["ViT-L/14"], "the reward CLIP, or several for an ensemble; a function of your own: py:package.module:function"
-    )
-    reward_weights: list[float] | None = model_option(
-        None, "weight of each reward model in an ensemble (normalised); equal when not given"
-    )
-    round_reward_weights: bool = model_option(False, "round the weights to two digits, as published")
-    clip_root: str | None = model_option(None, "folder with OpenAI's files (ViT-B-16.pt, ...)")
-
-    steps: int = adaptation_option(3, "adaptation steps per sample", at_least=1)
-    lr: float = adaptation_option(1e-5, "learning rate of AdamW", above=0)
-    weight_decay: float = adaptation_option(5e-4, "weight decay of AdamW", at_least=0)
-    eps: float = adaptation_option(1e-8, "epsilon of AdamW", above=0)
-    sample_k: int = adaptation_option(3, "K: answers that are sampled and rewarded", at_least=1)
-    clipscore_weight: float = adaptation_option(2.5, "w in CLIPScore = w * max(cos, 0)", above=0)
-    baseline: str = adaptation_option(
-        "answers",
-        "mean score that is subtracted: over the K answers of a view, over all views and answers, or none",
-        choices=("answers", "all", "none"),
-    )
-    divide_by_std: bool = adaptation_option(False, "divide advantages by their standard deviation")
-    momentum: bool = adaptation_option(False, "let adapted weights flow into a momentum buffer")
-    momentum_decay: float = adaptation_option(0.9998, "share of the buffer that a sample keeps", at_least=0, at_most=1)
-    momentum_every: int = adaptation_option(64, "samples between updates of the starting weights", at_least=1)
-    momentum_weight: float = adaptation_option(
-        1.0, "share of the buffer in the new starting weights", at_least=0, at_most=1
-    )
-
-    def check(self) -> None:
-        """Raises UserError for settings that contradict each other."""
-        weights = self.reward_weights
-        if weights is not None and len(weights) != len(self.reward):
-            raise UserError(f"--reward-weights has {len(weights)} numbers for {len(self.reward)} reward models")
-        if weights is not None and min(weights) <= 0:
-            raise UserError("--reward-weights must be above 0; leave out a reward model that shall not count")
-        if self.divide_by_std and self.baseline == "none":
-            raise UserError("--divide-by-std needs a mean to start from; use --baseline answers or all")
-        function = next((name for name in self.reward if name.startswith(PY)), None)
-        if function is not None and self.needs_logits:
-            raise UserError(f"--reward {function} gives scores, not logits to distil; give a CLIP")
-
-    @property
-    def how(self) -> Any:
-        """The method itself; each task has its own kind, which tells at least `asks_rewards` and `needs_logits`."""
-        raise NotImplementedError
-
-    @property
-    def asks_rewards(self) -> bool:
-        """True for a method that asks the reward models."""
-        return bool(self.how.asks_rewards)
-
-    @property
-    def needs_logits(self) -> bool:
-        """True for a method that asks the reward models for logits over all answers."""
-        return bool(self.how.needs_logits)
-
-    @property
-    def remembers(self) -> bool:
-        """True for a method that carries something from one sample to the next."""
-        return self.momentum
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Settings)
@@ -192,7 +114,7 @@ def parse_config(kind: type[AnyConfig], argv: list[str] | None, description: str
     if gpu is not None:
         flags["device"] = gpu if gpu == "cpu" else f"cuda:{gpu}"
     settings = {**(read_preset(kind, find_preset(kind, preset)) if preset else {}), **flags}
-    sources = {name: f"--{_dashed(name)}" if name in flags else f"{preset}: {name}" for name in settings}
+    sources = {name: f"--{dashed(name)}" if name in flags else f"{preset}: {name}" for name in settings}
     return _checked(kind, settings, sources)
 
 
@@ -283,7 +205,8 @@ def resolve_precision(config: Settings, device: torch.device) -> str:
     return config.precision
 
 
-def _dashed(name: str) -> str:
+def dashed(name: str) -> str:
+    """A setting's name as a flag has it."""
     return name.replace("_", "-")
 
 
@@ -301,14 +224,14 @@ def _add_flag(group: Any, spec: dataclasses.Field[Any], hint: Any) -> None:
     text = spec.metadata["help"].replace("%", "%%")
     if kind is bool:
         text += f" (default: {'yes' if default else 'no'})"
-        group.add_argument(f"--{_dashed(spec.name)}", action=argparse.BooleanOptionalAction, default=None, help=text)
+        group.add_argument(f"--{dashed(spec.name)}", action=argparse.BooleanOptionalAction, default=None, help=text)
         return
     shown = " ".join(map(str, default)) if isinstance(default, list) else default
     text += f" (default: {shown})" if shown not in (None, "") else ""
     several = {"nargs": "+"} if typing.get_origin(kind) is list else {}
     choices = spec.metadata["choices"]
     metavar = "{" + ",".join(choices) + "}" if choices else spec.name.rsplit("_", 1)[-1].upper()
-    group.add_argument(f"--{_dashed(spec.name)}", metavar=metavar, help=text, **several)
+    group.add_argument(f"--{dashed(spec.name)}", metavar=metavar, help=text, **several)
 
 
 def _convert(value: Any, hint: Any, limits: Any, source: str) -> Any:

@@ -9,10 +9,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rlcf.adapt.groups import Adapt, Unreadable, in_groups
-from rlcf.run.config import Config
 from rlcf.run.images import refuse_or_skip
 from rlcf.run.records import Memory, Record, Run, shuffled
 from rlcf.run.report import UNREADABLE
+from rlcf.run.settings import Config
 
 Sample = TypeVar("Sample")
 Outcome = TypeVar("Outcome")

@@ -23,8 +23,9 @@ from torch import Tensor
 
 from rlcf import __version__
 from rlcf.errors import UserError
-from rlcf.run.config import Config, Settings, command_line, read_preset, to_yaml
+from rlcf.run.config import Settings, command_line, read_preset, to_yaml
 from rlcf.run.files import save_atomically, save_rows_atomically, write_atomically
+from rlcf.run.settings import Config
 from rlcf.run.shard import Shard
 
 Record = dict[str, Any]

@@ -32,7 +32,19 @@ def counts(records: Sequence[Record]) -> Summary:
         "unreadable": len(records) - len(found),
         "non_finite": sum(record["status"] == NON_FINITE for record in found),
         "seconds_per_sample": sum(record["seconds"] for record in found) / len(found),
-    }
+    } | gate_savings(found)
+
+
+def gate_savings(records: Sequence[Record]) -> Summary:
+    """Number of samples that the gate left without an episode, and the seconds that this saved; empty without any."""
+    seconds = {gated: [r["seconds"] for r in records if r.get("gated", False) == gated] for gated in (True, False)}
+    if not seconds[True]:
+        return {}
+    saved = {}
+    if seconds[False]:
+        means = {gated: sum(values) / len(values) for gated, values in seconds.items()}
+        saved["seconds_saved"] = len(seconds[True]) * (means[False] - means[True])
+    return {"gated": len(seconds[True]), **saved}
 
 
 def gain(before: ArrayLike, after: ArrayLike, scale: float = 1.0, groups: ArrayLike | None = None) -> dict[str, float]:
@@ -56,7 +68,9 @@ def tail(summary: Summary, sample: str, further: Sequence[tuple[int, str]] = ())
 
     sample: the name of a sample, "an image"; further: (count, words) pairs that are printed where the count is not 0.
     """
-    told = [(summary["non_finite"], "kept zero-shot (not finite)"), (summary["unreadable"], "unreadable"), *further]
+    agreed = f"without an episode, both models agree ({summary.get('seconds_saved', 0.0):.1f} s saved)"
+    told = [(summary["non_finite"], "kept zero-shot (not finite)"), (summary["unreadable"], "unreadable")]
+    told += [(summary.get("gated", 0), agreed), *further]
     line = f", {summary['seconds_per_sample']:.3f} s {sample}"
     return line + "".join(f", {count} {what}" for count, what in told if count)
 

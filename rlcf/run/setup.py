@@ -12,8 +12,9 @@ import torch
 from rlcf.adapt.rewards import RewardFunction, ensemble_weights
 from rlcf.clip.backbone import Backbone, load_clip
 from rlcf.errors import UserError
-from rlcf.run.config import PY, Config, make_config, parse_config, resolve_device, resolve_precision
+from rlcf.run.config import make_config, parse_config, resolve_device, resolve_precision
 from rlcf.run.records import Run
+from rlcf.run.settings import PY, Config
 from rlcf.run.shard import Shard
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from caption.clip_model import masked_mean
 from caption.language_model import load_language_model
+from caption.methods import masked_mean
 from rlcf.errors import UserError
 
 KINDS = ("opt", "gpt2", "llama")

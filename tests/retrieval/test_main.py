@@ -327,10 +327,13 @@ CHANGES = {
     "method": ([], ["--method", "kd"], {"i2t", "t2i"}),
     "tune": ([], ["--tune", "norm"], {"i2t", "t2i"}),
     "tune_embeddings": ([], ["--tune-embeddings"], {"t2i"}),
+    "candidates": ([], ["--candidates", "both"], {"i2t", "t2i"}),
+    "kl_weight": (["--steps", "2"], ["--kl-weight", "10"], {"i2t", "t2i"}),
+    "answer": ([], ["--answer", "product"], {"i2t", "t2i"}),
     "precision": ([], ["--precision", "bf16"], {"i2t", "t2i"}),
 }
 OWN_TESTS = {"data", "output", "device", "limit", "workers", "skip_bad_images", "clip_root", "datasets", "seed"}
-OWN_TESTS |= {"direction", "clean_text", "save_logits"}
+OWN_TESTS |= {"direction", "clean_text", "save_logits", "gate"}
 
 
 def test_every_flag_is_tested():

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from rlcf.adapt.episode import AdamW, Episodes
-from rlcf.run.config import Config
 from rlcf.run.records import Run
+from rlcf.run.settings import Config
 from rlcf.run.shard import Shard
 
 

@@ -1,6 +1,8 @@
 import dataclasses
 import re
 import string
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,7 +13,6 @@ from hypothesis import strategies as st
 from rlcf import __version__
 from rlcf.errors import UserError, flags_as_settings
 from rlcf.run.config import (
-    Config,
     find_preset,
     make_config,
     option,
@@ -21,14 +22,19 @@ from rlcf.run.config import (
     resolve_precision,
     to_yaml,
 )
+from rlcf.run.settings import Config as SharedConfig
+
+
+@dataclasses.dataclass
+class Config(SharedConfig):
+    """The shared settings, of a task with one method."""
+
+    methods: ClassVar = {"rlcf": SimpleNamespace(adapts=True, asks_rewards=True, needs_logits=False, settings=())}
 
 
 @dataclasses.dataclass
 class TaskConfig(Config):
     """A task's settings."""
-
-    needs_logits = False
-    asks_rewards = True
 
     classes: int = option(5, "number of classes", at_least=2, group="task")
     folds: int = option(1, "parts of the data", group="evaluation")

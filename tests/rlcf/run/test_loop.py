@@ -6,10 +6,10 @@ import torch
 from rlcf.adapt.groups import GroupGivenUp, Unreadable
 from rlcf.errors import UserError
 from rlcf.run import loop
-from rlcf.run.config import Config
 from rlcf.run.loop import Figure, Work, run_samples
 from rlcf.run.records import Run, shuffled
 from rlcf.run.report import OK, UNREADABLE
+from rlcf.run.settings import Config
 from rlcf.run.shard import Shard
 from tests.tools import Results, break_off_after
 

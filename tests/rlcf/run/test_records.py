@@ -13,8 +13,8 @@ from safetensors import safe_open
 
 from rlcf.errors import UserError
 from rlcf.run import records as runs
-from rlcf.run.config import Config
 from rlcf.run.records import Run, shuffled
+from rlcf.run.settings import Config
 from rlcf.run.shard import Shard
 from tests.tools import ROOT
 
@@ -248,7 +248,7 @@ from pathlib import Path
 
 import torch
 
-from rlcf.run.config import Config
+from rlcf.run.settings import Config
 from rlcf.run.records import Run, shuffled
 from rlcf.run.shard import Shard
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from rlcf.adapt.episode import Momentum
-from rlcf.run.config import Config
 from rlcf.run.records import Run
+from rlcf.run.settings import Config
 from rlcf.run.shard import Shard
 from tests.tools import same
 

@@ -12,8 +12,9 @@ import torch
 import rlcf
 from rlcf.errors import UserError
 from rlcf.run import records as runs
-from rlcf.run.config import Config, read_preset
+from rlcf.run.config import read_preset
 from rlcf.run.records import Run, commit, versions
+from rlcf.run.settings import Config
 from rlcf.run.shard import Shard
 
 RECORD = {"index": 0, "id": "a.png", "status": "ok"}

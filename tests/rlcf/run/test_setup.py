@@ -1,4 +1,5 @@
 import dataclasses
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -7,7 +8,8 @@ import torch
 from rlcf.adapt.rewards import RewardFunction
 from rlcf.errors import UserError
 from rlcf.run import setup
-from rlcf.run.config import Config, option, read_preset
+from rlcf.run.config import option, read_preset
+from rlcf.run.settings import Config
 from rlcf.run.setup import Models, Setup, import_reward, load_models, reward_weights
 from rlcf.run.shard import Shard
 
@@ -18,7 +20,7 @@ CPU = torch.device("cpu")
 class TaskConfig(Config):
     """A task with methods that ask rewards and remember as they are told."""
 
-    needs_logits: ClassVar[bool] = False
+    methods: ClassVar = {"rlcf": SimpleNamespace(adapts=True, needs_logits=False, settings=())}
 
     asks: bool = option(True, "ask the reward models")
     cache: bool = option(False, "carry something from sample to sample")
