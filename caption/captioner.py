@@ -116,15 +116,20 @@ class Captioner:
         before = self.policy.zero_shot(features)
         if not before.isfinite().all():
             raise UserError("the captioner's prefix is not finite; use --precision fp32")
-        if self.episodes is None:
-            return [Answer(caption, caption) for caption in self._caption(before)]
         seen = self.rewards.see(stacked) if self.rewards else None
-        after, steps = self._learn(self.episodes, indices, features, before, seen)
-        if after is None and len(group) > 1:
-            raise GroupGivenUp
-        prefixes = torch.stack([before, before if after is None else after], dim=1)
-        captions = self._caption(prefixes.flatten(0, 1))  # the language model makes a token of all in one go
-        pairs = [captions[i : i + 2] for i in range(0, len(captions), 2)]
+        after: Tensor | None = before
+        steps: list[Step] = []
+        if self.episodes is not None:
+            after, steps = self._learn(self.episodes, indices, features, before, seen)
+            if after is None and len(group) > 1:
+                raise GroupGivenUp
+            prefixes = torch.stack([before, before if after is None else after], dim=1)
+            captions = self._caption(prefixes.flatten(0, 1))  # the language model makes a token of all in one go
+            pairs = [captions[i : i + 2] for i in range(0, len(captions), 2)]
+        else:
+            first = self._caption(before)
+            last = self._rerank(before, indices, seen) if self.config.how.reranks and seen else first
+            pairs = [[old, new] for old, new in zip(first, last, strict=True)]
         rewards = seen.scores(pairs).tolist() if seen else [[None, None] for _ in pairs]
         return [
             Answer(old, new, _score(scores[0]), _score(scores[1]), traced(steps, i), finite=after is not None)
@@ -136,9 +141,8 @@ class Captioner:
     ) -> tuple[Tensor | None, list[Step]]:
         """The episode of N images. features: (N, D); before: (N, P, width), their prefix before it.
 
-        Returns the adapted prefix, (N, P, width), and the steps.
-
-        The language model is frozen: the adapted prefix is all that the final captions need.
+        Returns the adapted prefix, (N, P, width), and the steps. The language model is frozen: the adapted prefix is
+        all that the final captions need.
         """
         config, steps = self.config, list[Step]()
         assert config.how.objective is not None
@@ -148,9 +152,7 @@ class Captioner:
             prefix = policy.prefix(features)
             if not prefix.isfinite().all():
                 return prefix.sum()
-            top_p = config.top_p if config.sampling == "nucleus" else None
-            seeds = [(config.seed, index, number) for index in indices]
-            texts = policy.sample(prefix, config.sample_k, top_p, seeds, config.max_new_tokens)
+            texts = self._sample(prefix, indices, number)
             drawn.append(texts)
             if config.candidates == "both" and number > 0:
                 texts = [own + first for own, first in zip(texts, drawn[0], strict=True)]
@@ -162,6 +164,19 @@ class Captioner:
         with self.policy as policy:
             after = episodes.run(loss, lambda: policy.answer(features), skip_overflow=len(indices) == 1)
         return after, steps
+
+    def _sample(self, prefix: Tensor, indices: Sequence[int], number: int) -> list[list[str]]:
+        """K captions of each of N images. prefix: (N, P, width); number: of the step, which decides the draws."""
+        config = self.config
+        top_p = config.top_p if config.sampling == "nucleus" else None
+        seeds = [(config.seed, index, number) for index in indices]
+        return self.policy.sample(prefix, config.sample_k, top_p, seeds, config.max_new_tokens)
+
+    def _rerank(self, prefix: Tensor, indices: Sequence[int], seen: Seen) -> list[str]:
+        """The best rewarded of K captions of each of N images, lower case. prefix: (N, P, width)."""
+        texts = self._sample(prefix, indices, 0)
+        best = seen.scores(texts).argmax(dim=-1).tolist()
+        return [captions[place].lower() for captions, place in zip(texts, best, strict=True)]
 
     def _weigh(self, texts: list[list[str]], prefix: Tensor, before: Tensor) -> Sampled:
         """The captions of N images, weighed. prefix, before: (N, P, width), now and before the episode."""

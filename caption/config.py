@@ -42,7 +42,9 @@ class CaptionConfig(Config):
         + ", ".join(shipped_names("config.json")),
     )
 
-    method: str = method_option("rlcf", "zeroshot, or what adapts", choices=tuple(METHODS))
+    method: str = method_option(
+        "rlcf", "zeroshot, rerank (the best rewarded of K captions), or what adapts", choices=tuple(METHODS)
+    )
     sampling: str = method_option(
         "beam", "where the K captions come from: beam search, or draws from the nucleus", choices=("beam", "nucleus")
     )

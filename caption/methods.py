@@ -50,13 +50,15 @@ class Method:
     """A method of adaptation, or none.
 
     objective: from the settings, the sampled captions, and the images as the reward models see them, to a `Step` with a
-    loss for each image. asks_rewards: True for a method that asks the reward models; settings: names of those that only
-    some methods have and this one does.
+    loss for each image. asks_rewards: True for a method that asks the reward models; reranks: for one that answers with
+    the best rewarded of the K captions of the captioner as it was loaded; settings: names of those that only some
+    methods have and this one does.
     """
 
     objective: "Callable[[CaptionConfig, Sampled, Seen | None], Step] | None" = None
     asks_rewards: bool = False
     needs_logits: bool = False  # captions are no fixed list over which a reward model has logits
+    reranks: bool = False
     settings: tuple[str, ...] = ()
 
     @property
@@ -81,6 +83,7 @@ def rlcf(config: "CaptionConfig", sampled: Sampled, seen: Seen | None) -> Step:
 
 METHODS = {
     "zeroshot": Method(),
+    "rerank": Method(asks_rewards=True, reranks=True),
     "rlcf": Method(objective=rlcf, asks_rewards=True, settings=("candidates", "kl_weight")),
 }
 

@@ -21,7 +21,9 @@ class RetrievalConfig(ListConfig):
 
     datasets: list[str] = data_option(["coco"], f"one or more of {' '.join(NAMES)}", may_change=True)
 
-    method: str = method_option("rlcf", "zeroshot, or what adapts", choices=tuple(METHODS))
+    method: str = method_option(
+        "rlcf", "zeroshot, ensemble (student times reward model), or what adapts", choices=tuple(METHODS)
+    )
     direction: str = method_option(
         "both", "images that look for texts, texts that look for images", choices=(*DIRECTIONS, "both")
     )

@@ -101,7 +101,7 @@ def load_samples(
 def run_dataset(config: RetrievalConfig, features: FrozenFeatures, models: Models, run: Run) -> None:
     """Adapt to every query of a dataset, in one direction or both, and report."""
     dataset, summaries = features.dataset, []
-    method = config.method if config.how.adapts else None
+    method = None if config.method == "zeroshot" else config.method
     clips = [models.student, *reward_clips(models).values()]
     truncated = {clip.name: clip.truncated(dataset.texts) for clip in clips}
     for way in config.one_way:

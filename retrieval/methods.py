@@ -23,14 +23,16 @@ class Method:
     objective: from the settings, the query's logits over the gallery, (1, 1, G), and the query as the reward models see
     it, to a `Step` with a loss of shape (1,); None for a method that answers with the zero-shot logits. asks_rewards:
     True for a method that asks the reward models, needs_logits: for one that asks them for logits over the whole
-    gallery, samples_answers: for one that samples the K likeliest places in the gallery. settings: names of those that
-    only some methods have and this one does.
+    gallery, samples_answers: for one that samples the K likeliest places in the gallery; multiplies: for one whose
+    answer is the product with the reward models'. settings: names of those that only some methods have and this one
+    does.
     """
 
     objective: "Callable[[RetrievalConfig, Tensor, Seen | None], Step] | None" = None
     asks_rewards: bool = False
     needs_logits: bool = False
     samples_answers: bool = False
+    multiplies: bool = False
     settings: tuple[str, ...] = ()
 
     @property
@@ -61,6 +63,7 @@ GUIDED = ("kl_weight", "gate", "answer")
 
 METHODS = {
     "zeroshot": Method(),
+    "ensemble": Method(asks_rewards=True, needs_logits=True, multiplies=True),
     "rlcf": Method(objective=rlcf, asks_rewards=True, samples_answers=True, settings=("candidates", *GUIDED)),
     "kd": Method(objective=distil, asks_rewards=True, needs_logits=True, settings=GUIDED),
 }

@@ -169,7 +169,8 @@ class Retriever:
         seen = self.rewards.see(query) if self.rewards else None
         gated = self.config.gate == "agree" and seen is not None and bool(agree(before, seen.teacher_logits[0]))
         after, steps = (before, []) if gated else self._learn(encoded, before, seen)
-        if self.config.answer == "product" and after is not None and seen is not None:
+        multiplies = self.config.how.multiplies or self.config.answer == "product"
+        if multiplies and after is not None and seen is not None:
             after = after.log_softmax(dim=-1) + seen.teacher_logits[0].log_softmax(dim=-1)
         return [Outcome(before[0].cpu(), None if after is None else after[0].cpu(), traced(steps, 0), gated)]
 

@@ -70,6 +70,17 @@ def test_the_anchor_holds_the_captioner_near_its_start(make_captioner, view):
     assert moved(kl_weight=100.0) < 0.5 * moved()
 
 
+def test_reranking_answers_with_the_best_rewarded_of_the_captions(make_captioner, view):
+    captioner = make_captioner(method="rerank", sample_k=4)
+    (answer,) = captioner.adapt([(0, view)])
+    before = captioner.policy.zero_shot(captioner.policy.encode(view))
+    (texts,) = captioner.policy.sample(before, 4, max_new_tokens=5)
+    scores = captioner.rewards.see(view).scores([texts])[0]
+    assert answer.adapted == texts[int(scores.argmax())].lower() and answer.trace == []
+    assert answer.adapted_reward == pytest.approx(scores.max().item(), abs=1e-6)
+    assert captioner.episodes is None
+
+
 @pytest.mark.parametrize("name", ["candidates", "kl_weight"])
 def test_options_of_rlcf_are_refused_elsewhere(name):
     value = {"candidates": "both", "kl_weight": 0.1}[name]

@@ -78,7 +78,7 @@ def test_two_captioners_in_one_process_never_see_each_other(make, data):
         ({"lerning_rate": 1.0}, "unknown setting 'lerning_rate'"),
         ({"stepz": 1}, "unknown setting 'stepz'; did you mean 'steps'"),
         ({"steps": 0}, "steps: 0 must be at least 1"),
-        ({"method": "none"}, "method: 'none' is not one of zeroshot, rlcf"),
+        ({"method": "none"}, "method: 'none' is not one of zeroshot, rerank, rlcf"),
         ({"evaluate": True}, "evaluate is a setting of the command line"),
         ({"momentum": True, "images_at_once": 2}, "^momentum carries weights .*; use images_at_once 1"),
         ({"student": "no-such-clip"}, "unknown model 'no-such-clip'"),

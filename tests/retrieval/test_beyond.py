@@ -53,6 +53,13 @@ def test_the_product_is_that_of_both_models_probabilities(rank, reward_ranking):
     torch.testing.assert_close(rank(lr=1e-12, answer="product").adapted, expected / expected.sum(), atol=1e-5, rtol=0)
 
 
+def test_the_ensemble_is_the_product_without_an_episode(rank, reward_ranking):
+    answer = rank(method="ensemble")
+    expected = answer.zero_shot * reward_ranking.zero_shot
+    torch.testing.assert_close(answer.adapted, expected / expected.sum(), atol=1e-5, rtol=0)
+    assert answer.trace == []
+
+
 def test_the_gate_leaves_out_the_episodes_of_queries_that_both_models_agree_on(retrieve):
     gated, plain = retrieve("--gate", "agree", output="gated"), retrieve(output="plain")
     for direction in ("i2t", "t2i"):
