@@ -26,8 +26,8 @@ GREEN, RED, GREY, BLUE = "#1a7f37", "#b42318", "#57606a", "#8ab4f8"
 def choose_examples(folder: Path, count: int = 8) -> list[tuple[str, dict[str, Any]]]:
     """(style, record) of images that RLCF put right, in turn from every style, and last of two that it spoilt."""
     right, spoilt = [], []
-    for style in read_results(folder / "rlcf-tune"):
-        records = read_records(folder / "rlcf-tune" / style.replace(":", "-") / "records.jsonl")
+    for style in read_results(folder / "anchored"):
+        records = read_records(folder / "anchored" / style.replace(":", "-") / "records.jsonl")
         wrong_before = [r for r in records if r["zero_shot"] != r["label"] == r["adapted"]]
         wrong_after = [r for r in records if r["zero_shot"] == r["label"] != r["adapted"]]
         right += [(place, style, record) for place, record in enumerate(wrong_before)]
@@ -45,7 +45,7 @@ def classification_picture(folder: Path) -> Image.Image:
     reward = load_clip("demo-reward")
     for place, (style, record) in enumerate(examples):
         root = folder / "single" / style.removeprefix("folder:")
-        names = (folder / "rlcf-tune" / style.replace(":", "-") / "classnames.txt").read_text().splitlines()
+        names = (folder / "anchored" / style.replace(":", "-") / "classnames.txt").read_text().splitlines()
         answers = record["zero_shot_top5"][:3]
         texts = reward.encode_text([f"a photo of a {names[answer]}." for answer in answers])
         (image,) = encode_images([reward], [root / record["id"]], workers=0, desc=None)
@@ -119,7 +119,7 @@ def captioning_picture(folder: Path) -> Image.Image:
 
 
 PICTURES = {
-    "rlcf-tune": ("classification.png", classification_picture),
+    "anchored": ("classification.png", classification_picture),
     "clipcap": ("captioning.png", captioning_picture),
 }
 """A run that was made -> the picture of it."""

@@ -17,10 +17,13 @@ from rlcf.run.config import Parser
 from rlcf.run.files import write_atomically
 
 CLASSIFICATION = {
-    "tpt-prompt": "TPT, prompt",
-    "kd-tune": "KD, image encoder",
-    "rlcf-prompt": "RLCF, prompt",
-    "rlcf-tune": "RLCF, image encoder",
+    "tpt": "TPT, prompt",
+    "kd": "KD, image encoder",
+    "rlcf": "RLCF, image encoder",
+    "anchored": "RLCF anchored",
+    "zero-reward": "ZERO, the reward votes",
+    "reward-alone": "reward model alone",
+    "product": "student times reward model",
 }
 """Run folder -> the method's name in the table."""
 
@@ -59,20 +62,20 @@ def gain(interval: dict[str, float], scale: float = 1.0) -> str:
 
 
 def classification_table(folder: Path) -> str:
-    """Top-1 per style: the student, each method, the reward model alone."""
-    runs = {name: read_results(folder / name) for name in (*CLASSIFICATION, "reward-alone")}
-    rows = []
-    for style, alone in runs["reward-alone"].items():
-        before = runs["rlcf-tune"][style]
-        rows.append(
-            [f"{style.removeprefix('folder:')} (n {before['n']})", "zero-shot", f"{before['zero_shot']['top1']:.1f}"]
-        )
-        for run, method in CLASSIFICATION.items():
-            result = runs[run][style]
-            seconds = f"{result['seconds_per_sample']:.2f}"
-            rows.append(["", method, f"{result['adapted']['top1']:.1f}", gain(result["top1_gain"]), seconds])
-        rows.append(["", "reward model alone", f"{alone['zero_shot']['top1']:.1f}"])
-    return markdown(["style", "method", "top-1 %", "gain, 95% interval", "s an image"], rows)
+    """Top-1 of each method per style, and its gain over the student on all styles but the clean one together."""
+    runs = {name: read_results(folder / name) for name in CLASSIFICATION}
+    styles = list(runs["rlcf"])
+    columns = [f"{style.removeprefix('folder:')} (n {runs['rlcf'][style]['n']})" for style in styles]
+    rows = [["zero-shot", *(f"{runs['rlcf'][style]['zero_shot']['top1']:.1f}" for style in styles)]]
+    for name, method in CLASSIFICATION.items():
+        records = [r for s in styles[1:] for r in read_records(folder / name / s.replace(":", "-") / "records.jsonl")]
+        before, after = ([record[when] == record["label"] for record in records] for when in WHEN)
+        mean, low, high = paired_bootstrap(before, after)
+        seconds = sum(runs[name][style]["seconds_per_sample"] for style in styles) / len(styles)
+        top1 = [f"{runs[name][style]['adapted']['top1']:.1f}" for style in styles]
+        gained = gain({"mean": mean, "low": low, "high": high}, scale=100)
+        rows.append([method, *top1, gained, f"{seconds:.3f}"])
+    return markdown(["", *columns, "gain on the shifts", "s an image"], rows)
 
 
 def retrieval_table(folder: Path) -> str:
@@ -141,7 +144,7 @@ def main() -> None:
 
 
 TABLES = {
-    "rlcf-tune": ("Classification, top-1 in percent", classification_table),
+    "rlcf": ("Classification, top-1 in percent", classification_table),
     "retrieval": ("Retrieval, recall in percent", retrieval_table),
     "clipcap": ("Captioning", captioning_table),
 }

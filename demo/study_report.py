@@ -1,31 +1,63 @@
-"""The study's table, picture and intervals, from its runs."""
+"""The study's tables, picture and intervals, from its runs."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from demo.report import markdown, read_records
+from demo.report import markdown, object_recall, read_records, read_results
+from demo.study_methods import Task
 from rlcf.errors import UserError
 from rlcf.metrics import calibration_error
 from rlcf.run.files import write_atomically
 
 RESAMPLES, SEED = 10_000, 0
+MEASURES: dict[str, tuple[str, Callable[[dict[str, Any]], float]]] = {
+    "classification": ("top-1 %", lambda record: float(record["adapted"] == record["label"])),
+    "retrieval": ("R@1 %", lambda record: float(record["adapted_rank"] == 1)),
+    "caption": ("things named %", lambda record: object_recall(record, "adapted") / 100),
+}
+"""Script -> what is measured, and its value in [0, 1] from a record."""
+DIRECTIONS = {"": "", "i2t": "Image to text", "t2i": "Text to image"}
 
 
-def read_run(folder: Path, styles: Sequence[str]) -> dict[str, Any]:
-    """A run's adapted answers: by style "correct" and "confidence", (n,), and the mean "seconds" an image."""
-    found = {}
-    for style in styles:
-        records = read_records(folder / f"folder-{style}" / "records.jsonl")
-        found[style] = {
-            "seconds": np.mean([record["seconds"] for record in records]),
-            "correct": np.array([record["adapted"] == record["label"] for record in records]),
-            "confidence": np.array([record["adapted_confidence"] for record in records]),
-        }
-    return found
+@dataclass(frozen=True)
+class Cell:
+    """One method's run over one style with one pair.
+
+    values: (n,) in [0, 1]; confidence: (n,) of the answers, where there is one; seconds: mean of an image; cider: of
+    captions.
+    """
+
+    values: np.ndarray
+    seconds: float
+    confidence: np.ndarray | None = None
+    cider: float | None = None
+
+
+Pairs = Mapping[int, dict[str, Cell]]
+"""Pair of models -> style -> what was measured of one method."""
+Runs = dict[str, Pairs]
+
+
+def read_cell(folder: Path, task: Task, style: str, direction: str) -> Cell:
+    """One style of a run. Texts of one image count together: their mean is the image's value."""
+    dataset = f"{task.lists}:{style}"
+    end = f"-{direction}" if direction else ""
+    records = read_records(folder / f"{dataset.replace(':', '-')}{end}" / "records.jsonl")
+    values = np.array([MEASURES[task.script][1](record) for record in records])
+    if direction == "t2i":
+        images = np.array([record["targets"][0] for record in records])
+        values = np.bincount(images, values) / np.bincount(images)
+    confidence = [record["adapted_confidence"] for record in records] if task.script == "classification" else None
+    cider = None
+    if task.script == "caption":
+        cider = 100 * read_results(folder)[dataset]["adapted"]["CIDEr"]
+    seconds = float(np.mean([record["seconds"] for record in records]))
+    return Cell(values, seconds, None if confidence is None else np.array(confidence), cider)
 
 
 def hierarchical_interval(differences: Sequence[np.ndarray]) -> tuple[float, float, float]:
@@ -46,88 +78,137 @@ def hierarchical_interval(differences: Sequence[np.ndarray]) -> tuple[float, flo
     return 100 * float(np.mean([values.mean() for values in differences])), 100 * float(low), 100 * float(high)
 
 
-def shifts_of(runs: Mapping[int, dict[str, Any]], style: str, styles: Sequence[str]) -> list[np.ndarray]:
-    """Correctness of each world's images of a style; of all styles but the clean one for "shifts"."""
-    chosen = [other for other in styles if other != "clean"] if style == "shifts" else [style]
-    return [np.concatenate([run[one]["correct"] for one in chosen]).astype(float) for run in runs.values()]
-
-
-def write_report(output: Path, titles: Mapping[str, str], styles: Sequence[str]) -> None:
-    """Print the tables, and write study.md and study.png. Raises UserError where no run is there."""
-    described = output / "study.json"
+def write_report(place: Path, task: Task) -> None:
+    """Print a task's tables, and write study.md and, for classification, study.png. Raises UserError without runs."""
+    described = place / "study.json"
     if not described.is_file():
-        raise UserError(f"{output} holds no study; run it first: python -m demo.study run")
+        raise UserError(f"{place} holds no study; run it first: python -m demo.study run")
     about = json.loads(described.read_text())
-    runs: dict[str, dict[int, dict[str, Any]]] = {}
-    for name in titles:
-        folders = {pair: output / f"pair-{pair}" / name for pair in about["pairs"]}
-        if all((folder / "done").exists() for folder in folders.values()):
-            runs[name] = {pair: read_run(folder, styles) for pair, folder in folders.items()}
-    if "zeroshot" not in runs:
-        raise UserError(f"{output} lacks the zero-shot runs; run them: python -m demo.study run --methods zeroshot")
-    lines = [
-        f"{len(about['pairs'])} pairs of models, n {100 * about['per_class']} a style and pair, seed {about['seed']}.",
-        "",
-        accuracy_table(runs, titles, styles),
-        "",
-        gain_table(runs, titles, styles),
-    ]
-    text = "\n".join(lines) + "\n"
-    write_atomically(output / "study.md", text)
-    draw_cost(output / "study.png", runs, titles, styles)
+    lines = []
+    for direction in task.directions:
+        runs = read_runs(place, task, about["pairs"], direction)
+        if "zeroshot" not in runs:
+            raise UserError(f"{place} lacks the zero-shot runs; run them: python -m demo.study run --methods zeroshot")
+        any_run = next(iter(runs["zeroshot"].values()))
+        counts = f"n {len(any_run[task.styles[0]].values)} a style and pair"
+        pairs = f"{len(about['pairs'])} pairs of models" if len(about["pairs"]) > 1 else "one pair of models"
+        title = f"{DIRECTIONS[direction]}: " if direction else ""
+        lines += [f"{title}{pairs}, {counts}, pictures of seed {about['seed']}.", "", value_table(runs, task)]
+        lines += ["", gain_table(runs, task), "", style_table(runs, task), ""]
+        if task.script == "classification":
+            lines += [cost_table(runs, place, task), ""]
+            draw_cost(place / "study.png", runs, task)
+    text = "\n".join(lines)
+    write_atomically(place / "study.md", text)
     print(text, end="")
-    print(f"table: {output / 'study.md'}, picture: {output / 'study.png'}")
+    print(f"tables: {place / 'study.md'}")
 
 
-def accuracy_table(runs: Mapping[str, Any], titles: Mapping[str, str], styles: Sequence[str]) -> str:
-    """Top-1 of each method and style, the mean over pairs; calibration error on the shifts; milliseconds an image."""
-    header = ["top-1 %", *styles, "shifts", "ECE", "ms"]
+def read_runs(place: Path, task: Task, pairs: Sequence[int], direction: str) -> Runs:
+    """The methods whose runs are done with every pair."""
+    runs: Runs = {}
+    for name in task.methods:
+        folders = {pair: place / f"pair-{pair}" / name for pair in pairs}
+        if all((folder / "done").exists() for folder in folders.values()):
+            runs[name] = {
+                pair: {style: read_cell(folder, task, style, direction) for style in task.styles}
+                for pair, folder in folders.items()
+            }
+    return runs
+
+
+def values_of(pairs: Pairs, styles: Sequence[str]) -> list[np.ndarray]:
+    """Each world's values over styles, one after another."""
+    return [np.concatenate([cells[style].values for style in styles]) for cells in pairs.values()]
+
+
+def mean_of(pairs: Pairs, styles: Sequence[str]) -> float:
+    """The mean over worlds, percent."""
+    return 100 * float(np.mean([values.mean() for values in values_of(pairs, styles)]))
+
+
+def interval_of(after: Pairs, before: Pairs, styles: Sequence[str]) -> str:
+    """The paired gain over styles as it is printed, percent."""
+    pairs = zip(values_of(after, styles), values_of(before, styles), strict=True)
+    mean, low, high = hierarchical_interval([one - other for one, other in pairs])
+    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def value_table(runs: Runs, task: Task) -> str:
+    """What each method reaches on each style and on the shifts together, the mean over pairs; milliseconds an image."""
+    shifts, captions = task.styles[1:], task.script == "caption"
+    header = [MEASURES[task.script][0], *task.styles, "shifts", *(["CIDEr on shifts"] if captions else []), "ms"]
     rows = []
     for name, pairs in runs.items():
-        means = [100 * np.mean([run[style]["correct"].mean() for run in pairs.values()]) for style in styles]
-        shifts = 100 * np.mean([values.mean() for values in shifts_of(pairs, "shifts", styles)])
-        ece = np.mean(
-            [
-                calibration_error(run[style]["confidence"], run[style]["correct"])
-                for run in pairs.values()
-                for style in styles
-                if style != "clean"
-            ]
-        )
-        rows.append(
-            [titles[name], *(f"{mean:.1f}" for mean in means), f"{shifts:.1f}", f"{ece:.1f}", f"{cost(pairs):.0f}"]
-        )
+        row = [task.methods[name][0], *(f"{mean_of(pairs, [style]):.1f}" for style in task.styles)]
+        row.append(f"{mean_of(pairs, shifts):.1f}")
+        if captions:
+            row.append(f"{np.mean([cells[style].cider for cells in pairs.values() for style in shifts]):.1f}")
+        rows.append([*row, f"{milliseconds(pairs):.0f}"])
     return markdown(header, rows)
 
 
-def gain_table(runs: Mapping[str, Any], titles: Mapping[str, str], styles: Sequence[str]) -> str:
-    """Paired gains over zero-shot, KD and the reward model alone, on the shifts and on clean pictures."""
-    others = [name for name in ("zeroshot", "kd", "reward") if name in runs]
-    header = ["gain, 95% interval", *(f"over {titles[other]}" for other in others), "clean, over zero-shot"]
+def gain_table(runs: Runs, task: Task) -> str:
+    """Paired gains over the baselines on the shifts together, and over zero-shot on clean pictures."""
+    others = [name for name in task.baselines if name in runs]
+    header = ["gain on the shifts, 95% interval", *(f"over {task.methods[other][0]}" for other in others)]
+    header.append(f"{task.styles[0]}, over zero-shot")
     rows = []
     for name, pairs in runs.items():
-        cells = []
-        for style, other in [*(("shifts", other) for other in others), ("clean", "zeroshot")]:
-            before, after = (shifts_of(part, style, styles) for part in (runs[other], pairs))
-            mean, low, high = hierarchical_interval([a - b for a, b in zip(after, before, strict=True)])
-            cells.append(f"{mean:+.1f} ({low:+.1f} to {high:+.1f})" if name != other else "")
-        rows.append([titles[name], *cells])
+        cells = [interval_of(pairs, runs[other], task.styles[1:]) if other != name else "" for other in others]
+        clean = interval_of(pairs, runs["zeroshot"], task.styles[:1]) if name != "zeroshot" else ""
+        rows.append([task.methods[name][0], *cells, clean])
     return markdown(header, rows)
 
 
-def cost(pairs: Mapping[int, dict[str, Any]]) -> float:
-    """Milliseconds an image, the mean over pairs and styles."""
-    return 1000 * float(np.mean([part["seconds"] for run in pairs.values() for part in run.values()]))
+def style_table(runs: Runs, task: Task) -> str:
+    """Paired gains of the anchored methods over RLCF and KD, style by style."""
+    others = [name for name in ("rlcf", "kd", "rerank", "reward") if name in runs and name in task.baselines]
+    rows = []
+    for name in runs:
+        if name.startswith("anchored"):
+            for other in others:
+                gains = [interval_of(runs[name], runs[other], [style]) for style in task.styles]
+                rows.append([f"{task.methods[name][0]} over {task.methods[other][0]}", *gains])
+    return markdown(["gain, 95% interval", *task.styles], rows)
 
 
-def draw_cost(file: Path, runs: Mapping[str, Any], titles: Mapping[str, str], styles: Sequence[str]) -> None:
-    """Draw the accuracy on the shifts against the cost, a point a method, and the frontier of those that none beats."""
+def cost_table(runs: Runs, place: Path, task: Task) -> str:
+    """Calibration error on clean pictures and shifts, and the passes of an image: forward + backward."""
+    header = ["", f"ECE {task.styles[0]}", "ECE shifts", "student's images", "student's texts", "reward's images"]
+    rows = []
+    for name, pairs in runs.items():
+        errors = [
+            np.mean(
+                [
+                    calibration_error(cells[style].confidence, cells[style].values)  # type: ignore[arg-type]
+                    for cells in pairs.values()
+                    for style in styles
+                ]
+            )
+            for styles in (task.styles[:1], task.styles[1:])
+        ]
+        passes = json.loads((place / f"pair-{next(iter(pairs))}" / name / "done").read_text())
+        told = [_passes(passes, f"student_{what}") for what in ("images", "texts")]
+        rows.append([task.methods[name][0], *(f"{e:.1f}" for e in errors), *told, _passes(passes, "reward_images")])
+    return markdown(header, rows)
+
+
+def _passes(passes: Mapping[str, float], what: str) -> str:
+    forward, backward = passes[what], passes[f"{what}_back"]
+    return f"{forward:g} + {backward:g}" if backward else f"{forward:g}"
+
+
+def milliseconds(pairs: Pairs) -> float:
+    """Of an image, the mean over pairs and styles."""
+    return 1000 * float(np.mean([cell.seconds for cells in pairs.values() for cell in cells.values()]))
+
+
+def draw_cost(file: Path, runs: Runs, task: Task) -> None:
+    """Draw the mean over the shifts against the cost, a point a method, and the frontier of those that none beats."""
     from matplotlib.figure import Figure
 
-    points = {
-        name: (cost(pairs), 100 * float(np.mean([v.mean() for v in shifts_of(pairs, "shifts", styles)])))
-        for name, pairs in runs.items()
-    }
+    points = {name: (milliseconds(pairs), mean_of(pairs, task.styles[1:])) for name, pairs in runs.items()}
     frontier: list[str] = []
     for name in sorted(points, key=lambda name: (points[name][0], -points[name][1])):
         if not frontier or points[name][1] > points[frontier[-1]][1]:
@@ -137,7 +218,7 @@ def draw_cost(file: Path, runs: Mapping[str, Any], titles: Mapping[str, str], st
     axes.plot(*zip(*(points[name] for name in frontier), strict=True), color="#8ab4f8", zorder=1)
     for name, (x, y) in points.items():
         axes.scatter(x, y, color="#1a7f37" if name in frontier else "#57606a", zorder=2)
-        axes.annotate(titles[name], (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
-    axes.set(xscale="log", xlabel="milliseconds an image", ylabel="top-1 on the shifts, percent")
+        axes.annotate(task.methods[name][0], (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
+    axes.set(xscale="log", xlabel="milliseconds an image", ylabel=f"{MEASURES[task.script][0]}, mean over the shifts")
     axes.grid(alpha=0.3)
     figure.savefig(file, dpi=120)

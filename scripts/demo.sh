@@ -55,15 +55,18 @@ world single blur fog noto --per-class 2
 world scenes clean blur --scenes 100
 world single clean --per-class 1
 END
+tower="--tune image-encoder --lr 1e-4 --batchnorm frozen"
 two_at_a_time << END
-classify rlcf-tune --method rlcf --tune image-encoder --lr 1e-4 --batchnorm frozen
-classify kd-tune --method kd --tune image-encoder --lr 1e-4 --batchnorm frozen
+classify anchored --method rlcf $tower --candidates both --learn-from-centre --kl-weight 0.1 --steps 5
+classify rlcf --method rlcf $tower
 caption clipcap
 caption capdec
+classify kd --method kd $tower
 retrieve retrieval --method rlcf --steps 5 --lr 1e-4 --sample-k 10 --t2i-sample-k 5
-classify rlcf-prompt --method rlcf --tune prompt --lr 7e-3 --images-at-once 8
-classify tpt-prompt --method tpt --tune prompt --steps 1 --lr 5e-3 --images-at-once 8
-classify reward-alone --method zeroshot --student demo-reward
+classify tpt --method tpt --tune prompt --steps 1 --lr 5e-3 --images-at-once 8
+classify zero-reward --method zero --voter reward
+classify reward-alone --method reward --pool centre
+classify product --method ensemble --pool centre
 retrieve retrieval-reward-alone --method zeroshot --student demo-reward
 END
 "$PYTHON" -m demo.pictures "$demo" > "$demo/pictures.log" 2>&1 &

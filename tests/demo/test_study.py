@@ -1,13 +1,19 @@
 """The study: its runs, its intervals over worlds and images, and its tables."""
 
-import json
+import dataclasses
+import importlib
 
 import numpy as np
 import pytest
 
 from demo import study
+from demo.study_methods import CAPTIONING, CLASSIFICATION, RETRIEVAL, TASKS
+from demo.study_passes import passes_of
 from demo.study_report import hierarchical_interval, write_report
 from rlcf.errors import UserError
+from rlcf.run.config import parse_config
+
+SHIPPED = ("demo-student", "demo-reward")
 
 
 def test_a_gain_that_all_worlds_share_has_a_narrow_interval():
@@ -24,49 +30,104 @@ def test_worlds_that_disagree_widen_the_interval():
 
 def test_a_pair_that_was_not_trained_is_told(tmp_path):
     with pytest.raises(UserError, match=r"no model .*student-1; train it: python -m demo.study train --pairs 1"):
-        study.models(tmp_path, 1)
+        study.models_of(tmp_path, 1)
 
 
 def test_a_report_without_runs_is_told(tmp_path):
     with pytest.raises(UserError, match=r"holds no study; run it first: python -m demo.study run"):
-        write_report(tmp_path, {}, [])
+        write_report(tmp_path, CLASSIFICATION)
 
 
-def test_every_method_of_the_study_is_a_command_that_parses():
-    from classification.config import ClassificationConfig
-    from rlcf.run.config import parse_config
+def test_a_run_that_a_task_does_not_have_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["study", "run", "--output", str(tmp_path), "--methods", "zeroshot", "nothing"])
+    with pytest.raises(UserError, match="--methods nothing is no run of classification; there are zeroshot, views"):
+        study.main()
 
-    for name, (_, flags) in study.METHODS.items():
-        config = parse_config(ClassificationConfig, flags.split(), "", "")
-        assert config.method in name or config.method in ("rlcf", "ensemble", "zero")
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_method_of_the_study_is_a_command_that_parses(name):
+    task = TASKS[name]
+    kind = next(
+        value
+        for value in vars(importlib.import_module(f"{task.script}.config")).values()
+        if isinstance(value, type) and value.__name__.endswith("Config") and value.__module__.startswith(task.script)
+    )
+    for run in task.methods:
+        parse_config(kind, study.flags_of(task, run, SHIPPED), "", "")
+    assert set(task.baselines) <= task.methods.keys()
 
 
 def test_runs_on_other_pictures_lie_in_a_folder_of_their_own(tmp_path, monkeypatch):
     places = []
-    monkeypatch.setattr(study, "run_all", lambda output, place, *_: places.append(place))
-    for flags in (["--seed", "1001"], ["--seed", "2002"], ["--seed", "2002", "--per-class", "2"]):
-        monkeypatch.setattr("sys.argv", ["study", "run", "--output", str(tmp_path), *flags])
+    monkeypatch.setattr(study, "run_task", lambda output, place, *_: places.append(place))
+    for seed in ("1001", "2002"):
+        monkeypatch.setattr("sys.argv", ["study", "run", "--output", str(tmp_path), "--seed", seed])
         study.main()
-    assert len(set(places)) == 3
+    assert len(set(places)) == 2 * len(TASKS)
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Runs some methods of a task on a few pictures with the shipped pair; returns the folder and the small task."""
+
+    def run(task, names, size, styles=("clean", "blur")):
+        task = dataclasses.replace(task, styles=styles, size=size, pairs=(0,))
+        place = tmp_path / task.script
+        place.mkdir()
+        for style in styles:
+            task.write(place / "pictures", style, size, 7)
+        (place / "study.json").write_text('{"pairs": [0], "seed": 7}')
+        for name in names:
+            printed = study.run_method(place, task, 0, SHIPPED, name)
+            assert f"pair 0, {name}: {task.lists}:blur" in printed
+            assert study.run_method(place, task, 0, SHIPPED, name) == ""  # it is there
+        return place, task
+
+    return run
+
+
+def rows_of(place):
+    lines = (place / "study.md").read_text().splitlines()
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]
 
 
 @pytest.mark.slow
-def test_the_study_runs_and_reports(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(study, "STYLES", ("clean", "blur"))
-    place = tmp_path / "place"
-    for style in study.STYLES:
-        study.write_classification(place / "pictures" / style, style, 1, 7)
-    names = ["zeroshot", "reward", "product"]
-    for name in names:
-        printed = study.run_method(tmp_path, place, 0, name)
-        assert f"pair 0, {name}: folder:blur: n 100" in printed
-        assert study.run_method(tmp_path, place, 0, name) == ""  # it is there
-    (place / "study.json").write_text(json.dumps({"pairs": [0], "per_class": 1, "seed": 7}))
-    titles = {name: title for name, (title, _) in study.METHODS.items()}
-    write_report(place, titles, study.STYLES)
-    report = (place / "study.md").read_text()
-    assert capsys.readouterr().out.startswith(report)
+def test_the_study_of_classification_runs_and_reports(small, capsys):
+    place, task = small(CLASSIFICATION, ["zeroshot", "reward", "product", "zero-reward"], size=1)
+    write_report(place, task)
+    assert capsys.readouterr().out.startswith((place / "study.md").read_text())
     assert (place / "study.png").stat().st_size > 10_000
-    rows = {line.split("|")[1].strip(): line for line in report.splitlines() if line.startswith("|")}
-    assert {"zero-shot", "reward model alone", "product of both models"} <= rows.keys()
-    assert "TPT, prompt" not in rows
+    told = {row[0] for row in rows_of(place)}
+    assert {"zero-shot", "reward model alone", "product of both models"} <= told and "TPT, prompt" not in told
+    passes = {row[0]: row[3:] for row in rows_of(place)[-4:]}
+    assert passes["zero-shot"] == ["1", "0", "0"]
+    assert passes["reward model alone"] == ["1", "0", "1"]
+    assert passes["ZERO, the reward votes"] == ["12", "0", "6"]
+
+
+@pytest.mark.slow
+def test_the_study_of_retrieval_counts_the_texts_of_an_image_together(small):
+    place, task = small(RETRIEVAL, ["zeroshot", "product"], size=4)
+    write_report(place, task)
+    text = (place / "study.md").read_text()
+    assert text.count("n 4 a style and pair") == 2 and "Text to image" in text
+
+
+@pytest.mark.slow
+def test_the_study_of_captioning_tells_the_things_named_and_cider(small):
+    place, task = small(CAPTIONING, ["zeroshot", "rerank"], size=4)
+    write_report(place, task)
+    assert rows_of(place)[0] == ["things named %", "clean", "blur", "shifts", "CIDEr on shifts", "ms"]
+    assert {"zero-shot", "reward reranks the 10 captions"} <= {row[0] for row in rows_of(place)}
+
+
+def test_passes_are_counted_with_their_backward_ones(tmp_path):
+    CLASSIFICATION.write(tmp_path, "clean", 1, 7)
+    flags = study.flags_of(CLASSIFICATION, "rlcf", SHIPPED)
+    passes = passes_of(CLASSIFICATION, tmp_path, flags)
+    # The centre crop before; the twelve views that are ranked; three steps on six views; the centre crop after.
+    assert passes["student_images"] - passes["student_images_back"] in (13, 14)
+    assert passes["student_images_back"] == 18 and passes["reward_images"] == 6 and passes["student_texts"] == 0
+    prompt = passes_of(CLASSIFICATION, tmp_path, study.flags_of(CLASSIFICATION, "rlcf-prompt", SHIPPED))
+    assert prompt["student_images"] == 12 and prompt["student_images_back"] == 0
+    assert prompt["student_texts_back"] == 300

@@ -1,0 +1,75 @@
+"""Forward and backward passes that a method takes for one image, counted in the models as they run."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from demo.study_methods import Task
+from rlcf.clip.backbone import Backbone
+from rlcf.run.config import parse_config
+from rlcf.run.images import read_image
+from rlcf.run.setup import load_models
+
+IMAGES = 8
+
+
+class Passes:
+    """Images and texts that went through one CLIP: forward, and those of them with a graph, which go backward too."""
+
+    def __init__(self) -> None:
+        self.images = self.images_back = self.texts = self.texts_back = 0
+
+    @contextmanager
+    def counting(self, clip: Backbone) -> Iterator[None]:
+        """In its body the passes of a CLIP are counted: by its image tower's first layer, its text tower's last."""
+
+        def see_images(module: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+            self.images += len(output)
+            self.images_back += len(output) * output.requires_grad
+
+        def see_texts(module: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+            count = output.numel() // output.shape[-1]
+            self.texts += count
+            self.texts_back += count * output.requires_grad
+
+        tower: Any = getattr(clip.model, "text", clip.model)
+        visual: Any = clip.model.visual
+        hooks = [visual.conv1.register_forward_hook(see_images), tower.ln_final.register_forward_hook(see_texts)]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def passes_of(task: Task, pictures: Path, flags: list[str]) -> dict[str, float]:
+    """Passes an image, the mean over a few: of the student's towers, backward as well, and of the reward model's.
+
+    Empty for a task other than classification, whose methods differ in little else.
+    """
+    if task.script != "classification":
+        return {}
+    from classification import Classifier
+    from classification.config import ClassificationConfig
+
+    config = parse_config(ClassificationConfig, flags, "", "")
+    models = load_models(config, torch.device("cpu"), "fp32")
+    folder = pictures / task.styles[0]
+    names = sorted(place.name for place in folder.iterdir())
+    classifier = Classifier.of(config, models, names)
+    files = [min((folder / name).iterdir()) for name in names[:IMAGES]]
+    group = [(index, classifier.views(read_image(file), index)) for index, file in enumerate(files)]
+    student, reward = Passes(), Passes()
+    with ExitStack() as stack:
+        stack.enter_context(student.counting(models.student))
+        for clip in models.rewards:
+            if isinstance(clip, Backbone):
+                stack.enter_context(reward.counting(clip))
+        for start in range(0, IMAGES, config.images_at_once):
+            classifier.adapt(group[start : start + config.images_at_once])
+    counted = {f"student_{name}": value / IMAGES for name, value in vars(student).items()}
+    return counted | {f"reward_{name}": value / IMAGES for name, value in vars(reward).items()}
