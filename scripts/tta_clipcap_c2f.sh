@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # RLCF, ClipCap trained on COCO and adapted to Flickr30k: one reward model, three of them (RLCF-S), or
 # three and a momentum buffer (RLCF-S-M).
-#   bash scripts/tta_clipcap_c2f.sh GPU [single|ensemble|ensemble-momentum] [flags]
+#   bash scripts/tta_clipcap_c2f.sh GPU [single|ensemble|ensemble-momentum|anchored] [flags]
 source "$(dirname "$0")/env.sh"
 
-variant single ensemble ensemble-momentum
+variant single ensemble ensemble-momentum anchored
 experiment caption "tta-clipcap-c2f-$VARIANT" --evaluate --language-model "$LANGUAGE_MODEL" \
     --checkpoint "$OUTPUT/clipcap_opt125m_transformer_coco_01"

@@ -1,0 +1,37 @@
+"""The anchored presets are the published ones with the options beyond the paper, and the study's options."""
+
+import pytest
+
+from caption.config import CaptionConfig
+from classification.config import ClassificationConfig
+from demo.study_methods import CAPTIONING, CLASSIFICATION, RETRIEVAL
+from retrieval.config import RetrievalConfig
+from rlcf.run.config import parse_config, read_preset
+
+OPTIONS = ("candidates", "learn_from_centre", "kl_weight", "steps")
+PRESETS = [
+    (ClassificationConfig, "rlcf-anchored-prompt", "rlcf-prompt", CLASSIFICATION, "anchored-prompt"),
+    (ClassificationConfig, "rlcf-anchored-tune", "rlcf-tune-single", CLASSIFICATION, "anchored"),
+    *(
+        (RetrievalConfig, f"tta-{d}-ret-anchored", f"tta-{d}-ret-single", RETRIEVAL, "anchored")
+        for d in ("coco", "flickr")
+    ),
+    *(
+        (CaptionConfig, f"tta-{way}-anchored", f"tta-{way}-single", CAPTIONING, "anchored")
+        for way in ("clipcap-c2f", "clipcap-c2n", "capdec-c2f", "capdec-c2n")
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "anchored", "published", "task", "run"), PRESETS, ids=lambda value: str(value)[:24])
+def test_an_anchored_preset_adds_the_options_of_the_study(kind, anchored, published, task, run):
+    ours, theirs = (read_preset(kind, kind.presets / f"{name}.yaml") for name in (anchored, published))
+    changed = {name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)}
+    assert changed and changed <= set(OPTIONS)
+    flags = [word for word in task.methods[run][1].split() if "{" not in word]
+    checkpoint = [] if "--checkpoint" in flags or kind is not CaptionConfig else ["--checkpoint", "x"]
+    studied = parse_config(kind, [*flags, *checkpoint], "", "")
+    for name in changed - {"steps"}:
+        assert ours[name] == getattr(studied, name)
+    given = {name for name in ("candidates", "learn_from_centre", "kl_weight") if hasattr(studied, name)}
+    assert {name for name in given if getattr(studied, name) != getattr(kind(), name)} == changed - {"steps"}
