@@ -14,6 +14,7 @@ import importlib
 import io
 import json
 import os
+import shlex
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -43,7 +44,7 @@ def models_of(output: Path, pair: int) -> tuple[str, str]:
 def flags_of(task: Task, name: str, models: tuple[str, str]) -> list[str]:
     """The flags of a run: its models, and the method's own."""
     student, reward = models
-    own = [word.format(student=student, reward=reward) for word in task.methods[name][1].split()]
+    own = [word.format(student=student, reward=reward) for word in shlex.split(task.methods[name][1])]
     return ["--student", student, "--reward", reward, *own, "--device", "cpu"]
 
 

@@ -97,7 +97,7 @@ RETRIEVAL = Task(
 
 CAPTIONS = (
     "--checkpoint demo-clipcap --language-model demo-lm --sample-k 10 --images-at-once 8 --evaluate "
-    "--evaluate-clip demo-student --no-evaluate-java"
+    "--evaluate-clip demo-student --evaluate-prefix '' --no-evaluate-java"
 )
 CAPTION_STEPS = f"{CAPTIONS} --steps 4 --lr 1e-4 --weight-decay 0"
 CAPTIONING = Task(

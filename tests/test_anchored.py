@@ -1,5 +1,7 @@
 """The anchored presets are the published ones with the options beyond the paper, and the study's options."""
 
+import shlex
+
 import pytest
 
 from caption.config import CaptionConfig
@@ -28,7 +30,7 @@ def test_an_anchored_preset_adds_the_options_of_the_study(kind, anchored, publis
     ours, theirs = (read_preset(kind, kind.presets / f"{name}.yaml") for name in (anchored, published))
     changed = {name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)}
     assert changed and changed <= set(OPTIONS)
-    flags = [word for word in task.methods[run][1].split() if "{" not in word]
+    flags = shlex.split(task.methods[run][1])
     checkpoint = [] if "--checkpoint" in flags or kind is not CaptionConfig else ["--checkpoint", "x"]
     studied = parse_config(kind, [*flags, *checkpoint], "", "")
     for name in changed - {"steps"}:
