@@ -19,7 +19,7 @@ from torch import nn
 
 from rlcf.clip import backbone as backbone_module
 from rlcf.clip.backbone import Backbone, load_clip, openai_file_name
-from rlcf.clip.checkpoints import read_weights
+from rlcf.clip.weights import read_weights
 from rlcf.errors import UserError
 from tests.tools import OPENAI_TEXT, RESNET, SHORT_TEXT, SIGLIP_TEXT, VIT, build_clip
 
@@ -308,14 +308,14 @@ def test_code_in_a_checkpoint_is_not_run_and_its_file_is_named(tmp_path, save, z
     target = tmp_path / "made-by-the-checkpoint"
     code = type("Code", (), {"__reduce__": lambda self: (os.mkdir, (str(target),))})()
     file = save({"state_dict": {"weight": torch.ones(1)}, "args": code}, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(UserError, match=r"model.pt holds pickled objects other than tensors"):
+    with pytest.raises(UserError, match=r"model.pt is no CLIP checkpoint"):
         load_clip(str(file))
     assert not target.exists()
 
 
-def test_an_instance_of_a_class_is_not_loaded(save):
-    with pytest.raises(UserError, match=r"model.pt holds pickled objects other than tensors"):
-        load_clip(str(save({"args": SimpleNamespace(lr=1)})))
+def test_a_pickled_model_is_not_built_and_its_class_is_named(save):
+    with pytest.raises(UserError, match=r"model.pt holds a types.SimpleNamespace, not a state dict; save the model's"):
+        load_clip(str(save(SimpleNamespace(lr=1))))
 
 
 @pytest.mark.parametrize(
