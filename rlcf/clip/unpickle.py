@@ -15,7 +15,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-MAX_INSTRUCTIONS = 2_000_000
+MAX_INSTRUCTIONS = 1_000_000
 """Instructions of a pickle of weights; those of ViT-L/14 with an optimiser's state are 0.1 million."""
 MAX_DIMS = 25
 """Dimensions of a tensor."""
@@ -109,9 +109,13 @@ class Unpickler:
         self.stack, self.below, self.memo = [], [], {}
         for instruction, argument, _ in pickletools.genops(self.stream):
             self._spend(1)
-            if instruction.name == "STOP":
+            name = instruction.name
+            if name in VALUES:
+                self.stack.append(argument)
+            elif name == "STOP":
                 break
-            self._do(instruction.name, argument)
+            else:
+                self._do(name, argument)
         return self.stack.pop()
 
     def _spend(self, count: int) -> None:
@@ -122,8 +126,12 @@ class Unpickler:
     def _do(self, name: str, argument: Any) -> None:
         stack = self.stack
         match name:
-            case "PROTO" | "FRAME":
-                pass
+            case "BINPUT" | "LONG_BINPUT" | "PUT":
+                self.memo[argument] = stack[-1]
+            case "MEMOIZE":
+                self.memo[len(self.memo)] = stack[-1]
+            case "BINGET" | "LONG_BINGET" | "GET":
+                stack.append(self.memo[argument])
             case "NONE" | "NEWTRUE" | "NEWFALSE":
                 stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[name])
             case "EMPTY_DICT":
@@ -164,12 +172,6 @@ class Unpickler:
                 self._pop_mark()
             case "DUP":
                 stack.append(stack[-1])
-            case "MEMOIZE":
-                self.memo[len(self.memo)] = stack[-1]
-            case "PUT" | "BINPUT" | "LONG_BINPUT":
-                self.memo[argument] = stack[-1]
-            case "GET" | "BINGET" | "LONG_BINGET":
-                stack.append(self.memo[argument])
             case "GLOBAL":
                 stack.append(Named(argument.replace(" ", ".", 1)))
             case "STACK_GLOBAL":
@@ -192,8 +194,8 @@ class Unpickler:
                     stack[-1].state = state
             case "BINPERSID":
                 stack.append(self._storage(stack.pop()))
-            case _ if name in VALUES:
-                stack.append(argument)
+            case "PROTO" | "FRAME":
+                pass
             case _:
                 raise pickle.UnpicklingError(f"the instruction {name}")
 
