@@ -130,7 +130,14 @@ def load_language_model(
     model = model.float().eval().requires_grad_(False).to(device)
     bos, eos = (getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos"))
     bos = eos if bos is None else bos
-    stops = [*_newline(tokenizer), *([] if eos is None else [eos])]
+    try:
+        stops = [*_newline(tokenizer), *([] if eos is None else [eos])]
+        tokens = 1 + max(tokenizer.get_vocab().values())
+    except Exception as error:  # tokenizers raise many kinds
+        raise UserError(_cannot_load(name, folder, "tokenizer", error)) from error
+    known = model.get_input_embeddings().num_embeddings
+    if tokens > known:
+        raise UserError(f"the tokenizer of {name} is another model's: it has {tokens} tokens, the model {known}")
     if bos is None or not stops:
         raise UserError(f"the tokenizer of {name} has neither a BOS nor an EOS token; use a model that has one")
     return LanguageModel(model, tokenizer, bos, tuple(stops), device, precision)

@@ -126,7 +126,7 @@ class Checkpoint:
             if "prefix_const" in weights:
                 prefix_length, own_width = weights["prefix_const"].shape
                 heads = int(self.described.get("heads", 8))
-                if own_width % heads:
+                if heads < 1 or own_width % heads:
                     raise ValueError(f"{heads} heads do not divide the width {own_width}")
                 sizes = (
                     weights["linear.weight"].shape[1],

@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, TypeVar, cast
 
 import torch
 from safetensors.torch import load_file
@@ -25,14 +25,13 @@ SPARE_BYTES = 2**20
 SHARING = 4
 """Tensors may be views of the same numbers: together they take at most so many times the bytes of their file."""
 MAX_RECORDS = 100_000
-MAX_PICKLE = 2**28
-"""Records of an archive, and bytes of the pickle in it."""
+"""Records of an archive."""
 MAX_LISTED = 50_000_000
 """Instructions of a pickle of features; those of COCO's 567,000 captions are 3 million."""
 MAX_MODULES, MAX_DEPTH = 50_000, 50
 """Modules of a TorchScript archive, and how deep they lie in each other."""
 CHUNK = 2**24
-"""Bytes that are read at once."""
+"""Bytes that are read at once, and the most that the directory and the pickle of an archive may have."""
 LEGACY_MAGIC, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 """The first two pickles of a file that torch.save wrote before it wrote zip archives."""
 
@@ -154,7 +153,7 @@ def _fill(numbers: Tensor, stream: IO[bytes]) -> None:
 
 
 def _read_archive(stream: IO[bytes], size: int) -> tuple[Any, set[str]]:
-    with zipfile.ZipFile(stream) as archive:
+    with zipfile.ZipFile(cast(IO[bytes], _Bounded(stream))) as archive:
         names = archive.namelist()
         if len(names) > MAX_RECORDS or len(set(names)) < len(names):
             raise pickle.UnpicklingError("too many records, or two of the same name")
@@ -174,13 +173,28 @@ def _read_archive(stream: IO[bytes], size: int) -> tuple[Any, set[str]]:
         order = f"{folder}byteorder"
         if order in names and archive.read(_record(archive, order, 10)) != b"little":
             raise pickle.UnpicklingError("its numbers are not little-endian")
-        described = BytesIO(archive.read(_record(archive, main, min(size, MAX_PICKLE))))
+        described = BytesIO(archive.read(_record(archive, main, min(size, CHUNK))))
         unpickler = Unpickler(described, find_storage, _bound(size))
         held = unpickler.load()
     if isinstance(held, Unread) and held.name.startswith("__torch__."):
         held, others = _state_dict(held)
         return held, others | unpickler.unread
     return held, unpickler.unread
+
+
+class _Bounded:
+    """A stream that reads `CHUNK` bytes at once at most: zipfile reads a directory of any length in one go."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream = stream
+
+    def read(self, count: int = -1) -> bytes:
+        if count > CHUNK:
+            raise pickle.UnpicklingError("a directory that is too long")
+        return self.stream.read(count)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 def _record(archive: zipfile.ZipFile, name: str, most: int) -> zipfile.ZipInfo:

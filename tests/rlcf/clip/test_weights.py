@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from rlcf.clip.backbone import load_clip
-from rlcf.clip.unpickle import Unread
-from rlcf.clip.weights import build_to_fit, read_weights, require_finite, tensors_in
+from rlcf.clip.unpickle import Unpickler, Unread
+from rlcf.clip.weights import CHUNK, build_to_fit, read_weights, require_finite, tensors_in
 from rlcf.errors import UserError
 from tests.tools import OPENAI_TEXT, VIT, build_clip, same
 
@@ -387,7 +387,6 @@ def test_content_without_end_is_read_in_no_time(content, written):
         b"\x80\x02X\xff\xff\xff\xffa.",  # a text of four gigabytes
         b"\x80\x04\x8e" + struct.pack("<Q", 2**60) + b"a.",  # bytes without end
         b"\x80\x05\x96" + struct.pack("<Q", 2**60) + b"a.",
-        b"\x80\x02" + b"N0" * 600_000 + b"N.",  # millions of instructions
         b"\x80\x04\x8c\x01a" + b"2\x93" * 10 + b"X\x01\0\0\0b.",
         b"\x80\x02h\x07.",
         b"\x80\x02(.",
@@ -403,6 +402,23 @@ def test_content_without_end_is_read_in_no_time(content, written):
 )
 def test_a_pickle_that_is_none_is_refused(content, written):
     assert refused(written(content), " is damaged or no weight file.*; download it again$")
+
+
+def test_a_pickle_of_too_many_instructions_is_refused():
+    with pytest.raises(pickle.UnpicklingError, match="too many instructions"):
+        Unpickler(io.BytesIO(b"\x80\x02" + b"N0" * 100 + b"N."), max_instructions=100).load()
+    pairs = b"]q\x00(" + b"K\x01K\x02\x86" * 10 + b"e"
+    again = b"ccollections\nOrderedDict\nh\x00\x85R0" * 20
+    with pytest.raises(pickle.UnpicklingError, match="too many instructions"):
+        Unpickler(io.BytesIO(b"\x80\x02" + pairs + again + b"."), max_instructions=250).load()
+
+
+def test_a_long_directory_is_not_read(tmp_path):
+    entry = struct.pack("<4s4B4HL2L5H2L", b"PK\1\2", 20, 0, 20, *[0] * 8, 8, *[0] * 6) + b"12345678"
+    entries = entry * (CHUNK // len(entry) + 1)
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 65535, 65535, len(entries), 30, 0)
+    (tmp_path / "long.pt").write_bytes(b"PK\3\4" + b"\0" * 26 + entries + end)
+    assert refused(tmp_path / "long.pt", r"\(a directory that is too long\)")
 
 
 def module(name, state):
