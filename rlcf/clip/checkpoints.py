@@ -9,7 +9,8 @@ from typing import Any
 
 import open_clip
 from open_clip.model import build_model_from_openai_state_dict
-from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+from PIL import Image
 from torch import Tensor, nn
 
 from rlcf.clip.unpickle import Unread
@@ -48,7 +49,7 @@ def _load_configured(config: Path, weights: Path) -> tuple[nn.Module, Any]:
         text_cfg["hf_model_pretrained"] = vision_cfg["timm_model_pretrained"] = False  # all weights are in the file
         layers = [*_numbers(text_cfg.get("layers", 0)), *_numbers(vision_cfg.get("layers", 0))]
         preprocess = PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(), described.get("preprocess_cfg")))
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError, OverflowError) as error:
         raise UserError(
             f"{config} is no open_clip config: it needs a JSON object whose 'model_cfg' describes the image and the "
             "text tower, for RGB images"
@@ -64,6 +65,13 @@ def _load_configured(config: Path, weights: Path) -> tuple[nn.Module, Any]:
     except Exception as error:  # sizes that do not fit raise many kinds of errors
         raise UserError(f"{weights} does not fit the model that {config} describes ({in_one_line(error)})") from error
     open_clip.model.set_model_preprocess_cfg(model, {**vars(preprocess), "size": model.visual.image_size})
+    try:
+        settings = PreprocessCfg(**open_clip.get_model_preprocess_cfg(model))
+        view = image_transform_v2(settings, is_train=False)(Image.new("RGB", (8, 8)))
+        if view.shape[0] != 3 or not view.isfinite().all():
+            raise ValueError("an image's numbers are not finite")
+    except Exception as error:  # settings of a wrong kind raise many
+        raise UserError(f"{config} describes no input of images ({in_one_line(error)})") from error
     try:
         with quiet_root_logger():
             tokenizer = load_tokenizer(f"local-dir:{config.parent}", text_cfg)

@@ -30,6 +30,8 @@ MAX_LISTED = 50_000_000
 """Instructions of a pickle of features; those of COCO's 567,000 captions are 3 million."""
 MAX_MODULES, MAX_DEPTH = 50_000, 50
 """Modules of a TorchScript archive, and how deep they lie in each other."""
+MAX_NAMED = 20
+"""Unread objects that the log names."""
 CHUNK = 2**24
 """Bytes that are read at once, and the most that the directory and the pickle of an archive may have."""
 LEGACY_MAGIC, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
@@ -61,7 +63,8 @@ def read_weights(file: Path) -> Any:
         reason = f" ({error})" if isinstance(error, pickle.UnpicklingError) else ""
         raise UserError(f"{file} is damaged or no weight file{reason}; download it again") from error
     if unread:
-        logger.info("%s: left unread: %s", file, ", ".join(sorted(unread)))
+        more = f" and {len(unread) - MAX_NAMED} more" if len(unread) > MAX_NAMED else ""
+        logger.info("%s: left unread: %s%s", file, ", ".join(sorted(unread)[:MAX_NAMED]), more)
     return held
 
 
@@ -80,7 +83,8 @@ def tensors_in(held: Any) -> dict[str, Tensor]:
 def require_finite(source: str | Path, tensors: Mapping[str, Tensor]) -> None:
     """Raises UserError naming the first tensor with a number that is NaN or infinite. source: the tensors' file."""
     for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
+        numbers = tensor.float() if tensor.is_floating_point() and tensor.itemsize == 1 else tensor  # float8
+        if not numbers.isfinite().all():
             raise UserError(f"the weights {name} of {source} are not finite (NaN or Inf); use an undamaged checkpoint")
 
 

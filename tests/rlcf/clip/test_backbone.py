@@ -462,6 +462,29 @@ def test_weights_that_were_downloaded_and_are_not_finite_are_told(monkeypatch):
         load_clip("ViT-B/16")
 
 
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        {"mean": ["a", "b", "c"]},
+        {"mean": [0.5, 0.5]},
+        {"mean": [1e999, 0.5, 0.5]},
+        {"std": [0, 0.5, 0.5]},
+        {"std": None},
+        {"interpolation": "guess"},
+        {"resize_mode": 3},
+        {"fill_color": "red"},
+    ],
+)
+def test_pixels_that_are_described_wrongly_are_told_or_left(tiny, folder, pixels):
+    path = folder(tiny, {"model_cfg": FOLDER_MODEL, "preprocess_cfg": pixels})
+    try:
+        clip = load_clip(str(path))
+    except UserError as error:
+        assert str(path / "open_clip_config.json") in str(error)
+    else:
+        assert clip.prepare(clip.centre_view(Image.new("RGB", (40, 30)))[None]).isfinite().all()
+
+
 def test_a_config_of_more_layers_than_its_weights_have_is_told(tiny, folder):
     config = FOLDER_MODEL | {"vision_cfg": VIT | {"layers": 10**9}}
     with pytest.raises(UserError, match=r"does not fit the model that .* describes \(it has 1000000002 layers"):

@@ -474,6 +474,7 @@ def test_weights_that_are_not_finite_are_told_with_their_file_and_name(number, t
 
 def test_whole_numbers_are_finite():
     require_finite("x", {"a": torch.tensor(3), "b": torch.tensor([True]), "c": torch.empty(0)})
+    require_finite("x", {"eight bits": torch.ones(2).to(torch.float8_e4m3fn)})
 
 
 # ---- damage ----
