@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Dynami
 from transformers.utils import logging
 
 from rlcf.clip.backbone import autocast
+from rlcf.clip.weights import build_to_fit, require_finite
 from rlcf.errors import UserError
 from rlcf.shipped import shipped_folder
 
@@ -111,7 +112,7 @@ def load_language_model(
 
     name: a Hugging Face name, a folder, or the name of a shipped model; weights: a checkpoint's own, used instead of
     the folder's, which then may hold config and tokenizer only.
-    Raises UserError naming what is missing, unknown or damaged.
+    Raises UserError naming what is missing, unknown or damaged, and weights that are not finite.
     """
     device = torch.device(device)
     if name.startswith(("/", ".", "~")) and not Path(name).expanduser().is_dir():
@@ -124,11 +125,19 @@ def load_language_model(
         raise UserError(f"{name} holds no tokenizer ({', '.join(TOKENIZER_FILES[:3])}); copy the model's own into it")
     tokenizer = _load(AutoTokenizer, name, folder, "tokenizer")
     model = _build(name, folder, weights) if weights else _pretrained(name, folder)
+    require_finite(f"the language model {name}", dict(model.named_parameters()))
     model.generation_config = GenerationConfig()  # how captions are made is told by the run's config, not the folder's
     model = model.float().eval().requires_grad_(False).to(device)
     bos, eos = (getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos"))
     bos = eos if bos is None else bos
-    stops = [*_newline(tokenizer), *([] if eos is None else [eos])]
+    try:
+        stops = [*_newline(tokenizer), *([] if eos is None else [eos])]
+        tokens = 1 + max(tokenizer.get_vocab().values())
+    except Exception as error:  # tokenizers raise many kinds
+        raise UserError(_cannot_load(name, folder, "tokenizer", error)) from error
+    known = model.get_input_embeddings().num_embeddings
+    if tokens > known:
+        raise UserError(f"the tokenizer of {name} is another model's: it has {tokens} tokens, the model {known}")
     if bos is None or not stops:
         raise UserError(f"the tokenizer of {name} has neither a BOS nor an EOS token; use a model that has one")
     return LanguageModel(model, tokenizer, bos, tuple(stops), device, precision)
@@ -160,12 +169,12 @@ def _build(name: str, folder: Path, weights: dict[str, Tensor]) -> Any:
     if embeddings and head is not None and not torch.equal(embeddings[0], head):
         config.tie_word_embeddings = False  # some published checkpoints carry a head of their own
     try:
-        model = AutoModelForCausalLM.from_config(config)
+        model = build_to_fit(lambda: AutoModelForCausalLM.from_config(config, trust_remote_code=False), weights)
         model.load_state_dict(weights, strict=False)
         missing = model.state_dict().keys() - weights.keys() - set(getattr(model, "_tied_weights_keys", None) or ())
         if missing:
             raise ValueError(f"the checkpoint lacks {min(missing)}")
-    except (RuntimeError, ValueError) as error:
+    except Exception as error:  # a config may describe what a model does not expect
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"the checkpoint's language model is not the one that {name} describes ({reason})") from error
     return model

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from rlcf.clip.checkpoints import read_weights
+from rlcf.clip.weights import build_to_fit, read_weights, require_finite, tensors_in
 from rlcf.errors import UserError
 from rlcf.run.files import save_atomically
 from rlcf.shipped import shipped_folder
@@ -125,21 +125,25 @@ class Checkpoint:
         try:
             if "prefix_const" in weights:
                 prefix_length, own_width = weights["prefix_const"].shape
-                mapper: Mapper = TransformerMapper(
+                heads = int(self.described.get("heads", 8))
+                if heads < 1 or own_width % heads:
+                    raise ValueError(f"{heads} heads do not divide the width {own_width}")
+                sizes = (
                     weights["linear.weight"].shape[1],
                     own_width,
                     prefix_length,
                     len(weights["linear.weight"]) // own_width,
-                    1 + max(int(key.split(".")[2]) for key in weights if key.startswith("transformer.layers.")),
-                    int(self.described.get("heads", 8)),
+                    len({key.split(".")[2] for key in weights if key.startswith("transformer.layers.")}),
+                    heads,
                     len(weights["transformer.layers.0.mlp.fc1.weight"]),
                 )
+                mapper: Mapper = build_to_fit(lambda: TransformerMapper(*sizes), weights)
             else:
                 own_width = int(self.described.get("width", width))
                 out, feature_width = len(weights["model.2.weight"]), weights["model.0.weight"].shape[1]
-                mapper = MLPMapper(feature_width, own_width, out // own_width)
+                mapper = build_to_fit(lambda: MLPMapper(feature_width, own_width, out // own_width), weights)
             mapper.load_state_dict(weights)
-        except (KeyError, ValueError, RuntimeError) as error:
+        except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"{self.file} holds no mapper of ClipCap's kinds that fits embeddings {width} wide"
             ) from error
@@ -155,7 +159,7 @@ def read_checkpoint(path: str) -> Checkpoint:
     """Read a captioner's checkpoint.
 
     path: a file (.pt as published, .safetensors), a training run's folder, or the name of a shipped one.
-    Raises UserError for a missing, damaged or unsafe file, and for one without a mapper.
+    Raises UserError for a missing or damaged file, for one without a mapper, and for weights that are not finite.
     """
     file = Path(path).expanduser()
     if not file.exists():
@@ -166,14 +170,14 @@ def read_checkpoint(path: str) -> Checkpoint:
             raise UserError(f"{file} holds neither {MAPPER_FILE} nor {TRAINING_FILE}; give a training run's folder")
         file = found[0]
     held = read_weights(file)
-    state = held.get("state_dict", held) if isinstance(held, dict) else {}
-    weights = {str(key).removeprefix("module."): value for key, value in state.items() if torch.is_tensor(value)}
+    weights = tensors_in(held)
+    require_finite(file, weights)
     mapper = _with_prefix(weights, MAPPER_KEYS)
     if not mapper:
         raise UserError(f"{file} is no captioner's checkpoint: it has no weights named {MAPPER_KEYS}...")
-    described = held.get("described", {}) if isinstance(held, dict) else {}
-    if file.suffix == ".safetensors":
-        described = _metadata(file)
+    described = _metadata(file) if file.suffix == ".safetensors" else held.get("described", {})
+    if not isinstance(described, dict):
+        raise UserError(f"{file} is damaged: its description is no dict; train the captioner again")
     return Checkpoint(file, mapper, _with_prefix(weights, LM_KEYS), described)
 
 
@@ -184,11 +188,11 @@ def save_mapper(file: Path, mapper: nn.Module, described: dict[str, Any], half: 
     save_atomically(file, weights, {"captioner": json.dumps(described)})
 
 
-def _metadata(file: Path) -> dict[str, Any]:
+def _metadata(file: Path) -> Any:
     try:
         with safe_open(file, "pt") as opened:
-            return dict(json.loads((opened.metadata() or {}).get("captioner", "{}")))
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
+            return json.loads((opened.metadata() or {}).get("captioner", "{}"))
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file} is damaged or no weight file; download it again") from error
 
 

@@ -1,14 +1,13 @@
 """The context that prompt tuning starts from: words, random vectors, or a CoOp checkpoint."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from rlcf.clip.backbone import Backbone
-from rlcf.clip.checkpoints import read_weights
 from rlcf.clip.text_tower import TextTower, word_tokens
+from rlcf.clip.weights import read_weights, require_finite, tensors_in
 from rlcf.errors import UserError
 
 
@@ -43,20 +42,22 @@ COOP_FILES = ("prompt_learner/model.pth.tar-50", "prompt_learner/model-best.pth.
 
 
 def read_coop(path: Path, width: int) -> Tensor:
-    """The context of a CoOp checkpoint, a file or its folder: (n_ctx, width). Raises UserError for anything else."""
+    """The context of a CoOp checkpoint, a file or its folder: (n_ctx, width).
+
+    Raises UserError for anything else, and for a context that is not finite.
+    """
     if path.is_dir():
         found = [path / name for name in COOP_FILES if (path / name).is_file()]
         if not found:
             raise UserError(f"{path} is no CoOp checkpoint folder; it needs {' or '.join(COOP_FILES[:2])}")
         path = found[0]
-    checkpoint: Any = read_weights(path)
-    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else {}
-    context = state.get("ctx") if isinstance(state, dict) else None
-    if not isinstance(context, Tensor) or context.dim() != 2:
+    context = tensors_in(read_weights(path)).get("ctx")
+    if context is None or context.dim() != 2 or not len(context):
         raise UserError(f"{path} is no CoOp checkpoint: it needs state_dict['ctx'] of shape (n_ctx, width)")
     if context.shape[1] != width:
         raise UserError(
             f"the CoOp context of {path} is {context.shape[1]} wide, the student's text tower {width}; use the "
             "checkpoint that was trained with this student"
         )
+    require_finite(path, {"ctx": context})
     return context.float()

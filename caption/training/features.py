@@ -1,9 +1,6 @@
 """Features of a caption dataset: what caption/extract_features.py writes, and the published pickles."""
 
-import io
 import json
-import pickle
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlcf.clip.checkpoints import read_weights
+from rlcf.clip.weights import read_pickle, read_weights
 from rlcf.errors import UserError
 from rlcf.run.files import save_atomically, write_atomically
 
@@ -76,7 +73,7 @@ def read_features(path: str) -> Features:
             text,
             str(held.get("student", "")),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"{source} holds no caption features ({type(error).__name__}: {error})") from error
     _check(features, source)
     return features
@@ -89,6 +86,9 @@ def _check(features: Features, source: Path) -> None:
     empty = next((i for i, caption in enumerate(features.captions) if not caption.strip()), None)
     if empty is not None:
         raise UserError(f"caption {empty} of {source} is empty; extract the features again without it")
+    odd = next((i for i, caption in enumerate(features.captions) if not caption.isascii() and _is_torn(caption)), None)
+    if odd is not None:
+        raise UserError(f"caption {odd} of {source} holds half a character; extract the features again without it")
     for kind, index in (("image", features.image_index), ("text", features.text_index)):
         rows: Tensor | None = getattr(features, kind)
         if rows is None:
@@ -99,12 +99,21 @@ def _check(features: Features, source: Path) -> None:
             raise UserError(f"the {kind} features of {source} are not finite; extract them again")
 
 
+def _is_torn(text: str) -> bool:
+    """True for a text with a surrogate, half of a pair, which no tokenizer reads."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
 def _listed(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"{file.parent} holds no {CAPTIONS_FILE}; let caption/extract_features.py finish it")
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{file} is damaged; extract the features again") from error
 
 
@@ -114,58 +123,35 @@ def _published(file: Path) -> dict[str, Any]:
         raise UserError(f"no features {file}")
     try:
         with file.open("rb") as stream:
-            held = _FeatureUnpickler(stream, file).load()
-    except UserError:
-        raise
+            held, unread = read_pickle(stream, file.stat().st_size)
     except Exception as error:  # damaged bytes fail in many ways
         raise UserError(f"{file} is damaged or no pickle; extract the features again") from error
-    if not isinstance(held, dict) or "captions" not in held:
+    if unread:
+        raise UserError(
+            f"{file} holds a {min(unread)}, which is not loaded: only tensors, lists, strings and numbers are; write "
+            "the features anew with caption/extract_features.py"
+        )
+    if not isinstance(held, dict) or not isinstance(held.get("captions"), list):
         raise UserError(f"{file} holds no caption features: it needs a dict with 'captions' and 'clip_text_embedding'")
     every = range(len(held["captions"]))
     return {
         "captions": held["captions"],
-        "image": _tensor(held.get("clip_image_embedding")),
-        "text": _tensor(held.get("clip_text_embedding")),
+        "image": _tensor(held.get("clip_image_embedding"), file),
+        "text": _tensor(held.get("clip_text_embedding"), file),
         "image_index": _or(held.get("image_index"), every),
         "text_index": _or(held.get("text_index"), every),
     }
 
 
-def _tensor(value: Any) -> Tensor | None:
-    """A matrix; published pickles may hold a list of rows."""
-    if isinstance(value, list | tuple):
+def _tensor(value: Any, file: Path) -> Tensor | None:
+    """A matrix; published pickles may hold a list of rows. Raises UserError for rows that make no matrix."""
+    if not isinstance(value, list | tuple):
+        return value
+    try:
         return torch.stack([row.flatten() for row in value]) if value else None
-    return value
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise UserError(f"{file} holds features of unequal length or kind; extract them again") from error
 
 
 def _or(value: Any, otherwise: Sequence[int]) -> Sequence[int]:
     return otherwise if value is None else value
-
-
-def _storage(data: bytes) -> Any:
-    """A tensor's numbers; torch's own reader in a pickle would run any code that they bring."""
-    return torch.load(io.BytesIO(data), weights_only=True)
-
-
-ADMITTED = {
-    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-    ("torch.storage", "_load_from_bytes"): _storage,
-    ("collections", "OrderedDict"): OrderedDict,
-}
-"""The objects that a pickle may name; numbers, strings, lists and dicts need no name."""
-
-
-class _FeatureUnpickler(pickle.Unpickler):
-    """Admits tensors, lists, strings and numbers."""
-
-    def __init__(self, stream: io.BufferedReader, file: Path) -> None:
-        super().__init__(stream)
-        self.file = file
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in ADMITTED:
-            raise UserError(
-                f"{self.file} holds a {module}.{name}, which is not loaded: only tensors, lists, strings and numbers "
-                "are; write the features anew with caption/extract_features.py"
-            )
-        return ADMITTED[module, name]

@@ -15,7 +15,7 @@ from caption.mapper import MAPPER_FILE, MAPPER_KEYS, TRAINING_FILE, Mapper, MLPM
 from caption.training.config import TrainConfig
 from caption.training.curve import History, write_curve
 from caption.training.examples import Examples, batches, gaussian_noise, uniform_noise
-from rlcf.clip.checkpoints import read_weights
+from rlcf.clip.weights import read_weights, require_finite, tensors_in
 from rlcf.errors import UserError
 
 POINTS = 50
@@ -151,13 +151,17 @@ class Training:
             return
         state: Any = read_weights(file)
         try:
-            weights = {name.removeprefix(MAPPER_KEYS): tensor for name, tensor in state["state_dict"].items()}
+            weights = {name.removeprefix(MAPPER_KEYS): tensor for name, tensor in tensors_in(state).items()}
+            require_finite(file, weights)
             self.mapper.load_state_dict(weights)
             self.optimiser.load_state_dict(state["optimizer"])
             self.schedule.load_state_dict(state["scheduler"])
             self.scaler.load_state_dict(state["scaler"])
-            self.epoch, self.history = state["epoch"], state["history"]
-        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+            self.epoch = int(state["epoch"])
+            self.history = {
+                kind: [[int(step), float(loss)] for step, loss in state["history"][kind]] for kind in self.history
+            }
+        except (RuntimeError, LookupError, ValueError, TypeError, AttributeError, OverflowError) as error:
             raise UserError(
                 f"{file} is of another training (its features or mapper have other sizes); choose another --output"
             ) from error

@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,15 +13,17 @@ from typing import Any
 import open_clip
 import torch
 import torch.nn.functional as F
+from open_clip.pretrained import download_pretrained_from_hf
 from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 from PIL import Image
 from tokenizers.models import WordLevel
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from rlcf.clip.checkpoints import in_one_line, load_clip_file, load_clip_folder, quiet_root_logger
+from rlcf.clip.checkpoints import in_one_line, load_clip_file, load_clip_folder, load_tokenizer, quiet_root_logger
 from rlcf.clip.text_tower import TextTower, word_tokens
 from rlcf.clip.transformer import encode_class_token, pools_class_token
+from rlcf.clip.weights import require_finite
 from rlcf.errors import UserError
 from rlcf.shipped import shipped_folder, shipped_names
 
@@ -138,9 +141,13 @@ class Backbone:
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """The token ids of texts, (N, context length), on the model's device.
 
-        Raises UserError naming a text with a word that is not in the vocabulary, if that holds whole words only.
+        Raises UserError naming a text with a word that is not in the vocabulary, if that holds whole words only, and
+        for a tokenizer of another vocabulary.
         """
         tokens = self.tokenizer(list(texts))
+        known = getattr(getattr(self.model, "text", self.model), "vocab_size", 0)
+        if known and int(tokens.max()) >= known:
+            raise UserError(f"the tokenizer of {self.name} is another model's: it has more than its {known} tokens")
         unknown = self._unknown_word
         if unknown is not None and bool((tokens == unknown).any()):
             text = texts[int((tokens == unknown).any(dim=1).nonzero()[0])]
@@ -221,7 +228,7 @@ def _load(name: str, clip_root: str | Path | None) -> tuple[nn.Module, Any]:
     if shipped is not None and not path.is_dir():
         return load_clip_folder(shipped)
     if name.startswith("hf-hub:"):
-        return _download(name, name), open_clip.get_tokenizer(name)
+        return _download(name, name), _download_tokenizer(name)
     if name in OPENAI_ARCHITECTURES:
         file = Path(clip_root).expanduser() / openai_file_name(name) if clip_root else None
         if file is not None and file.is_file():
@@ -265,18 +272,32 @@ def _unknown(name: str) -> str:
     )
 
 
+def _download_tokenizer(name: str) -> Any:
+    """The tokenizer of "hf-hub:" and a repository. Raises UserError if it cannot be loaded."""
+    try:
+        config = download_pretrained_from_hf(name.removeprefix("hf-hub:"), "open_clip_config.json")
+        text_cfg = json.loads(Path(config).read_text(encoding="utf-8"))["model_cfg"]["text_cfg"]
+        with quiet_root_logger():
+            return load_tokenizer(name, text_cfg)
+    except Exception as error:  # open_clip and its download libraries raise many kinds
+        raise UserError(
+            f"the tokenizer of {name} could not be downloaded or read ({in_one_line(error)}); download it on a "
+            "connected machine and give the path of its folder"
+        ) from error
+
+
 def _download(architecture: str, name: str, tag: str | None = None, missing: Path | None = None) -> nn.Module:
     """A model whose weights open_clip downloads or finds in its cache.
 
     tag: open_clip's name of the weights. missing: the file that the weights were looked for in before.
-    Raises UserError if open_clip cannot make the model.
+    Raises UserError if open_clip cannot make the model, and for weights that are not finite.
     """
     # OpenAI's and some other weights were trained with QuickGELU.
     config = open_clip.get_pretrained_cfg(architecture, tag) if tag else {}
     logging.getLogger("open_clip").setLevel(logging.CRITICAL)
     try:
         with quiet_root_logger():
-            return open_clip.create_model(
+            model = open_clip.create_model(
                 architecture, pretrained=tag, force_quick_gelu=bool(config.get("quick_gelu")), weights_only=True
             )
     except Exception as error:  # open_clip and its download libraries raise many kinds
@@ -286,3 +307,5 @@ def _download(architecture: str, name: str, tag: str | None = None, missing: Pat
             f"{where}{name} could not be downloaded or read ({in_one_line(error)}); download it on a connected machine "
             f"and {kept}"
         ) from error
+    require_finite(name, model.state_dict())
+    return model

@@ -1,22 +1,24 @@
 """CLIP checkpoints: weight files, read without running code in them, and the models built from them."""
 
 import contextlib
+import copy
 import json
 import logging
-import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import open_clip
-import torch
 from open_clip.model import build_model_from_openai_state_dict
-from open_clip.transform import PreprocessCfg, merge_preprocess_dict
-from safetensors.torch import load_file
+from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+from PIL import Image
 from torch import Tensor, nn
 
+from rlcf.clip.unpickle import Unread
+from rlcf.clip.weights import build_to_fit, read_weights, require_finite, tensors_in
 from rlcf.errors import UserError
+
+MADE_BY_THE_MODEL = ("input_resolution", "context_length", "vocab_size", "attn_mask")
+"""Entries of published and traced archives that are no weights."""
 
 
 def load_clip_folder(folder: Path) -> tuple[nn.Module, Any]:
@@ -42,28 +44,55 @@ def _load_configured(config: Path, weights: Path) -> tuple[nn.Module, Any]:
     try:
         described = json.loads(config.read_text(encoding="utf-8"))
         model_cfg = described["model_cfg"]
-        custom = model_cfg.pop("custom_text", False) or "hf_model_name" in model_cfg["text_cfg"]
+        text_cfg, vision_cfg = model_cfg["text_cfg"], model_cfg["vision_cfg"]
+        custom = model_cfg.pop("custom_text", False) or "hf_model_name" in text_cfg
+        text_cfg["hf_model_pretrained"] = vision_cfg["timm_model_pretrained"] = False  # all weights are in the file
+        layers = [*_numbers(text_cfg.get("layers", 0)), *_numbers(vision_cfg.get("layers", 0))]
         preprocess = PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(), described.get("preprocess_cfg")))
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError, OverflowError) as error:
         raise UserError(
             f"{config} is no open_clip config: it needs a JSON object whose 'model_cfg' describes the image and the "
             "text tower, for RGB images"
         ) from error
     state_dict = _state_dict(weights)
+    if sum(layers) > len(state_dict):
+        raise UserError(f"{weights} does not fit the model that {config} describes (it has {sum(layers)} layers)")
+    kind: Any = open_clip.CustomTextCLIP if custom else open_clip.CLIP
     try:
         with quiet_root_logger():
-            model = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**model_cfg)
+            model = build_to_fit(lambda: kind(**copy.deepcopy(model_cfg)), state_dict)
         model.load_state_dict(state_dict)
     except Exception as error:  # sizes that do not fit raise many kinds of errors
         raise UserError(f"{weights} does not fit the model that {config} describes ({in_one_line(error)})") from error
     open_clip.model.set_model_preprocess_cfg(model, {**vars(preprocess), "size": model.visual.image_size})
     try:
+        settings = PreprocessCfg(**open_clip.get_model_preprocess_cfg(model))
+        view = image_transform_v2(settings, is_train=False)(Image.new("RGB", (8, 8)))
+        if view.shape[0] != 3 or not view.isfinite().all():
+            raise ValueError("an image's numbers are not finite")
+    except Exception as error:  # settings of a wrong kind raise many
+        raise UserError(f"{config} describes no input of images ({in_one_line(error)})") from error
+    try:
         with quiet_root_logger():
-            tokenizer = open_clip.get_tokenizer(f"local-dir:{config.parent}")
+            tokenizer = load_tokenizer(f"local-dir:{config.parent}", text_cfg)
+            tokenizer(["a photo"])  # one without padding fails
     except Exception as error:
         reason = in_one_line(error)
         raise UserError(f"{config.parent} names a tokenizer that cannot be loaded from it ({reason})") from error
     return model, tokenizer
+
+
+def _numbers(value: Any) -> list[int]:
+    return [int(part) for part in (value if isinstance(value, list) else [value])]
+
+
+def load_tokenizer(name: str, text_cfg: dict[str, Any]) -> Any:
+    """open_clip's tokenizer of a model; `text_cfg` of its config cannot ask for the code of a folder to be run.
+
+    Raises many kinds of exceptions for a tokenizer that cannot be loaded.
+    """
+    refused = {"trust_remote_code": False} if text_cfg.get("hf_tokenizer_name") else {}
+    return open_clip.get_tokenizer(name, **refused)
 
 
 def load_clip_file(file: Path) -> tuple[nn.Module, Any]:
@@ -84,7 +113,9 @@ def load_clip_file(file: Path) -> tuple[nn.Module, Any]:
             "for other towers put their open_clip_config.json beside it"
         )
     try:
-        model = build_model_from_openai_state_dict(dict(state_dict), cast_dtype=None).float()
+        model = build_to_fit(
+            lambda: build_model_from_openai_state_dict(dict(state_dict), cast_dtype=None), state_dict
+        ).float()
         model.load_state_dict(state_dict)  # again, because building the model rounds fp32 weights to fp16
     except Exception as error:  # sizes that do not fit raise many kinds of errors
         raise UserError(f"{file} is no complete CLIP checkpoint ({in_one_line(error)})") from error
@@ -93,48 +124,17 @@ def load_clip_file(file: Path) -> tuple[nn.Module, Any]:
 
 
 def _state_dict(file: Path) -> dict[str, Tensor]:
-    """The weights of a file by name, without a "module." prefix and without OpenAI's three entries for sizes."""
-    checkpoint = read_weights(file)
-    if isinstance(checkpoint, dict) and isinstance(checkpoint.get("state_dict"), dict):
-        checkpoint = checkpoint["state_dict"]
-    if not isinstance(checkpoint, dict):
-        raise UserError(f"{file} holds a {type(checkpoint).__name__}, not a state dict")
-    tensors = {str(key).removeprefix("module."): value for key, value in checkpoint.items() if torch.is_tensor(value)}
-    return {k: v for k, v in tensors.items() if k not in ("input_resolution", "context_length", "vocab_size")}
+    """The weights of a file by name, without those entries that a model makes itself.
 
-
-def read_weights(file: Path) -> Any:
-    """Loads a weight file to the CPU without running any code in it.
-
-    Reads safetensors files, torch.save files and TorchScript archives. Returns the state dict of an archive, and the
-    content of any other file as it is. Raises UserError for a file that is missing or damaged, or that holds objects
-    other than tensors, plain containers and numpy scalars.
+    Raises UserError for a file without a state dict, and for weights that are not finite.
     """
-    if not file.is_file():
-        raise UserError(f"no weight file {file}")
-    numpy_scalars: list[Any] = [
-        np.float64(0).__reduce__()[0],
-        np.dtype,
-        *(type(np.dtype(kind)) for kind in ("float32", "float64", "int64", "bool")),
-    ]
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        if _is_torchscript(file):
-            return torch.jit.load(str(file), map_location="cpu").state_dict()
-        with torch.serialization.safe_globals(numpy_scalars):
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged bytes raise many kinds of errors
-        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):  # an import that is refused
-            raise UserError(f"{file} holds pickled objects other than tensors, which are not loaded") from error
-        raise UserError(f"{file} is damaged or no weight file; download it again") from error
-
-
-def _is_torchscript(file: Path) -> bool:
-    if not zipfile.is_zipfile(file):
-        return False
-    with zipfile.ZipFile(file) as archive:
-        return any(name.endswith("constants.pkl") for name in archive.namelist())
+    held = read_weights(file)
+    if not isinstance(held, dict):
+        kind = held.name if isinstance(held, Unread) else type(held).__name__
+        raise UserError(f"{file} holds a {kind}, not a state dict; save the model's state_dict() instead")
+    tensors = {name: tensor for name, tensor in tensors_in(held).items() if name not in MADE_BY_THE_MODEL}
+    require_finite(file, tensors)
+    return tensors
 
 
 def in_one_line(error: Exception) -> str:

@@ -27,6 +27,7 @@ from rlcf.run.config import Settings, command_line, read_preset, to_yaml
 from rlcf.run.files import save_atomically, save_rows_atomically, write_atomically
 from rlcf.run.settings import Config
 from rlcf.run.shard import Shard
+from rlcf.terminal import VisibleFormatter
 
 Record = dict[str, Any]
 MEMORY_FILE = "momentum.safetensors"
@@ -64,8 +65,8 @@ def _keep_config(file: Path, config: Settings, begun: bool) -> None:
 
 
 def _open_log(file: Path) -> None:
-    handler = logging.FileHandler(file)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler = logging.FileHandler(file, encoding="utf-8")
+    handler.setFormatter(VisibleFormatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     for old in logger.handlers[:]:
         logger.removeHandler(old)
         old.close()

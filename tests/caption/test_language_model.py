@@ -1,8 +1,10 @@
+import json
 import shutil
 
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 
 from caption.language_model import load_language_model
 from caption.methods import masked_mean
@@ -112,3 +114,42 @@ def test_an_unknown_name_is_told(monkeypatch):
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *_, **__: 1 / 0)
     with pytest.raises(UserError, match=r"no/such could not be downloaded or read \(division by zero\); give a folder"):
         load_language_model("no/such")
+
+
+def test_weights_that_are_not_finite_are_told_with_their_folder_and_name(lm_folder, tmp_path):
+    folder = shutil.copytree(lm_folder("opt"), tmp_path / "opt")
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in weights if name.endswith("fc1.weight"))
+    weights[name][0, 0] = torch.nan
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=rf"the weights {name} of the language model {folder} are not finite"):
+        load_language_model(str(folder))
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_told(lm_folder, tmp_path):
+    words = shutil.copytree(lm_folder("opt"), tmp_path / "words")
+    changed = json.loads((words / "tokenizer.json").read_text())
+    changed["model"]["vocab"]["unheard-of"] = 10**6
+    (words / "tokenizer.json").write_text(json.dumps(changed))
+    with pytest.raises(UserError, match=r"the tokenizer of .*words is another model's: it has 1000001 tokens"):
+        load_language_model(str(words))
+
+
+@pytest.mark.parametrize(
+    "config", ["[]", '{"model_type": 3}', '{"model_type": "opt", "hidden_size": "x"}', "[" * 100_000]
+)
+def test_a_config_that_describes_no_model_is_told(config, lm_folder, tmp_path):
+    folder = shutil.copytree(lm_folder("opt"), tmp_path / "opt")
+    weights = dict(load_language_model(str(folder)).model.state_dict())
+    (folder / "config.json").write_text(config)
+    with pytest.raises(UserError, match=r"opt"):
+        load_language_model(str(folder), weights=weights)
+
+
+def test_a_config_that_describes_a_far_larger_model_is_told(lm_folder, tmp_path):
+    folder = shutil.copytree(lm_folder("opt"), tmp_path / "opt")
+    weights = dict(load_language_model(str(folder)).model.state_dict())
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 10**10, "ffn_dim": 10**8}))
+    with pytest.raises(UserError, match=r"is not the one that .*opt describes \(a model of [\d,]+ numbers"):
+        load_language_model(str(folder), weights=weights)

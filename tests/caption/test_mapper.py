@@ -1,8 +1,9 @@
+import json
 import pickle
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from caption.mapper import MLPMapper, TransformerMapper, read_checkpoint, save_mapper
 from rlcf.errors import UserError
@@ -74,3 +75,48 @@ def test_a_missing_or_unsafe_file_is_refused(tmp_path):
     (tmp_path / "code.pt").write_bytes(pickle.dumps(print, protocol=2))
     with pytest.raises(UserError, match=r"code.pt"):
         read_checkpoint(str(tmp_path / "code.pt"))
+
+
+def test_weights_that_are_not_finite_are_told_with_their_file_and_name(mapper, tmp_path):
+    name, tensor = next(iter(mapper.named_parameters()))
+    tensor.data.view(-1)[0] = torch.nan
+    save_mapper(tmp_path / "mapper.safetensors", mapper, {"heads": 4, "width": 12})
+    with pytest.raises(UserError, match=rf"the weights clip_project.{name} of .*mapper.safetensors are not finite"):
+        read_checkpoint(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        {"heads": 0, "width": 0},
+        {"heads": -4, "width": -12},
+        {"heads": 5, "width": 5},
+        {"heads": "many", "width": "wide"},
+        {"heads": None, "width": []},
+        {"heads": 1e999, "width": 1e999},
+        {"heads": 10**30, "width": 10**30},
+    ],
+)
+def test_a_description_that_does_not_fit_is_told(described, mapper, tmp_path):
+    weights = {f"clip_project.{key}": value for key, value in mapper.state_dict().items()}
+    torch.save({"state_dict": weights, "described": described}, tmp_path / "ckpt.pt")
+    with pytest.raises(UserError, match=r"ckpt.pt"):
+        read_checkpoint(str(tmp_path / "ckpt.pt")).build_mapper(12)
+
+
+@pytest.mark.parametrize("held", ["text", [], {"state_dict": "text"}, {"state_dict": {}}, {1: 2}])
+def test_what_holds_no_weights_is_told(held, tmp_path):
+    torch.save(held, tmp_path / "ckpt.pt")
+    with pytest.raises(UserError, match=r"ckpt.pt is no captioner's checkpoint"):
+        read_checkpoint(str(tmp_path / "ckpt.pt"))
+
+
+@pytest.mark.parametrize("described", ["text", ["heads"], 3])
+def test_a_description_that_is_none_is_told(described, mapper, tmp_path):
+    weights = {f"clip_project.{key}": value for key, value in mapper.state_dict().items()}
+    torch.save({"state_dict": weights, "described": described}, tmp_path / "ckpt.pt")
+    save_file(weights, tmp_path / "ckpt.safetensors", {"captioner": json.dumps(described)})
+    save_file(weights, tmp_path / "deep.safetensors", {"captioner": "[" * 100_000})
+    for name in ("ckpt.pt", "ckpt.safetensors", "deep.safetensors"):
+        with pytest.raises(UserError, match=f"{name} is damaged"):
+            read_checkpoint(str(tmp_path / name))

@@ -102,3 +102,19 @@ def test_a_text_tower_that_takes_no_embeddings_is_told(clip, monkeypatch):
         initial_context(student, "words", 4, PROMPT, 0)
     with pytest.raises(UserError, match=r"cannot be driven by embeddings; use --tune image-encoder"):
         PromptPolicy(student, ["dog"], COOP["ctx"])
+
+
+def test_a_context_beside_its_trainers_state_is_read(tmp_path):
+    """Dassl keeps its scheduler's state, which may hold objects."""
+    parameters = [torch.nn.Parameter(COOP["ctx"])]
+    optimizer = torch.optim.SGD(parameters, lr=0.1)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3)
+    state = {"epoch": 50, "optimizer": optimizer.state_dict(), "scheduler": {"successor": scheduler}}
+    torch.save({"state_dict": COOP, **state}, tmp_path / "c.pt")
+    assert torch.equal(read_coop(tmp_path / "c.pt", 64), COOP["ctx"])
+
+
+def test_a_context_that_is_not_finite_is_told(tmp_path):
+    torch.save({"state_dict": {"ctx": torch.full((4, 64), torch.inf)}}, tmp_path / "c.pt")
+    with pytest.raises(UserError, match=r"the weights ctx of .*c.pt are not finite"):
+        read_coop(tmp_path / "c.pt", 64)

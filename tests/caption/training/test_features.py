@@ -105,6 +105,12 @@ def test_code_hidden_in_a_tensors_numbers_is_not_run(pickled, tmp_path):
         ({"text_index": [0, 1]}, "text features of .* do not go with its 4 captions"),
         ({"clip_text_embedding": torch.full((4, 6), torch.nan)}, "text features of .* are not finite"),
         ({"clip_text_embedding": 3}, "holds no caption features"),
+        ({"clip_text_embedding": [torch.ones(6), torch.ones(5)]}, "features of unequal length or kind"),
+        ({"clip_text_embedding": [1, 2]}, "features of unequal length or kind"),
+        ({"image_index": [0, 0, 1, 1e999]}, "holds no caption features"),
+        ({"image_index": [0, 0, 1, "x"]}, "holds no caption features"),
+        ({"captions": "a dog"}, "holds no caption features"),
+        ({"captions": ["a dog", "an \udce9", "a cat", "a key"]}, "caption 1 of .* holds half a character"),
     ],
 )
 def test_what_does_not_fit_together_is_told(changed, told, pickled):
@@ -124,6 +130,21 @@ def test_what_is_no_features_is_told(tmp_path, pickled):
             read_features(str(path))
     with pytest.raises(UserError, match="needs a dict with 'captions'"):
         read_features(pickled([1, 2]))
+
+
+def test_a_list_of_rows_is_read(pickled):
+    rows = list(torch.randn(4, 6))
+    assert torch.equal(read_features(pickled(published(clip_text_embedding=rows))).text, torch.stack(rows))
+
+
+@pytest.mark.parametrize(
+    "listed", ["[" * 100_000, "{", "3", '{"captions": ["a"], "image_index": [1e999], "text_index": [0]}']
+)
+def test_a_damaged_list_is_told(listed, tmp_path):
+    write_features(tmp_path, Features(CAPTIONS, [0, 0, 1, 1], [0, 1, 2, 3], torch.randn(2, 6), torch.randn(4, 6)))
+    (tmp_path / "captions.json").write_text(listed)
+    with pytest.raises(UserError, match=str(tmp_path)):
+        read_features(str(tmp_path))
 
 
 @pytest.fixture

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import json
 import os
@@ -14,12 +15,14 @@ from hypothesis import strategies as st
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import save_file
+from tokenizers import Tokenizer
 from tokenizers.models import BPE, WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 from torch import nn
 
 from rlcf.clip import backbone as backbone_module
 from rlcf.clip.backbone import Backbone, load_clip, openai_file_name
-from rlcf.clip.checkpoints import read_weights
+from rlcf.clip.weights import read_weights
 from rlcf.errors import UserError
 from tests.tools import OPENAI_TEXT, RESNET, SHORT_TEXT, SIGLIP_TEXT, VIT, build_clip
 
@@ -308,14 +311,14 @@ def test_code_in_a_checkpoint_is_not_run_and_its_file_is_named(tmp_path, save, z
     target = tmp_path / "made-by-the-checkpoint"
     code = type("Code", (), {"__reduce__": lambda self: (os.mkdir, (str(target),))})()
     file = save({"state_dict": {"weight": torch.ones(1)}, "args": code}, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(UserError, match=r"model.pt holds pickled objects other than tensors"):
+    with pytest.raises(UserError, match=r"model.pt is no CLIP checkpoint"):
         load_clip(str(file))
     assert not target.exists()
 
 
-def test_an_instance_of_a_class_is_not_loaded(save):
-    with pytest.raises(UserError, match=r"model.pt holds pickled objects other than tensors"):
-        load_clip(str(save({"args": SimpleNamespace(lr=1)})))
+def test_a_pickled_model_is_not_built_and_its_class_is_named(save):
+    with pytest.raises(UserError, match=r"model.pt holds a types.SimpleNamespace, not a state dict; save the model's"):
+        load_clip(str(save(SimpleNamespace(lr=1))))
 
 
 @pytest.mark.parametrize(
@@ -401,6 +404,91 @@ def test_pixels_that_a_config_leaves_open_are_openais(tiny, folder, preprocess):
         pixels[0, :, 0, 0],
         -torch.tensor([0.48145466, 0.4578275, 0.40821073]) / torch.tensor([0.26862954, 0.26130258, 0.27577711]),
     )
+
+
+@pytest.fixture
+def tokenizer_folder(folder, tiny):
+    """A CLIP's folder with a tokenizer of words. settings: of tokenizer_config.json; kwargs: of the CLIP's config."""
+
+    def write(settings, **kwargs):
+        text = SHORT_TEXT | {"hf_tokenizer_name": "local", "tokenizer_kwargs": kwargs}
+        path = folder(tiny, {"model_cfg": FOLDER_MODEL | {"text_cfg": text}})
+        words = Tokenizer(WordLevel({"[UNK]": 0, "[PAD]": 1, "dog": 2, "a": 3, "rare": 200}, unk_token="[UNK]"))
+        words.pre_tokenizer = Whitespace()
+        words.save(str(path / "tokenizer.json"))
+        kind = {"tokenizer_class": "PreTrainedTokenizerFast"}
+        (path / "tokenizer_config.json").write_text(json.dumps(kind | settings))
+        return path
+
+    return write
+
+
+def test_a_tokenizer_without_padding_is_told_with_its_folder(tokenizer_folder):
+    with pytest.raises(UserError, match=r"folder names a tokenizer that cannot be loaded .*padding token"):
+        load_clip(str(tokenizer_folder({})))
+
+
+def test_a_text_whose_tokens_the_model_has_not_is_told(tokenizer_folder):
+    clip = load_clip(str(tokenizer_folder({"pad_token": "[PAD]"})))
+    assert clip.tokenize(["a dog"]).max() < 100
+    with pytest.raises(UserError, match=r"the tokenizer of .*folder is another model's: it has more than its 100 "):
+        clip.tokenize(["rare"])
+
+
+def test_the_code_of_a_tokenizer_is_not_run_even_where_the_config_asks_for_it(tokenizer_folder, tmp_path):
+    own = {"pad_token": "[PAD]", "tokenizer_class": "Mine", "auto_map": {"AutoTokenizer": [None, "mine.Mine"]}}
+    path = tokenizer_folder(own, trust_remote_code=True)
+    (path / "mine.py").write_text(f"open({str(tmp_path / 'made')!r}, 'w')\nclass Mine: pass\n")
+    with contextlib.suppress(UserError):
+        load_clip(str(path))
+    assert not (tmp_path / "made").exists()
+
+
+def test_the_code_of_a_tokenizer_of_the_hub_is_not_run(monkeypatch, tokenizer_folder):
+    config = tokenizer_folder({}, trust_remote_code=True) / "open_clip_config.json"
+    asked = []
+    monkeypatch.setattr(backbone_module, "download_pretrained_from_hf", lambda *_: str(config))
+    monkeypatch.setattr(open_clip, "create_model", lambda *_, **__: build_clip())
+    monkeypatch.setattr(open_clip, "get_tokenizer", lambda name, **settings: asked.append((name, settings)))
+    load_clip("hf-hub:some/one")
+    assert asked == [("hf-hub:some/one", {"trust_remote_code": False})]
+
+
+def test_weights_that_were_downloaded_and_are_not_finite_are_told(monkeypatch):
+    model = build_clip()
+    model.visual.proj.data[0, 0] = torch.nan
+    monkeypatch.setattr(open_clip, "create_model", lambda *_, **__: model)
+    with pytest.raises(UserError, match=r"the weights visual.proj of ViT-B/16 are not finite"):
+        load_clip("ViT-B/16")
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        {"mean": ["a", "b", "c"]},
+        {"mean": [0.5, 0.5]},
+        {"mean": [1e999, 0.5, 0.5]},
+        {"std": [0, 0.5, 0.5]},
+        {"std": None},
+        {"interpolation": "guess"},
+        {"resize_mode": 3},
+        {"fill_color": "red"},
+    ],
+)
+def test_pixels_that_are_described_wrongly_are_told_or_left(tiny, folder, pixels):
+    path = folder(tiny, {"model_cfg": FOLDER_MODEL, "preprocess_cfg": pixels})
+    try:
+        clip = load_clip(str(path))
+    except UserError as error:
+        assert str(path / "open_clip_config.json") in str(error)
+    else:
+        assert clip.prepare(clip.centre_view(Image.new("RGB", (40, 30)))[None]).isfinite().all()
+
+
+def test_a_config_of_more_layers_than_its_weights_have_is_told(tiny, folder):
+    config = FOLDER_MODEL | {"vision_cfg": VIT | {"layers": 10**9}}
+    with pytest.raises(UserError, match=r"does not fit the model that .* describes \(it has 1000000002 layers"):
+        load_clip(str(folder(tiny, {"model_cfg": config})))
 
 
 def test_a_tokenizer_that_is_not_there_is_told_with_its_folder(tiny, folder):
