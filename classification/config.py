@@ -25,7 +25,7 @@ class ClassificationConfig(Config):
     corruption: str = data_option("gaussian_noise", "of dataset C")
     severity: int = data_option(5, "of dataset C, 1 to 5", at_least=1, at_most=5)
     classnames: str | None = data_option(
-        None, "text file of class names for folder datasets, a name a line in the folders' sorted order"
+        None, "text file of class names for folder datasets, a name a line in the folders' sorted order", path=True
     )
     save_logits: bool = data_option(False, "keep the logits before and after in logits.safetensors")
 
@@ -110,7 +110,6 @@ class ClassificationConfig(Config):
         "images that are adapted to at once, prompt and norm tuning: the same answers up to rounding, faster where "
         "small towers leave a GPU idle",
         at_least=1,
-        may_change=True,
     )
     select_precision: str = speed_option(
         "same",
@@ -126,7 +125,7 @@ class ClassificationConfig(Config):
         "end", "where the class name stands in the prompt", choices=("end", "middle", "front")
     )
     context: str = prompt_option(
-        "words", "what prompt tuning starts from: words, random, or a CoOp checkpoint (file or folder)"
+        "words", "what prompt tuning starts from: words, random, or a CoOp checkpoint (file or folder)", path=True
     )
     n_ctx: int = prompt_option(4, "number of random context tokens", at_least=1)
     templates: str = prompt_option(

@@ -33,14 +33,16 @@ def option(
     at_most: float | None = None,
     group: str = "run",
     may_change: bool = False,
+    path: bool = False,
 ) -> Any:
     """A field of a config: its default, one line of help, and what values it takes.
 
     group: its heading in the help; those of `OVER_DATASETS` are the command line's alone. may_change: a run may go on
-    with another value, which does not change a sample's record beyond rounding.
+    with another value, which does not change a sample's record beyond rounding. path: its value is a path, or a name
+    that may be one.
     """
     limits = {"choices": choices, "at_least": at_least, "above": above, "at_most": at_most}
-    metadata = {"help": help, "group": group, "may_change": may_change, **limits}
+    metadata = {"help": help, "group": group, "may_change": may_change, "path": path, **limits}
     return field(default_factory=lambda: copy.copy(default), metadata=metadata)
 
 
@@ -65,7 +67,7 @@ class Settings:
     presets: ClassVar[Path | None] = None
     """Folder of the YAML presets that come along: --config takes their names."""
 
-    data: str = data_option("", "folder that holds the datasets")
+    data: str = data_option("", "folder that holds the datasets", path=True)
     output: str = data_option(
         "output/run", "run folder: config.yaml, records.jsonl per dataset, results.json, log.txt", may_change=True
     )
@@ -91,15 +93,19 @@ class Config(Settings):
         False, "record an image that cannot be read and go on, instead of stopping", may_change=True
     )
 
-    student: str = model_option("ViT-B/16", "the CLIP that adapts: OpenAI or open_clip name, hf-hub:..., path")
+    student: str = model_option(
+        "ViT-B/16", "the CLIP that adapts: OpenAI or open_clip name, hf-hub:..., path", path=True
+    )
     reward: list[str] = model_option(
-        ["ViT-L/14"], "the reward CLIP, or several for an ensemble; a function of your own: py:package.module:function"
+        ["ViT-L/14"],
+        "the reward CLIP, or several for an ensemble; a function of your own: py:package.module:function",
+        path=True,
     )
     reward_weights: list[float] | None = model_option(
         None, "weight of each reward model in an ensemble (normalised); equal when not given"
     )
     round_reward_weights: bool = model_option(False, "round the weights to two digits, as published")
-    clip_root: str | None = model_option(None, "folder with OpenAI's files (ViT-B-16.pt, ...)")
+    clip_root: str | None = model_option(None, "folder with OpenAI's files (ViT-B-16.pt, ...)", path=True)
 
     steps: int = adaptation_option(3, "adaptation steps per sample", at_least=1)
     lr: float = adaptation_option(1e-5, "learning rate of AdamW", above=0)
