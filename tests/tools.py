@@ -5,10 +5,13 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 import traceback
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +26,7 @@ from torch import nn
 from rlcf.adapt import groups
 from rlcf.clip.backbone import Backbone
 from rlcf.errors import run_main
+from rlcf.run.lock import FolderLock
 from rlcf.run.parts import Part
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -221,6 +225,29 @@ def forked(run, environment=None):
     finally:
         sys.stderr.flush()
         os._exit(code)
+
+
+@contextmanager
+def held(folder):
+    """In its body another process holds a run folder. Gives the id of that process."""
+    ready, begun = os.pipe()
+
+    def hold():
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FolderLock(folder)
+        os.write(begun, b"x")
+        time.sleep(600)
+        lock.close()
+
+    child = forked(hold)
+    try:
+        assert os.read(ready, 1) == b"x"
+        yield child
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(ready)
+        os.close(begun)
 
 
 def mistake(run, capsys):

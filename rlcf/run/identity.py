@@ -62,7 +62,7 @@ def keep_identity(folder: Path, config: Settings, contents: Mapping[str, str], b
     """
     if not begun:
         identity = Identity(fixed_settings(config), dict(contents))
-        write_atomically(folder / IDENTITY_FILE, json.dumps(vars(identity), indent=1) + "\n")
+        write_atomically(folder / IDENTITY_FILE, json.dumps(dataclasses.asdict(identity), indent=1) + "\n")
         return
     check_settings(folder, config)
     before = read_identity(folder).contents
