@@ -19,7 +19,8 @@ GROUPS = ["--tune", "norm", "--lr", "1e-2", "--images-at-once", "3", "--limit", 
 @pytest.fixture
 def classify(emoji, tmp_path, monkeypatch, load_once, checkpoint):
     """Runs the entry script's main on blurred emoji with a tiny CLIP that is loaded once; flags win over that."""
-    monkeypatch.setattr(setup, "load_clip", lambda name, *_: load_once(str(name)))
+    loaded = load_once(str(checkpoint("vit")))
+    monkeypatch.setattr(setup, "load_clip", lambda *_: loaded)
     monkeypatch.setattr(records, "commit", lambda: None)
 
     def run(*flags, output="run"):
@@ -183,8 +184,8 @@ def test_every_damage_of_a_run_folder_is_mended_or_told(classify, tmp_path, monk
     if stop:
         assert outcomes["folder-blur/momentum.safetensors", "missing"] == "same"
         assert "momentum.safetensors is damaged; delete it" in outcomes["folder-blur/momentum.safetensors", "empty"]
-        assert "momentum.safetensors has seen 3 samples" in outcomes["folder-blur/momentum.safetensors", "foreign"]
-        assert "has seen 3 samples" in outcomes["folder-blur/records.part0.jsonl", "missing"]
+        assert "momentum.safetensors has seen 2 samples" in outcomes["folder-blur/momentum.safetensors", "foreign"]
+        assert "has seen 2 samples" in outcomes["folder-blur/records.part0.jsonl", "missing"]
         told = outcomes["folder-blur/records.part0.jsonl", "a line twice"]
         assert told.endswith("records.part0.jsonl repeats a sample in line 4; delete its folder to start it afresh")
     else:
