@@ -19,9 +19,9 @@ from rlcf.digests import digest_of
 from rlcf.errors import UserError, run_main
 from rlcf.run.config import parse_config, resolve_device, resolve_precision
 from rlcf.run.data import CaptionedImage, read_captions
+from rlcf.run.folder import open_run_folder
 from rlcf.run.identity import keep_identity, read_identity
 from rlcf.run.images import encode_images
-from rlcf.run.records import open_run_folder
 
 EPILOG = """examples:
   python caption/extract_features.py --data ROOT/dataset/coco2014 --captions coco_karpathy_train.json --output FEATURES

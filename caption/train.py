@@ -22,8 +22,8 @@ from caption.training.training import Training, make_mapper
 from rlcf.digests import digest_of_tensors
 from rlcf.errors import UserError, run_main
 from rlcf.run.config import parse_config, resolve_device, resolve_precision
+from rlcf.run.folder import logger, open_run_folder
 from rlcf.run.identity import keep_identity
-from rlcf.run.records import logger, open_run_folder
 
 EPILOG = """examples:
   python caption/train.py --config caption/configs/train-clipcap-coco.yaml --data FEATURES

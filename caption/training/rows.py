@@ -11,8 +11,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rlcf.run.data import CaptionedImage
+from rlcf.run.folder import logger
 from rlcf.run.parts import SUM, checksum
-from rlcf.run.records import logger
 
 
 class Rows:

@@ -1,4 +1,4 @@
-"""Run folders: one config, records that survive an interruption, results written in one piece.
+"""A run and its records: they survive an interruption, and results are written in one piece.
 
 output/<run>/config.yaml, log.txt, results.json and per dataset <dataset>/identity.json and records.jsonl. While a
 dataset runs, each process appends to its own <dataset>/records.part<rank>.jsonl, and starting again skips what any part
@@ -7,12 +7,8 @@ holds; at the end the parts become records.jsonl.
 
 import hashlib
 import json
-import logging
-import platform
-import subprocess
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from importlib import metadata
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,57 +17,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rlcf import __version__
 from rlcf.digests import digest_of, digest_of_tensors
 from rlcf.errors import UserError
-from rlcf.run.config import Config, Settings, command_line, to_yaml
+from rlcf.run.config import Config, command_line
 from rlcf.run.files import file_name, save_atomically, save_rows_atomically, write_atomically
-from rlcf.run.identity import check_settings, fixed_settings, keep_identity, read_identity
-from rlcf.run.lock import FolderLock
+from rlcf.run.folder import commit, logger, open_run_folder, versions
+from rlcf.run.identity import fixed_settings, keep_identity, read_identity
 from rlcf.run.parts import Part, Record, read_whole, repeated
 from rlcf.run.shard import Shard
 
 MEMORY_FILE = "momentum.safetensors"
-
-logger = logging.getLogger("rlcf")
-
-
-@contextmanager
-def open_run_folder(config: Settings, begun: Callable[[Path], Iterable[Path]]) -> Iterator[Path]:
-    """Make the folder `config.output`, hold it for this process alone, keep the config in it, and open its log.
-
-    begun: from the folder to those in it, or itself, that hold something begun; their settings must not have changed.
-    The folder is free again when the context is left. Raises UserError when another process holds it, when it cannot
-    be written, or when it holds a run with another config.
-    """
-    folder = Path(config.output)
-    with ExitStack() as held:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = held.enter_context(closing(FolderLock(folder)))
-            for place in begun(folder):
-                check_settings(place, config)
-            write_atomically(folder / "config.yaml", to_yaml(config))
-            _open_log(folder / "log.txt")
-        except OSError as error:
-            raise UserError(
-                f"cannot write to the run folder {folder} ({error.strerror}); choose another --output"
-            ) from error
-        if not lock.kept:
-            logger.info("the file system of %s has no locks: start no second run on it", folder)
-        yield folder
-
-
-def _open_log(file: Path) -> None:
-    handler = logging.FileHandler(file)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    for old in logger.handlers[:]:
-        logger.removeHandler(old)
-        old.close()
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False  # libraries print what reaches the root logger
-    logger.info("command: %s", command_line())
 
 
 class Memory(Protocol):
@@ -362,27 +317,6 @@ def _read_memory(file: Path) -> tuple[dict[str, Tensor], int, str]:
         raise UserError(f"{file} is damaged; delete it to start the dataset afresh") from error
 
 
-def commit() -> str | None:
-    """The git commit of a checkout that runs as it is, with "+" behind it where files were changed; else None."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return None
-    git = ["git", "--no-optional-locks", "-C", str(root)]
-    status = [*git, "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
-    try:
-        said = subprocess.run(status, capture_output=True, text=True, timeout=10, check=True).stdout.splitlines()
-    except (OSError, subprocess.SubprocessError):
-        return None
-    head = said[0].removeprefix("# branch.oid ")
-    return head + ("" if said[-1].startswith("#") else "+")  # lines about the branch, then one a changed file
-
-
 def shuffled(size: int, seed: int, limit: int | None) -> list[int]:
     """The order in which samples are visited: a permutation that the seed decides, cut to `limit`."""
     return np.random.default_rng(seed).permutation(size)[:limit].tolist()
-
-
-def versions(packages: Iterable[str] = ("torch", "torchvision", "open_clip_torch", "transformers")) -> dict[str, str]:
-    """Versions of Python, of this project and of the packages."""
-    found = {"python": platform.python_version(), "rlcf": __version__}
-    return found | {package: metadata.version(package) for package in packages}

@@ -50,7 +50,7 @@ def fit(tmp_path, lm_folder, monkeypatch):
 def write(folder, seed=0):
     folder.mkdir(exist_ok=True)
     rows = torch.randn(4, 16, generator=torch.Generator().manual_seed(seed))
-    write_features(folder, Features(CAPTIONS, [0, 1, 2, 3], [0, 1, 2, 3], rows, rows))
+    write_features(folder, Features(CAPTIONS, [0, 1, 2, 3], [0, 1, 2, 3], rows, rows.flip(0)))
 
 
 def stopping(monkeypatch, owner, name, after=0):
