@@ -24,7 +24,7 @@ from rlcf.clip.backbone import Backbone
 from rlcf.errors import UserError
 from rlcf.run.config import Parser, Settings, command_line, resolve_device
 from rlcf.run.files import write_atomically
-from rlcf.run.records import versions
+from rlcf.run.folder import versions
 from rlcf.run.settings import Config
 from rlcf.run.setup import Models
 

@@ -30,8 +30,9 @@ from rlcf.clip.backbone import load_clip
 from rlcf.errors import run_main
 from rlcf.run.config import Parser, command_line
 from rlcf.run.files import write_atomically
+from rlcf.run.folder import versions
 from rlcf.run.images import ImageLoader
-from rlcf.run.records import shuffled, versions
+from rlcf.run.records import shuffled
 from rlcf.run.setup import Models
 
 STYLES = ("blur", "fog")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import PIL.Image
@@ -20,6 +21,7 @@ from rlcf.adapt.objectives import Step
 from rlcf.adapt.rewards import LEFT_OUT, Seen
 from rlcf.adapt.trace import TracedStep, traced
 from rlcf.adapt.views import PlannedViews, Views
+from rlcf.digests import digest_of_tensors
 from rlcf.errors import UserError, flags_as_settings
 from rlcf.run.images import as_image
 from rlcf.run.setup import Models, Setup, reward_weights
@@ -32,6 +34,12 @@ class CaptionModels(Models):
     mapper: Mapper
     lm: LanguageModel
     trained_with: str = ""
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """A digest of each model, by what an error calls it."""
+        own = {"weights of the captioner": self.mapper, "weights of the language model": self.lm.model}
+        return {**super().digests, **{name: digest_of_tensors(model.state_dict()) for name, model in own.items()}}
 
 
 @dataclass(frozen=True)

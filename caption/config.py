@@ -35,11 +35,13 @@ class CaptionConfig(Config):
         "",
         "the captioner: a training run's folder, a file (ckpt-latest.pt as published), or one that comes along: "
         + ", ".join(shipped_names(MAPPER_FILE)),
+        path=True,
     )
     language_model: str = model_option(
         "facebook/opt-125m",
         "the language model that it was trained with: Hugging Face name, folder, or one that comes along: "
         + ", ".join(shipped_names("config.json")),
+        path=True,
     )
 
     method: str = method_option(
@@ -65,7 +67,6 @@ class CaptionConfig(Config):
         "images that are adapted to at once: the same captions up to rounding, faster with beam search, since the "
         "language model makes a token of all captions in one go; each takes five times its mapper's memory",
         at_least=1,
-        may_change=True,
     )
 
     def check(self) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from rlcf.digests import digest_of
 from rlcf.errors import UserError
 from rlcf.run.data import (
     KARPATHY,
@@ -42,6 +43,12 @@ class Dataset:
     @property
     def ids(self) -> list[str]:
         return [sample.image for sample in self.samples]
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Digests of what a record depends on, by what an error calls them."""
+        captions = [[sample.captions, sample.domain] for sample in self.samples]
+        return {"samples": digest_of(self.ids), "captions": digest_of(captions)}
 
 
 def load_dataset(name: str, data: str) -> Dataset:

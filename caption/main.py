@@ -67,6 +67,7 @@ def run_dataset(config: CaptionConfig, dataset: Dataset, models: CaptionModels, 
         figure=REWARD,
         at_once=config.images_at_once,
         memory=captioner.memory,
+        contents={**dataset.digests, **models.digests},
     )
     records = run_samples(work, config, run)
     if run.shard.first:
@@ -95,11 +96,11 @@ def main(argv: list[str] | None = None) -> None:
     setup = Setup.of_command(CaptionConfig, argv, __doc__ or "", EPILOG)
     config = setup.config
     datasets = [load_dataset(name, config.data) for name in config.datasets]
-    run = setup.open_run()
-    models = load_caption_models(setup)
-    evaluator = Evaluator(config, setup.device)
-    for dataset in datasets:
-        run_dataset(config, dataset, models, evaluator, run)
+    with setup.open_run() as run:
+        models = load_caption_models(setup)
+        evaluator = Evaluator(config, setup.device)
+        for dataset in datasets:
+            run_dataset(config, dataset, models, evaluator, run)
 
 
 cli = partial(run_main, main)

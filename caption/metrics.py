@@ -22,8 +22,9 @@ def describe(answer: Answer) -> Record:
 
 def _step(step: TracedStep) -> dict[str, Any]:
     """A step as a record holds it. An image has one view, so that its lists are not nested."""
-    rows = {"candidates": step.answers, "rewards": step.rewards, "advantages": step.advantages}
-    return {name: row[0] for name, row in rows.items() if row is not None} | {"loss": step.loss}
+    record = step.as_record()
+    rows = {"candidates": "answers", "rewards": "rewards", "advantages": "advantages"}
+    return {name: record[of][0] for name, of in rows.items() if of in record} | {"loss": record["loss"]}
 
 
 def rewards_of(record: Record) -> tuple[float, float] | None:

@@ -16,12 +16,14 @@ if not __package__:  # run as a script: imports start from the project, not from
 from caption.language_model import load_language_model
 from caption.mapper import MAPPER_FILE, TRAINING_FILE
 from caption.training.config import KIND, TrainConfig
-from caption.training.examples import make_examples, split_examples
+from caption.training.examples import Examples, make_examples, split_examples
 from caption.training.features import read_features
 from caption.training.training import Training, make_mapper
+from rlcf.digests import digest_of_tensors
 from rlcf.errors import UserError, run_main
 from rlcf.run.config import parse_config, resolve_device, resolve_precision
-from rlcf.run.records import logger, open_run_folder
+from rlcf.run.folder import logger, open_run_folder
+from rlcf.run.identity import keep_identity
 
 EPILOG = """examples:
   python caption/train.py --config caption/configs/train-clipcap-coco.yaml --data FEATURES
@@ -41,8 +43,9 @@ def main(argv: list[str] | None = None) -> None:
     lm = load_language_model(config.language_model, device, precision)
     kind = KIND[config.method]
     examples = make_examples(lm, features, kind, config.end_token, config.data)
-    if config.validation:
-        held_out = make_examples(lm, read_features(config.validation), kind, config.end_token, config.validation)
+    validation = read_features(config.validation) if config.validation else None
+    if validation is not None:
+        held_out = make_examples(lm, validation, kind, config.end_token, str(config.validation))
         if held_out.features.shape[1] != examples.features.shape[1]:
             raise UserError(
                 f"the features of {config.validation} are {held_out.features.shape[1]} wide, those of {config.data} "
@@ -51,8 +54,19 @@ def main(argv: list[str] | None = None) -> None:
     else:
         examples, held_out = split_examples(examples, features, config.validation_share, config.seed)
     mapper = make_mapper(config, examples.features.shape[1], lm.width)
-    folder = open_run_folder(replace(config, device=device.type, precision=precision), begun=TRAINING_FILE)
-    training = Training(config, lm, mapper, examples, folder, features.student)
+    resolved = replace(config, device=device.type, precision=precision)
+    with open_run_folder(resolved, lambda folder: [folder] if (folder / TRAINING_FILE).exists() else []) as folder:
+        contents = {
+            name: held.digest for name, held in (("features", features), ("validation features", validation)) if held
+        }
+        contents["weights of the language model"] = digest_of_tensors(lm.model.state_dict())
+        keep_identity(folder, resolved, contents, (folder / TRAINING_FILE).exists())
+        train(Training(config, lm, mapper, examples, folder, features.student), held_out)
+
+
+def train(training: Training, held_out: Examples) -> None:
+    """The epochs that are left, after each of which the training is saved and told."""
+    config = training.config
     training.resume()
     while training.epoch < config.epochs:
         started = time.perf_counter()
@@ -63,7 +77,8 @@ def main(argv: list[str] | None = None) -> None:
         line += f", {time.perf_counter() - started:.0f} s"
         logger.info(line)
         print(line, flush=True)
-    print(f"{folder / MAPPER_FILE}: {config.method}, {training.epoch} epochs, {len(examples)} captions")
+    file, count = training.folder / MAPPER_FILE, len(training.examples)
+    print(f"{file}: {config.method}, {training.epoch} epochs, {count} captions")
 
 
 cli = partial(run_main, main)

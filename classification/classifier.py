@@ -27,6 +27,7 @@ from rlcf.adapt.rewards import Seen
 from rlcf.adapt.trace import Outcome, TracedStep, traced
 from rlcf.adapt.views import PlannedViews, Views
 from rlcf.clip.backbone import Backbone
+from rlcf.digests import digest_of_tensors
 from rlcf.errors import UserError, flags_as_settings
 from rlcf.run.images import as_image
 from rlcf.run.records import Memory
@@ -144,6 +145,15 @@ class Classifier:
             )
             for i, gated in enumerate(walked.gated[: len(group)].tolist())
         ]
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Digests of the models and of the context that is read from a file, by what an error calls them."""
+        config, student = self.config, self.models.student
+        if config.context in ("words", "random"):
+            return self.models.digests
+        context = initial_context(student, config.context, config.n_ctx, config.prompt, config.seed)
+        return {**self.models.digests, "context vectors": digest_of_tensors({"context": context})}
 
     @property
     def memory(self) -> Memory | None:

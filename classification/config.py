@@ -27,7 +27,7 @@ class ClassificationConfig(ListConfig):
     corruption: str = data_option("gaussian_noise", "of dataset C")
     severity: int = data_option(5, "of dataset C, 1 to 5", at_least=1, at_most=5)
     classnames: str | None = data_option(
-        None, "text file of class names for folder datasets, a name a line in the folders' sorted order"
+        None, "text file of class names for folder datasets, a name a line in the folders' sorted order", path=True
     )
 
     method: str = method_option("rlcf", "zeroshot, or what adapts", choices=tuple(METHODS))
@@ -95,7 +95,6 @@ class ClassificationConfig(ListConfig):
         "images that are adapted to at once, prompt and norm tuning: the same answers up to rounding, faster where "
         "small towers leave a GPU idle",
         at_least=1,
-        may_change=True,
     )
     select_precision: str = speed_option(
         "same",
@@ -111,7 +110,7 @@ class ClassificationConfig(ListConfig):
         "end", "where the class name stands in the prompt", choices=("end", "middle", "front")
     )
     context: str = prompt_option(
-        "words", "what prompt tuning starts from: words, random, or a CoOp checkpoint (file or folder)"
+        "words", "what prompt tuning starts from: words, random, or a CoOp checkpoint (file or folder)", path=True
     )
     n_ctx: int = prompt_option(4, "number of random context tokens", at_least=1)
     templates: str = prompt_option(

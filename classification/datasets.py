@@ -8,6 +8,7 @@ from pathlib import Path
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
 from classification.classnames import imagenet_wnids, names_of, read_classnames, read_lines, subset_wnids
+from rlcf.digests import digest_of
 from rlcf.errors import UserError
 from rlcf.run.data import data_folder, find
 
@@ -79,6 +80,12 @@ class Dataset:
     def ids(self) -> list[str]:
         """The ids of the samples: their paths relative to `root`, with forward slashes."""
         return [file.relative_to(self.root).as_posix() for file in self.files]
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Digests of what a record depends on, by what an error calls them."""
+        labels = [label for _, label in self.samples]
+        return {"samples": digest_of([self.ids, labels]), "class names": digest_of(self.classnames)}
 
 
 def load_dataset(

@@ -71,6 +71,7 @@ def run_dataset(config: ClassificationConfig, dataset: Dataset, models: Models, 
         memory=classifier.memory,
         arrays=dict.fromkeys(("zero_shot", "adapted"), len(dataset.classnames)) if config.save_logits else {},
         described={"classnames": json.dumps(dataset.classnames)},
+        contents={**dataset.digests, **classifier.digests},
     )
     records = run_samples(work, config, run)
     if run.shard.first:
@@ -95,10 +96,10 @@ def main(argv: list[str] | None = None) -> None:
     ]
     for dataset in datasets:
         check_classes(config, len(dataset.classnames), dataset.name)
-    run = setup.open_run()
-    models = setup.load_models()
-    for dataset in datasets:
-        run_dataset(config, dataset, models, run)
+    with setup.open_run() as run:
+        models = setup.load_models()
+        for dataset in datasets:
+            run_dataset(config, dataset, models, run)
 
 
 cli = partial(run_main, main)

@@ -12,7 +12,7 @@ from rlcf.clip.backbone import Backbone
 from rlcf.errors import UserError
 from rlcf.run.config import command_line
 from rlcf.run.files import write_atomically
-from rlcf.run.records import versions
+from rlcf.run.folder import versions
 
 PTB, BUILT_IN = "PTB (Stanford CoreNLP 3.4.1)", "built-in (clipscore/tokenizer.py)"
 

@@ -1,8 +1,6 @@
 """Datasets of images with their captions: COCO's and Flickr30k's Karpathy test lists, and any list of that form."""
 
-import hashlib
 import itertools
-import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +17,6 @@ from rlcf.run.data import (
     read_captions,
     require_images,
 )
-from rlcf.run.files import write_atomically
 
 NAMES = (*KARPATHY, "json:FILE")
 DIRECTIONS = ("i2t", "t2i")
@@ -69,11 +66,6 @@ class Dataset:
         """Places in the gallery of a query's right answers."""
         return list(self.texts_of[query]) if direction == "i2t" else [self.image_of[query]]
 
-    @cached_property
-    def digest(self) -> str:
-        """A digest of the images' paths and their texts, 64 characters."""
-        return hashlib.sha256(json.dumps([self.ids, self.captions]).encode()).hexdigest()
-
 
 def load_dataset(name: str, data: str, clean: bool = False) -> Dataset:
     """Read a list of images with captions, [{"image": path, "caption": [text, ...]}, ...], and find its images.
@@ -99,15 +91,6 @@ def load_dataset(name: str, data: str, clean: bool = False) -> Dataset:
     require_images(file, files)
     captions = [[clean_text(text) for text in entry.captions] if clean else entry.captions for entry in images]
     return Dataset(name, files, [entry.image for entry in images], captions)
-
-
-def keep_to_list(folder: Path, dataset: Dataset) -> None:
-    """Keep the list's digest in a run's folder. Raises UserError for a run that was begun with another list."""
-    file = folder / "list.sha256"
-    if file.exists() and file.read_text().strip() != dataset.digest:
-        raise UserError(f"{folder} was begun with another list than {dataset.name} is now; choose another --output")
-    folder.mkdir(exist_ok=True)
-    write_atomically(file, dataset.digest + "\n")
 
 
 def clean_text(text: str) -> str:

@@ -1,8 +1,5 @@
 """Features that stay frozen: computed once a model, in batches, and kept in the run folder."""
 
-import hashlib
-import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +11,8 @@ from torch import Tensor
 
 from retrieval.datasets import Dataset
 from rlcf.clip.backbone import Backbone
-from rlcf.run.files import save_atomically
+from rlcf.digests import digest_of, digest_of_tensors
+from rlcf.run.files import file_name, save_atomically
 from rlcf.run.images import encode_images
 from rlcf.run.shard import Shard
 
@@ -26,14 +24,13 @@ class FrozenFeatures:
     Each file of the folder holds one model's features of the images or of the texts, with a key of all that they depend
     on. Where the key has changed, or the file is damaged, they are computed anew. Of several processes the first
     computes and the others wait.
-    view: the model whose evaluation view of an image all models see; weights: each model's `weights_digest` by its
-    name; skip_bad_images: features of an image that cannot be read are NaN.
+    view: the model whose evaluation view of an image all models see; skip_bad_images: features of an image that cannot
+    be read are NaN.
     """
 
     folder: Path
     dataset: Dataset
     view: Backbone
-    weights: dict[str, str]
     shard: Shard
     workers: int = 2
     skip_bad_images: bool = False
@@ -67,38 +64,29 @@ class FrozenFeatures:
         encode: Callable[[Sequence[Backbone]], list[Tensor]],
     ) -> list[Tensor]:
         """Features from the files, after those that are missing or stale are written."""
-        names = [f"{self.dataset.name}-{kind}-{clip.name}".strip("/") for clip in clips]
-        files = [self.folder / (re.sub(r"[^\w.-]+", "-", name) + ".safetensors") for name in names]
+        names = [f"{self.dataset.name}-{kind}-{clip.name}" for clip in clips]
+        files = [self.folder / f"{file_name(name)}.safetensors" for name in names]
         keys = [self._key(clip, known) for clip in clips]
         if self.shard.first:
             self.folder.mkdir(parents=True, exist_ok=True)
             stale = [i for i, (file, key) in enumerate(zip(files, keys, strict=True)) if not _holds(file, key)]
             computed = encode([clips[i] for i in stale]) if stale else []
             for i, features in zip(stale, computed, strict=True):
-                save_atomically(files[i], {"features": features.cpu().contiguous()}, {"key": keys[i]})
+                held = {"features": features.cpu().contiguous()}
+                save_atomically(files[i], held, {"key": keys[i], "digest": digest_of_tensors(held)})
         self.shard.wait()
         return [load_file(file)["features"].to(clip.device) for file, clip in zip(files, clips, strict=True)]
 
     def _key(self, clip: Backbone, known: dict[str, Any]) -> str:
-        model = {"weights": self.weights[clip.name], "precision": clip.precision, "preprocess": clip.preprocess}
-        return hashlib.sha256(json.dumps([known, model], default=str).encode()).hexdigest()
-
-
-def weights_digest(clip: Backbone) -> str:
-    """A digest of the model's weights, 64 characters."""
-    digest = hashlib.sha256()
-    for name, tensor in clip.model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.cpu().contiguous().view(-1).numpy())
-    return digest.hexdigest()
+        return digest_of([known, {"weights": clip.digest, "precision": clip.precision}])
 
 
 def _holds(file: Path, key: str) -> bool:
     """True for an undamaged file whose features were kept under this key."""
-    if not file.is_file():
-        return False
     try:
         with safe_open(file, framework="pt") as stored:
-            return (stored.metadata() or {}).get("key") == key
-    except SafetensorError:
+            told = stored.metadata() or {}
+            held = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        return told.get("key") == key and told.get("digest") == digest_of_tensors(held)
+    except (SafetensorError, OSError):
         return False

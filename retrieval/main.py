@@ -18,8 +18,8 @@ if not __package__:  # run as a script: imports start from the project, not from
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from retrieval.config import RetrievalConfig
-from retrieval.datasets import Dataset, keep_to_list, load_dataset
-from retrieval.features import FrozenFeatures, weights_digest
+from retrieval.datasets import Dataset, load_dataset
+from retrieval.features import FrozenFeatures
 from retrieval.metrics import R1, as_line, both_as_line, both_directions, describe, summarise
 from retrieval.retriever import Retriever, check_gallery, make_rewards
 from retrieval.reward import Query, reward_clips
@@ -27,6 +27,7 @@ from rlcf.adapt.groups import Unreadable
 from rlcf.adapt.trace import Outcome
 from rlcf.adapt.views import Views
 from rlcf.clip.backbone import Backbone
+from rlcf.digests import digest_of
 from rlcf.errors import run_main
 from rlcf.run.images import ImageLoader
 from rlcf.run.loop import Work, run_samples
@@ -50,8 +51,6 @@ def run_direction(
     """Adapt to every query of a dataset in one direction and record it. queries: those whose features are needed."""
     dataset, student, direction = features.dataset, models.student, config.direction
     name = f"{dataset.name}-{direction}"
-    if run.shard.first:
-        keep_to_list(run.folder_of(name), dataset)
     sides = features.images, features.texts
     encode_queries, encode_gallery = sides if direction == "i2t" else sides[::-1]
     clips, labels = reward_clips(models), dataset.gallery(direction)
@@ -84,6 +83,7 @@ def run_direction(
         figure=R1,
         memory=retriever.memory,
         arrays=dict.fromkeys(("zero_shot", "adapted"), len(labels)) if config.save_logits else {},
+        contents={"images": digest_of(dataset.ids), "texts": digest_of(dataset.captions), **models.digests},
     )
     return summarise(run_samples(work, config, run), direction, dataset.image_of)
 
@@ -123,14 +123,13 @@ def main(argv: list[str] | None = None) -> None:
     datasets = [load_dataset(name, config.data, config.clean_text) for name in config.datasets]
     for dataset, way in itertools.product(datasets, config.one_way):
         check_gallery(way, len(dataset.gallery(way.direction)), dataset.name)
-    run = setup.open_run()
-    models = setup.load_models()
-    weights = {clip.name: weights_digest(clip) for clip in [models.student, *reward_clips(models).values()]}
-    for dataset in datasets:
-        features = FrozenFeatures(
-            run.folder / "features", dataset, models.student, weights, run.shard, config.workers, config.skip_bad_images
-        )
-        run_dataset(config, features, models, run)
+    with setup.open_run() as run:
+        models = setup.load_models()
+        for dataset in datasets:
+            features = FrozenFeatures(
+                run.folder / "features", dataset, models.student, run.shard, config.workers, config.skip_bad_images
+            )
+            run_dataset(config, features, models, run)
 
 
 cli = partial(run_main, main)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import settings
 
 from rlcf.clip.backbone import load_clip
-from rlcf.run.records import logger
+from rlcf.run.folder import logger
 from tests.tools import OPENAI_TEXT, RESNET, VIT, build_clip, write_pictures
 
 settings.register_profile("rlcf", deadline=None, derandomize=True, max_examples=40, database=None)

@@ -5,8 +5,13 @@
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+import traceback
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +26,8 @@ from torch import nn
 from rlcf.adapt import groups
 from rlcf.clip.backbone import Backbone
 from rlcf.errors import run_main
+from rlcf.run.lock import FolderLock
+from rlcf.run.parts import Part
 
 ROOT = Path(__file__).resolve().parents[1]
 """The checkout."""
@@ -171,6 +178,76 @@ def break_off_after(count, monkeypatch):
     original = groups.side_by_side
     monkeypatch.setattr(groups, "side_by_side", side_by_side)
     return groups_so_far
+
+
+def stop_after_records(count, monkeypatch):
+    """Let Ctrl-C come when `count` records were written, also in the middle of a group."""
+    written, append = [], Part.append
+
+    def stopping(part, *given):
+        append(part, *given)
+        written.append(part)
+        if len(written) == count:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Part, "append", stopping)
+
+
+def in_processes(count, run):
+    """Call a function in `count` processes that belong together as torchrun's do. Returns their exit codes.
+
+    They are forked, so that nothing is imported again.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = []
+    for rank in range(count):
+        told = {"WORLD_SIZE": count, "RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        children.append(forked(run, {name: str(value) for name, value in told.items()}))
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+def forked(run, environment=None):
+    """Call a function in a process of its own, as an entry script does. Returns its id."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        os.environ.update(environment or {})
+        run_main(run)
+        code = 0
+    except SystemExit as stop:
+        code = stop.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+@contextmanager
+def held(folder):
+    """In its body another process holds a run folder. Gives the id of that process."""
+    ready, begun = os.pipe()
+
+    def hold():
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FolderLock(folder)
+        os.write(begun, b"x")
+        time.sleep(600)
+        lock.close()
+
+    child = forked(hold)
+    try:
+        assert os.read(ready, 1) == b"x"
+        yield child
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(ready)
+        os.close(begun)
 
 
 def mistake(run, capsys):

@@ -20,12 +20,12 @@ class TrainConfig(Settings):
 
     presets: ClassVar[Path] = Path(__file__).resolve().parents[1] / "configs"
 
-    data: str = option("", "features: a folder of caption/extract_features.py, or a published .pkl file")
+    data: str = option("", "features: a folder of caption/extract_features.py, or a published .pkl file", path=True)
     output: str = option(
         "output/captioner", "run folder: config.yaml, log.txt, loss curve, checkpoints", may_change=True
     )
     seed: int = option(0, "decides the first weights, the order of the captions, and the noise", at_least=0)
-    validation: str | None = option(None, "features for the validation loss")
+    validation: str | None = option(None, "features for the validation loss", path=True)
     validation_share: float = option(
         0.02,
         "share of the images held out for the validation loss when --validation is not given",
@@ -43,7 +43,7 @@ class TrainConfig(Settings):
     end_token: bool = method_option(True, "learn where a caption ends; the published captioners did not")
 
     language_model: str = model_option(
-        "facebook/opt-125m", "frozen language model: Hugging Face name, folder, or one that comes along"
+        "facebook/opt-125m", "frozen language model: Hugging Face name, folder, or one that comes along", path=True
     )
     mapper: str = model_option("transformer", "kind of mapper", choices=("transformer", "mlp"))
     prefix_length: int = model_option(40, "embeddings that stand before a caption", at_least=1)
@@ -71,14 +71,14 @@ class TrainConfig(Settings):
 class FeatureConfig(Settings):
     """Settings of an extraction."""
 
-    data: str = option("", "folder that holds the list, and the images that its paths start from")
+    data: str = option("", "folder that holds the list, and the images that its paths start from", path=True)
     output: str = option(
         "output/features", "folder of the features: config.yaml, log.txt, the features", may_change=True
     )
     captions: str = option("", "list of captioned images, a file below --data")
     images: bool = option(True, "also the images' features; CapDec needs none")
-    student: str = model_option("ViT-B/16", "the CLIP: OpenAI or open_clip name, hf-hub:..., path")
-    clip_root: str | None = model_option(None, "folder with OpenAI's files (ViT-B-16.pt, ...)")
+    student: str = model_option("ViT-B/16", "the CLIP: OpenAI or open_clip name, hf-hub:..., path", path=True)
+    clip_root: str | None = model_option(None, "folder with OpenAI's files (ViT-B-16.pt, ...)", path=True)
     batch_size: int = option(64, "images a pass", at_least=1)
     chunk: int = option(2048, "images or captions between two writes, all that a stop can lose", at_least=1)
     workers: int = option(2, "processes that read images; 0: none but this one", at_least=0, may_change=True)

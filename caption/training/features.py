@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rlcf.clip.weights import read_pickle, read_weights
+from rlcf.digests import digest_of, digest_of_tensors
 from rlcf.errors import UserError
 from rlcf.run.files import save_atomically, write_atomically
 
@@ -41,12 +42,19 @@ class Features:
             raise UserError(f"{source} holds no {kind} features; extract them with caption/extract_features.py")
         return features[torch.tensor(index)]
 
+    @property
+    def digest(self) -> str:
+        """A digest of all that they hold, 64 characters."""
+        tensors = {"image": self.image, "text": self.text}
+        held = digest_of_tensors({name: tensor for name, tensor in tensors.items() if tensor is not None})
+        return digest_of([self.captions, self.image_index, self.text_index, self.student, held])
+
 
 def write_features(folder: Path, features: Features) -> None:
     """features.safetensors and captions.json, whole or not at all."""
     tensors = {"image": features.image, "text": features.text}
     save_atomically(folder / FEATURES_FILE, {k: v.contiguous() for k, v in tensors.items() if v is not None})
-    names = ("captions", "image_index", "text_index", "student")
+    names = ("captions", "image_index", "text_index", "student", "digest")
     listed = {name: getattr(features, name) for name in names}
     write_atomically(folder / CAPTIONS_FILE, json.dumps(listed, ensure_ascii=False) + "\n")
 
@@ -76,6 +84,11 @@ def read_features(path: str) -> Features:
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"{source} holds no caption features ({type(error).__name__}: {error})") from error
     _check(features, source)
+    if held.get("digest", features.digest) != features.digest:
+        raise UserError(
+            f"{FEATURES_FILE} and {CAPTIONS_FILE} of {source} are not as they were written together; delete "
+            f"{CAPTIONS_FILE} and extract the features again"
+        )
     return features
 
 
@@ -113,8 +126,8 @@ def _listed(file: Path) -> dict[str, Any]:
         raise UserError(f"{file.parent} holds no {CAPTIONS_FILE}; let caption/extract_features.py finish it")
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{file} is damaged; extract the features again") from error
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{file} is damaged; delete it and extract the features again") from error
 
 
 def _published(file: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Features that are extracted chunk by chunk, into files that a stopped extraction goes on with."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,23 +11,38 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rlcf.run.data import CaptionedImage
-from rlcf.run.records import logger
+from rlcf.run.folder import logger
+from rlcf.run.parts import SUM, checksum
 
 
 class Rows:
-    """A matrix on disk that grows by whole rows."""
+    """A matrix on disk that grows by chunks of rows, each with a checksum in a file beside it.
 
-    def __init__(self, file: Path, width: int) -> None:
-        self.file, self.width = file, width
-        file.touch()
-        self.done = file.stat().st_size // (4 * width)
-        with file.open("r+b") as stream:
-            stream.truncate(self.done * 4 * width)
+    file: of the rows, .f32; chunk: rows of each write but the last one; total: rows in the end; key: of the checksums.
+    done: rows that are there. From the first chunk that is not as it was written, the rows are done again.
+    """
+
+    def __init__(self, file: Path, width: int, chunk: int, total: int, key: bytes) -> None:
+        self.file, self.sums_file, self.width, self.key = file, file.with_suffix(".sums"), width, key
+        for created in (self.file, self.sums_file):
+            created.touch()
+        whole, sums = 0, self.sums_file.read_bytes()
+        self.done = 0
+        with file.open("rb") as stream:
+            for start in range(0, total, chunk):
+                rows = stream.read(4 * width * min(chunk, total - start))
+                if sums[SUM * whole : SUM * (whole + 1)] != checksum(key, b"", rows):
+                    break
+                whole, self.done = whole + 1, min(start + chunk, total)
+        os.truncate(self.sums_file, SUM * whole)
+        os.truncate(self.file, 4 * width * self.done)
 
     def append(self, rows: Tensor) -> None:
         """rows: (N, width)."""
-        with self.file.open("ab") as stream:
-            stream.write(rows.cpu().numpy().astype("<f4").tobytes())
+        content = rows.cpu().numpy().astype("<f4").tobytes()
+        for file, added in ((self.file, content), (self.sums_file, checksum(self.key, b"", content))):
+            with file.open("ab") as stream:
+                stream.write(added)
 
     def read(self) -> Tensor:
         """(N, width)."""
@@ -34,13 +50,19 @@ class Rows:
 
 
 def encode_all(
-    folder: Path, kind: str, items: Sequence[Any], width: int, chunk: int, encode: Callable[[Sequence[Any]], Tensor]
+    folder: Path,
+    kind: str,
+    key: bytes,
+    items: Sequence[Any],
+    width: int,
+    chunk: int,
+    encode: Callable[[Sequence[Any]], Tensor],
 ) -> Tensor:
     """Features of all items, encoded chunk by chunk; a stopped extraction goes on with the next chunk.
 
-    kind: "image" or "caption", the name of the file in `folder`. Returns (len(items), width).
+    kind: "image" or "caption", the name of the file in `folder`; key: of its checksums. Returns (len(items), width).
     """
-    rows = Rows(folder / f"{kind}.f32", width)
+    rows = Rows(folder / f"{kind}.f32", width, chunk, len(items), key)
     with tqdm(desc=kind, initial=rows.done, total=len(items), unit=kind) as progress:
         for start in range(rows.done, len(items), chunk):
             part = items[start : start + chunk]

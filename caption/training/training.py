@@ -1,6 +1,7 @@
 """The training of a captioner's mapper: its loss, its steps and epochs, and the checkpoint that it goes on from."""
 
 import math
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from caption.training.curve import History, write_curve
 from caption.training.examples import Examples, batches, gaussian_noise, uniform_noise
 from rlcf.clip.weights import read_weights, require_finite, tensors_in
 from rlcf.errors import UserError
+from rlcf.run.identity import read_identity
 
 POINTS = 50
 """Points of the training curve in an epoch."""
@@ -46,12 +48,13 @@ def make_mapper(config: TrainConfig, feature_width: int, width: int) -> Mapper:
 class Training:
     """A mapper, its optimiser and the epochs that are done. The draws of an epoch depend on (seed, epoch) alone.
 
-    student: the CLIP that the features are of, where that is known.
+    folder: of the run, with its identity; student: the CLIP that the features are of, where that is known.
     """
 
     def __init__(
         self, config: TrainConfig, lm: LanguageModel, mapper: Mapper, examples: Examples, folder: Path, student: str
     ) -> None:
+        self.key = read_identity(folder).key
         self.config, self.lm, self.examples, self.folder, self.student = config, lm, examples, folder, student
         self.mapper = mapper.to(lm.device)
         self.steps_per_epoch = -(-len(examples) // config.batch_size)
@@ -133,6 +136,7 @@ class Training:
             "scaler": self.scaler.state_dict(),
             "history": self.history,
             "described": self.described(),
+            "key": self.key.hex(),
         }
         temporary = self.folder / f".{TRAINING_FILE}"
         torch.save(state, temporary)
@@ -145,12 +149,15 @@ class Training:
         write_curve(self.folder, self.history)
 
     def resume(self) -> None:
-        """Go on from ckpt-latest.pt, when there is one. Raises UserError when it does not fit."""
+        """Go on from ckpt-latest.pt, when there is one. Raises UserError when it is damaged or of another training."""
         file = self.folder / TRAINING_FILE
-        if not file.is_file():
+        if not file.exists():
             return
+        _check_archive(file)
         state: Any = read_weights(file)
         try:
+            if state["key"] != self.key.hex():
+                raise ValueError
             weights = {name.removeprefix(MAPPER_KEYS): tensor for name, tensor in tensors_in(state).items()}
             require_finite(file, weights)
             self.mapper.load_state_dict(weights)
@@ -162,9 +169,7 @@ class Training:
                 kind: [[int(step), float(loss)] for step, loss in state["history"][kind]] for kind in self.history
             }
         except (RuntimeError, LookupError, ValueError, TypeError, AttributeError, OverflowError) as error:
-            raise UserError(
-                f"{file} is of another training (its features or mapper have other sizes); choose another --output"
-            ) from error
+            raise UserError(f"{file} is of another training; choose another --output") from error
         self.export()  # it may have been stopped before
 
     def described(self) -> dict[str, Any]:
@@ -179,3 +184,14 @@ class Training:
             )
             where = f"{what} in epoch {self.epoch + 1}"
             raise UserError(f"{where} is not finite; {kept}; lower --lr or use --precision fp32")
+
+
+def _check_archive(file: Path) -> None:
+    """Raises UserError for a checkpoint with a byte that is not as it was written."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip() is not None
+    except Exception:  # damaged bytes raise many kinds of errors
+        damaged = True
+    if damaged:
+        raise UserError(f"{file} is damaged; delete it to train afresh, or choose another --output")

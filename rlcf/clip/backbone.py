@@ -24,6 +24,7 @@ from rlcf.clip.checkpoints import in_one_line, load_clip_file, load_clip_folder,
 from rlcf.clip.text_tower import TextTower, word_tokens
 from rlcf.clip.transformer import encode_class_token, pools_class_token
 from rlcf.clip.weights import require_finite
+from rlcf.digests import digest_of, digest_of_tensors
 from rlcf.errors import UserError
 from rlcf.shipped import shipped_folder, shipped_names
 
@@ -91,6 +92,12 @@ class Backbone:
             return TextTower(self.model)
         except TypeError:
             return None
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of the weights, of the kinds of layers, and of the settings of the input, 64 characters."""
+        layers = [type(layer).__name__ for layer in self.model.modules()]
+        return digest_of([digest_of_tensors(self.model.state_dict()), layers, self.preprocess])
 
     @property
     def centre_view(self) -> Callable[[Image.Image], Tensor]:

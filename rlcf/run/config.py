@@ -33,14 +33,16 @@ def option(
     at_most: float | None = None,
     group: str = "run",
     may_change: bool = False,
+    path: bool = False,
 ) -> Any:
     """A field of a config: its default, one line of help, and what values it takes.
 
     group: its heading in the help; those of `OVER_DATASETS` are the command line's alone. may_change: a run may go on
-    with another value, which does not change a sample's record beyond rounding.
+    with another value, which does not change a sample's record beyond rounding. path: its value is a path, or a name
+    that may be one.
     """
     limits = {"choices": choices, "at_least": at_least, "above": above, "at_most": at_most}
-    metadata = {"help": help, "group": group, "may_change": may_change, **limits}
+    metadata = {"help": help, "group": group, "may_change": may_change, "path": path, **limits}
     return field(default_factory=lambda: copy.copy(default), metadata=metadata)
 
 
@@ -63,7 +65,7 @@ class Settings:
     presets: ClassVar[Path | None] = None
     """Folder of the YAML presets that come along: --config takes their names."""
 
-    data: str = data_option("", "folder that holds the datasets")
+    data: str = data_option("", "folder that holds the datasets", path=True)
     output: str = data_option(
         "output/run", "run folder: config.yaml, records.jsonl per dataset, results.json, log.txt", may_change=True
     )

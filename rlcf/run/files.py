@@ -1,7 +1,9 @@
-"""Writes files atomically: a reader finds the old content or the whole new one, also after a crash."""
+"""Names files, and writes them atomically: a reader finds the old content or the whole new one, also after a crash."""
 
+import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,30 @@ import numpy as np
 from safetensors.torch import save_file
 from torch import Tensor
 
+LONGEST_NAME = 200
+"""Bytes of a file name; file systems allow 255, of which suffixes need some."""
 
-def write_atomically(file: Path, text: str) -> None:
-    """Writes a text to a file, by way of a temporary file beside it."""
+
+def file_name(name: str) -> str:
+    """The file name of a dataset's or model's name: another one for each name.
+
+    The first colon becomes a hyphen, other characters than letters, digits, "_", "-" and "." their number. A long name
+    is cut and gets a digest.
+
+    >>> file_name("folder:val/red cats")
+    'folder-val%2Fred%20cats'
+    """
+    plain = re.sub(r"[^\w.-]", lambda found: f"%{ord(found[0]):02X}", name.replace(":", "-", 1))
+    whole = os.fsencode(plain)
+    if len(whole) <= LONGEST_NAME:
+        return plain
+    return whole[: LONGEST_NAME - 17].decode(errors="ignore") + "-" + hashlib.sha256(whole).hexdigest()[:16]
+
+
+def write_atomically(file: Path, content: str | bytes) -> None:
+    """Writes a text, or bytes, to a file, by way of a temporary file beside it."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(text)
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     temporary.replace(file)
 
 

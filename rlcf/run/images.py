@@ -16,7 +16,7 @@ from rlcf.adapt.groups import Unreadable
 from rlcf.adapt.views import LEAST_AREA, PlannedViews, Views
 from rlcf.clip.backbone import Backbone
 from rlcf.errors import UserError
-from rlcf.run.records import logger
+from rlcf.run.folder import logger
 
 NOT_DECODED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 """The exceptions that PIL raises for an image that it cannot decode."""

@@ -39,7 +39,7 @@ class Work(Generic[Sample, Outcome]):
     (index, sample or `Unreadable`); adapt: see `rlcf.adapt.groups`; about: what a record holds of a sample, whatever
     becomes of it; describe: what a record holds of an outcome, with its "status", and its rows of `arrays`; figure: for
     the progress bar; at_once: samples that are adapted to at once; memory: what the method carries from sample to
-    sample; arrays, described: as in `Records`.
+    sample; arrays, described: as in `Records`; contents: as in `Run.records`.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Work(Generic[Sample, Outcome]):
     memory: Memory | None = None
     arrays: Mapping[str, int] = field(default_factory=dict)
     described: Mapping[str, str] = field(default_factory=dict)
+    contents: Mapping[str, str] = field(default_factory=dict)
 
 
 def run_samples(work: Work[Sample, Outcome], config: Config, run: Run) -> list[Record]:
@@ -60,8 +61,8 @@ def run_samples(work: Work[Sample, Outcome], config: Config, run: Run) -> list[R
 
     Raises UserError for a sample that cannot be read, unless `config.skip_bad_images`.
     """
-    records = run.records(work.name, work.memory, work.arrays, work.described)
-    todo = records.todo(shuffled(len(work.ids), config.seed, config.limit), work.ids)
+    records = run.records(work.name, work.memory, work.arrays, work.described, work.contents)
+    todo = records.todo(shuffled(len(work.ids), config.seed, config.limit), work.ids, work.at_once)
     shown = _Mean(work.figure)
     for record in records.written:
         shown.add(record)

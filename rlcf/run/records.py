@@ -1,79 +1,33 @@
-"""Run folders: one config, records that survive an interruption, results written in one piece.
+"""A run and its records: they survive an interruption, and results are written in one piece.
 
-output/<run>/config.yaml, log.txt, results.json and per dataset <dataset>/records.jsonl. While a dataset runs, each
-process appends to its own <dataset>/records.part<rank>.jsonl, and starting again skips what any part holds; at the end
-the parts become records.jsonl.
+output/<run>/config.yaml, log.txt, results.json and per dataset <dataset>/identity.json and records.jsonl. While a
+dataset runs, each process appends to its own <dataset>/records.part<rank>.jsonl, and starting again skips what any part
+holds; at the end the parts become records.jsonl.
 """
 
-import dataclasses
+import hashlib
 import json
-import logging
-import platform
-import re
-import subprocess
-from collections.abc import Iterable, Mapping, Sequence
-from importlib import metadata
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rlcf import __version__
+from rlcf.digests import digest_of, digest_of_tensors
 from rlcf.errors import UserError
-from rlcf.run.config import Settings, command_line, read_preset, to_yaml
-from rlcf.run.files import save_atomically, save_rows_atomically, write_atomically
+from rlcf.run.config import command_line
+from rlcf.run.files import file_name, save_atomically, save_rows_atomically, write_atomically
+from rlcf.run.folder import commit, logger, open_run_folder, versions
+from rlcf.run.identity import fixed_settings, keep_identity, read_identity
+from rlcf.run.parts import Part, Record, read_whole, repeated
 from rlcf.run.settings import Config
 from rlcf.run.shard import Shard
-from rlcf.terminal import VisibleFormatter
 
-Record = dict[str, Any]
 MEMORY_FILE = "momentum.safetensors"
-
-logger = logging.getLogger("rlcf")
-
-
-def open_run_folder(config: Settings, begun: str) -> Path:
-    """Make the folder `config.output`, keep the config in it, and open its log.
-
-    begun: pattern of the files that show that a run was begun there, with a config that must not have changed.
-    Raises UserError when the folder cannot be written, or holds a run with another config.
-    """
-    folder = Path(config.output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _keep_config(folder / "config.yaml", config, any(folder.glob(begun)))
-        _open_log(folder / "log.txt")
-    except OSError as error:
-        raise UserError(
-            f"cannot write to the run folder {folder} ({error.strerror}); choose another --output"
-        ) from error
-    return folder
-
-
-def _keep_config(file: Path, config: Settings, begun: bool) -> None:
-    if file.exists() and begun:
-        before, now = read_preset(type(config), file), vars(config)
-        fixed = [spec.name for spec in dataclasses.fields(config) if not spec.metadata["may_change"]]
-        changed = sorted(name for name in fixed if before.get(name) != now[name])
-        if changed:
-            changes = ", ".join(f"{key} ({before.get(key)} -> {now[key]})" for key in changed)
-            raise UserError(f"{file.parent} holds a run with another config: {changes}; choose another --output")
-    write_atomically(file, to_yaml(config))
-
-
-def _open_log(file: Path) -> None:
-    handler = logging.FileHandler(file, encoding="utf-8")
-    handler.setFormatter(VisibleFormatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    for old in logger.handlers[:]:
-        logger.removeHandler(old)
-        old.close()
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False  # libraries print what reaches the root logger
-    logger.info("command: %s", command_line())
 
 
 class Memory(Protocol):
@@ -102,20 +56,25 @@ class Memory(Protocol):
 
 
 class Run:
-    """One run folder.
+    """One run folder. `with run:` holds it until it is left.
 
-    Raises UserError when it cannot be written, or holds a run with another config.
+    Raises UserError as `open_run_folder`.
     """
 
     def __init__(self, config: Config, shard: Shard) -> None:
         self.folder, self.config, self.shard = Path(config.output), config, shard
-        if shard.first:
-            open_run_folder(config, begun="*/records*")
-        shard.wait()
+        self._held = ExitStack()
+        shard.let_first(lambda: self._held.enter_context(open_run_folder(config, _datasets_begun)))
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
 
     def folder_of(self, dataset: str) -> Path:
         """The dataset's folder in the run's."""
-        return self.folder / re.sub(r"[^\w.-]+", "-", dataset)
+        return self.folder / file_name(dataset)
 
     def records(
         self,
@@ -123,18 +82,56 @@ class Run:
         memory: Memory | None = None,
         arrays: Mapping[str, int] | None = None,
         described: Mapping[str, str] | None = None,
+        contents: Mapping[str, str] | None = None,
     ) -> "Records":
-        """The dataset's records; see `Records`."""
-        return Records(self.folder_of(dataset), self.shard, memory, arrays, described)
+        """The dataset's records; see `Records`.
+
+        contents: name of a list or model that a record depends on -> its digest. Raises UserError when the records that
+        are there are of others or damaged, and when the folder cannot be read or written.
+        """
+        folder = self.folder_of(dataset)
+
+        def keep() -> None:
+            folder.mkdir(parents=True, exist_ok=True)
+            keep_identity(folder, self.config, contents or {}, _is_begun(folder))
+
+        try:
+            self.shard.let_first(keep)
+            return Records(folder, self.shard, read_identity(folder).key, memory, arrays, described)
+        except OSError as error:
+            raise UserError(f"cannot use the folder {folder} ({error}); choose another --output") from error
 
     def report(self, dataset: str, metrics: dict[str, Any]) -> None:
         """Put one dataset's metrics into results.json and the log."""
-        file = self.folder / "results.json"
-        results = json.loads(file.read_text()) if file.exists() else {"datasets": {}}
+        file, settings = self.folder / "results.json", digest_of(fixed_settings(self.config))
+        results = _read_results(file, settings) or {"datasets": {}}
         results["datasets"][dataset] = metrics
         results |= {"command": command_line(), "seed": self.config.seed, "versions": versions(), "commit": commit()}
-        write_atomically(file, json.dumps(results, indent=2) + "\n")
+        write_atomically(file, json.dumps(results | {"settings": settings}, indent=2) + "\n")
         logger.info("%s: %s", dataset, json.dumps(metrics))
+
+
+def _read_results(file: Path, settings: str) -> dict[str, Any] | None:
+    """The results in a file; None where there are none, or not those of a run with these settings."""
+    if not file.exists():
+        return None
+    try:
+        held = json.loads(file.read_text(encoding="utf-8"))
+        if held["settings"] == settings and isinstance(held["datasets"], dict):
+            return dict(held)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    logger.info("%s was damaged or of another run: it is written anew", file)
+    return None
+
+
+def _datasets_begun(folder: Path) -> list[Path]:
+    return sorted({file.parent for file in folder.glob("*/records*") if _is_begun(file.parent)})
+
+
+def _is_begun(folder: Path) -> bool:
+    """True for a dataset's folder that holds records."""
+    return any(file.stat().st_size for file in folder.glob("records*.jsonl"))
 
 
 class Records:
@@ -143,44 +140,58 @@ class Records:
     A record holds its sample's "index" and "id", its "status", "ok" when its episode gave an answer, and "gated", true
     where it needed no episode.
     `with records:` around the loop over samples keeps the memory also when the loop is left early.
-    arrays: name -> width of float rows that are kept beside each record; described: metadata of their file.
-    done: indices of the samples that need no more work; complete: True when every process had finished.
+    key: of the checksums; arrays: name -> width of float rows that are kept beside each record; described: metadata of
+    their file.
+    written: the records that are there; done: their samples' indices; complete: True when every process had finished.
     """
 
     def __init__(
         self,
         folder: Path,
         shard: Shard,
+        key: bytes,
         memory: Memory | None = None,
         arrays: Mapping[str, int] | None = None,
         described: Mapping[str, str] | None = None,
     ) -> None:
-        self.folder, self.shard, self.memory = folder, shard, memory
+        self.folder, self.shard, self.key, self.memory = folder, shard, key, memory
         self.arrays, self.described = dict(arrays or {}), dict(described or {})
-        self.file = folder / "records.jsonl"
-        self.part = folder / f"records.part{shard.rank}.jsonl"
-        folder.mkdir(parents=True, exist_ok=True)
+        self.file, self.sums_file = folder / "records.jsonl", folder / "records.sums"
+        self.logits_file = folder / "logits.safetensors"
         self.complete = self.file.exists()
-        if shard.first and not self.complete:
-            for part in self._parts():
-                self._drop_torn_end(part)
-        shard.wait()
-        self.written = self._read_all()
-        self.done = {record["index"] for record in self.written}
-        if memory is not None:
-            self._load_memory(memory)
+        self.parts: dict[Path, Part] = {}
+        self.written: list[Record] = []
+        shard.let_first(self._read)
+        if not shard.first:
+            self._read()
         shard.wait()
 
-    def todo(self, order: Sequence[int], ids: Sequence[str]) -> list[int]:
+    @property
+    def done(self) -> set[int]:
+        return {record["index"] for record in self.written}
+
+    def todo(self, order: Sequence[int], ids: Sequence[str], at_once: int = 1) -> list[int]:
         """This process's share of the samples that have no record yet, in their order.
 
-        ids: of all samples, by index. Raises UserError when the records tell of other samples.
+        ids: of all samples, by index; at_once: samples of a group. A group is of the samples that stand together in the
+        order, whatever the number of processes, and it is done as a whole: where some of its records are missing the
+        others are forgotten. The share is of whole groups, and only the order's last one may be smaller: the share
+        falls into its groups again when it is cut every `at_once` samples. Raises UserError when the records tell of
+        other samples.
         """
         known = all(r["index"] < len(ids) and r["id"] == ids[r["index"]] for r in self.written)
-        left = [index for index in order if index not in self.done]
+        groups, done = [order[i : i + at_once] for i in range(0, len(order), at_once)], self.done
+        left = [group for group in groups if not done.issuperset(group)]
         if not known or (self.complete and left):
             raise UserError(f"{self.folder} was begun with other samples than there are now; choose another --output")
-        return left[self.shard.rank :: self.shard.count]
+        while half_done := done & {index for group in left for index in group}:
+            for part in self.parts.values():
+                part.cut(next((i for i, r in enumerate(part.records) if r["index"] in half_done), len(part.records)))
+            self.written = [record for part in self.parts.values() for record in part.records]
+            done = self.done
+            left = [group for group in left if not done.issuperset(group)]
+        self.shard.let_first(self._cut_files)
+        return [index for group in left[self.shard.rank :: self.shard.count] for index in group]
 
     def __enter__(self) -> "Records":
         return self
@@ -190,121 +201,123 @@ class Records:
             self._save_memory(self.memory)
 
     def add(self, record: Record, arrays: Mapping[str, Tensor] | None = None) -> None:
-        """Append one record; its arrays first, so that a record never lacks them."""
+        """Append one record."""
+        row = b""
         if self.arrays:
             given = {name: row.cpu().numpy() for name, row in (arrays or {}).items()}
             flat = [given.get(name, np.full(width, np.nan)) for name, width in self.arrays.items()]
-            with self._array_file(self.part).open("ab") as stream:
-                stream.write(np.concatenate(flat).astype("<f4").tobytes())
-        with self.part.open("a") as stream:
-            stream.write(json.dumps(record) + "\n")
+            row = np.concatenate(flat).astype("<f4").tobytes()
+        self.part.append(record, row)
         self.written.append(record)
         if self.memory is not None and len(self.written) % self.memory.every == 0:
             self._save_memory(self.memory)
 
-    def _save_memory(self, memory: Memory) -> None:
-        """Write the memory to its file, unless it is ahead of the records after a stop in the middle of a sample."""
-        if memory.updates == sum(record["status"] == "ok" and not record.get("gated") for record in self.written):
-            count = {"count": torch.tensor(len(self.written))}
-            save_atomically(self.folder / MEMORY_FILE, memory.state_dict() | count)
-
-    def _load_memory(self, memory: Memory) -> None:
-        """Read the memory from its file, and drop the records that came after it: their samples are done again."""
-        file = self.folder / MEMORY_FILE
-        state = load_file(file) if file.exists() else {}
-        count = int(state.pop("count", torch.tensor(0)))
-        if len(self.written) > count and not self.complete:
-            write_atomically(self.part, "".join(self.part.read_text().splitlines(keepends=True)[:count]))
-            self._drop_torn_end(self.part)
-            self.written = self._read_all()
-            self.done = {record["index"] for record in self.written}
-        memory.load_state_dict(state)
-
     def finish(self) -> list[Record]:
         """Wait for every process; the first one merges the parts. Returns all records, by index."""
         self.shard.wait()
-        if self.shard.first:
-            if not self.complete:
-                self._merge()
-            self._remove_parts()
-        self.shard.wait()
+        self.shard.let_first(self._merge)
         self.complete = True
-        return _read_lines(self.file)
+        return [json.loads(line) for line in self.file.read_bytes().splitlines()]
 
     def saved_arrays(self) -> dict[str, Tensor]:
         """After `finish`: name -> (N, width), rows as in records.jsonl."""
-        return load_file(self.folder / "logits.safetensors")
+        return load_file(self.logits_file)
+
+    @property
+    def part_file(self) -> Path:
+        return self.folder / f"records.part{self.shard.rank}.jsonl"
+
+    @property
+    def part(self) -> Part:
+        """The records of this process."""
+        return self.parts[self.part_file]
+
+    def _read(self) -> None:
+        """Read what is there; the first process also cuts what is not whole from the files."""
+        if self.complete:
+            self.written = read_whole(
+                self.file, self.sums_file, self.key, self.logits_file, self.arrays, self.described
+            )
+            return
+        self._read_parts()
+        if self.memory is not None:
+            self._load_memory(self.memory)
+        self.written = [record for part in self.parts.values() for record in part.records]
+        if self.shard.first:
+            self._cut_files()
+
+    def _read_parts(self) -> None:
+        """Read the parts of all processes. Raises UserError for a sample that two of them hold."""
+        files = {self.part_file, *(file.with_suffix(".jsonl") for file in self.folder.glob("records.part*"))}
+        self.parts = {file: Part(file, sum(self.arrays.values()), self.key) for file in sorted(files)}
+        seen: set[int] = set()
+        for part in self.parts.values():
+            part.read()
+            for number, record in enumerate(part.records, start=1):
+                if record["index"] in seen:
+                    raise repeated(part.file, number)
+            seen |= {record["index"] for record in part.records}
+
+    def _save_memory(self, memory: Memory) -> None:
+        """Write the memory to its file, unless it is ahead of the records after a stop in the middle of a sample."""
+        if memory.updates == sum(record["status"] == "ok" and not record.get("gated") for record in self.written):
+            state, count = memory.state_dict(), len(self.part.records)
+            told = {"count": str(count), "seen": self._seen(count), "tensors": digest_of_tensors(state)}
+            save_atomically(self.folder / MEMORY_FILE, state, told)
+
+    def _load_memory(self, memory: Memory) -> None:
+        """Read the memory from its file, and forget the records that came after it: their samples are done again.
+
+        Raises UserError for a file that is damaged, and for one that has seen other samples than the records tell of.
+        """
+        file, there = self.folder / MEMORY_FILE, len(self.part.records)
+        state, count, seen = _read_memory(file) if file.exists() else ({}, 0, self._seen(0))
+        if count > there or seen != self._seen(count):
+            raise UserError(
+                f"{file} has seen {count} samples, which are not those of the {there} records beside it; delete it to "
+                "start the dataset afresh"
+            )
+        if count < there:
+            logger.info("%s: %d records came after the memory was kept and are done again", self.folder, there - count)
+        self.part.cut(count)
+        memory.load_state_dict(state)
+
+    def _seen(self, count: int) -> str:
+        """A digest of the first records of this process."""
+        return hashlib.sha256(b"".join(self.part.sums[:count])).hexdigest()
+
+    def _cut_files(self) -> None:
+        for part in self.parts.values():
+            part.cut_files()
 
     def _merge(self) -> None:
-        rows: list[tuple[Record, Path, int]] = []
-        for part in self._parts():
-            rows += [(record, self._array_file(part), place) for place, record in enumerate(_read_lines(part))]
-        rows.sort(key=lambda row: row[0]["index"])
-        if self.arrays and rows:
-            places = [(file, place) for _, file, place in rows]
-            save_rows_atomically(self.folder / "logits.safetensors", self.arrays, places, self.described)
-        write_atomically(self.file, "".join(json.dumps(record) + "\n" for record, _, _ in rows))
-
-    def _remove_parts(self) -> None:
-        for part in self._parts():
-            part.unlink(missing_ok=True)
-            self._array_file(part).unlink(missing_ok=True)
+        """Make records.jsonl and logits.safetensors of the parts, unless they are made; then remove the parts."""
+        if not self.complete:
+            self._read_parts()
+            rows = [(part, place) for part in self.parts.values() for place in range(len(part.records))]
+            rows.sort(key=lambda row: row[0].records[row[1]]["index"])
+            if self.arrays and rows:
+                places = [(part.rows_file, place) for part, place in rows]
+                save_rows_atomically(self.logits_file, self.arrays, places, self.described)
+            write_atomically(self.sums_file, b"".join(part.sums[place] for part, place in rows))
+            write_atomically(self.file, b"".join(part.lines[place] + b"\n" for part, place in rows))
+        for file in self.folder.glob("records.part*"):
+            file.unlink(missing_ok=True)
         (self.folder / MEMORY_FILE).unlink(missing_ok=True)
 
-    def _read_all(self) -> list[Record]:
-        return _read_lines(self.file) if self.complete else [r for part in self._parts() for r in _read_lines(part)]
 
-    def _parts(self) -> list[Path]:
-        """The processes' record files, also one whose process was killed when it had written arrays alone."""
-        return sorted({file.with_suffix(".jsonl") for file in self.folder.glob("records.part*")})
-
-    def _array_file(self, part: Path) -> Path:
-        return part.with_suffix(".f32")
-
-    def _drop_torn_end(self, part: Path) -> None:
-        """Cut half a line, and arrays without their record, that a killed process left at the end of its files."""
-        part.touch()
-        text = part.read_text(errors="replace")
-        lines = text[: text.rfind("\n") + 1].splitlines(keepends=True)
-        if self.arrays:
-            row = 4 * sum(self.arrays.values())
-            with self._array_file(part).open("ab") as stream:
-                lines = lines[: stream.tell() // row]
-                stream.truncate(len(lines) * row)
-        write_atomically(part, "".join(lines))
-
-
-def _read_lines(file: Path) -> list[Record]:
-    records = []
-    for number, line in enumerate(file.read_text(errors="replace").splitlines(), start=1):
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise UserError(f"{file} is damaged in line {number}; delete its folder to start it afresh") from error
-    return records
-
-
-def commit() -> str | None:
-    """The git commit of a checkout that runs as it is, with "+" behind it where files were changed; else None."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return None
-    git = ["git", "--no-optional-locks", "-C", str(root)]
-    status = [*git, "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
+def _read_memory(file: Path) -> tuple[dict[str, Tensor], int, str]:
+    """A memory's state, the number of records that it has seen, and their digest."""
     try:
-        said = subprocess.run(status, capture_output=True, text=True, timeout=10, check=True).stdout.splitlines()
-    except (OSError, subprocess.SubprocessError):
-        return None
-    head = said[0].removeprefix("# branch.oid ")
-    return head + ("" if said[-1].startswith("#") else "+")  # lines about the branch, then one a changed file
+        with safe_open(file, "pt") as held:
+            state, told = {name: held.get_tensor(name) for name in held.keys()}, held.metadata() or {}  # noqa: SIM118
+        if told["tensors"] != digest_of_tensors(state):
+            raise ValueError
+        return state, int(told["count"]), told["seen"]
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise UserError(f"{file} is damaged; delete it to start the dataset afresh") from error
 
 
 def shuffled(size: int, seed: int, limit: int | None) -> list[int]:
     """The order in which samples are visited: a permutation that the seed decides, cut to `limit`."""
     return np.random.default_rng(seed).permutation(size)[:limit].tolist()
-
-
-def versions(packages: Iterable[str] = ("torch", "torchvision", "open_clip_torch", "transformers")) -> dict[str, str]:
-    """Versions of Python, of this project and of the packages."""
-    found = {"python": platform.python_version(), "rlcf": __version__}
-    return found | {package: metadata.version(package) for package in packages}

@@ -40,15 +40,19 @@ class Config(Settings):
         False, "record an image that cannot be read and go on, instead of stopping", may_change=True
     )
 
-    student: str = model_option("ViT-B/16", "the CLIP that adapts: OpenAI or open_clip name, hf-hub:..., path")
+    student: str = model_option(
+        "ViT-B/16", "the CLIP that adapts: OpenAI or open_clip name, hf-hub:..., path", path=True
+    )
     reward: list[str] = model_option(
-        ["ViT-L/14"], "the reward CLIP, or several for an ensemble; a function of your own: py:package.module:function"
+        ["ViT-L/14"],
+        "the reward CLIP, or several for an ensemble; a function of your own: py:package.module:function",
+        path=True,
     )
     reward_weights: list[float] | None = model_option(
         None, "weight of each reward model in an ensemble (normalised); equal when not given"
     )
     round_reward_weights: bool = model_option(False, "round the weights to two digits, as published")
-    clip_root: str | None = model_option(None, "folder with OpenAI's files (ViT-B-16.pt, ...)")
+    clip_root: str | None = model_option(None, "folder with OpenAI's files (ViT-B-16.pt, ...)", path=True)
 
     method: str = method_option("rlcf", "what adapts")  # each task names its methods
 

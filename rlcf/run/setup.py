@@ -4,6 +4,7 @@ import importlib
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -26,6 +27,13 @@ class Models:
 
     student: Backbone
     rewards: list[Backbone | RewardFunction]
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """A digest of each model, by what an error calls it."""
+        clips = {f"weights of reward model {i}": reward for i, reward in enumerate(self.rewards, start=1)}
+        named = {"weights of the student": self.student, **clips}
+        return {name: clip.digest for name, clip in named.items() if isinstance(clip, Backbone)}
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,7 @@ class Setup(Generic[AnyConfig]):
         return cls(config, shard, device, resolve_precision(config, device))
 
     def open_run(self) -> Run:
-        """The run folder. Raises UserError as `Run`."""
+        """The run folder, for a `with` statement. Raises UserError as `Run`."""
         return Run(replace(self.config, device=self.device.type, precision=self.precision), self.shard)
 
     def load_models(self) -> Models:

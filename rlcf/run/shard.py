@@ -1,10 +1,14 @@
 """This process's part of a run under torchrun."""
 
 import os
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
 import torch.distributed as dist
+
+from rlcf.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -36,3 +40,22 @@ class Shard:
         """Returns when every process has called it."""
         if self.count > 1:
             dist.barrier()
+
+    def let_first(self, work: Callable[[], object]) -> None:
+        """Run `work` in the first process, while the others wait.
+
+        When it raises UserError, the others end with the exit code of one and leave it to the first to tell.
+        """
+        mistake: UserError | None = None
+        if self.first:
+            try:
+                work()
+            except UserError as error:
+                mistake = error
+        if self.count > 1 and dist.is_initialized():
+            failed = [mistake is not None]
+            dist.broadcast_object_list(failed)
+            if failed[0] and not self.first:
+                sys.exit(2)
+        if mistake is not None:
+            raise mistake

@@ -8,7 +8,7 @@ from caption.methods import METHODS, Method, rlcf
 from rlcf.adapt.groups import GroupGivenUp, side_by_side
 from rlcf.adapt.rewards import RewardFunction
 from rlcf.errors import UserError
-from tests.tools import break_off_after, copied, same
+from tests.tools import break_off_after, copied, in_processes, same, stop_after_records
 
 from .conftest import random_mapper
 
@@ -125,14 +125,43 @@ def test_several_images_are_generated_for_in_one_go_with_no_more_mappers_than_im
     assert prefixes == [(3, 3)] * 2
 
 
-def test_a_stopped_run_goes_on_with_other_images_at_once(caption, monkeypatch):
-    whole = [words(record) for record in caption(output="whole").records()]
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        break_off_after(1, patch)
-        caption("--images-at-once", "3")
-    groups = break_off_after(None, monkeypatch)
-    assert [words(record) for record in caption("--images-at-once", "4").records()] == whole
-    assert [len(group) for group in groups] == [4, 1]
+def test_a_group_that_was_stopped_is_done_whole_again_with_the_same_bits(caption, monkeypatch):
+    flags = ["--images-at-once", "3", "--lr", "1e-2"]
+    whole = caption(*flags, output="whole").records()
+    for stop in range(1, 8):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            stop_after_records(stop, patch)
+            caption(*flags, output=str(stop))
+        with monkeypatch.context() as patch:
+            groups = break_off_after(None, patch)
+            assert caption(*flags, output=str(stop)).records() == whole
+        assert len(groups) == 3 - stop // 3
+
+
+def test_the_number_of_processes_changes_no_bit(caption):
+    flags = ["--images-at-once", "3", "--lr", "1e-2"]
+    whole = caption(*flags, output="whole").records()
+    for count in (2, 3):
+        assert in_processes(count, lambda out=str(count): caption(*flags, output=out)) == [0] * count
+        assert caption(*flags, output=str(count)).records() == whole  # which it has already
+
+
+def test_a_run_that_was_stopped_goes_on_with_other_processes_and_the_same_bits(caption, monkeypatch):
+    flags = ["--images-at-once", "3", "--lr", "1e-2"]
+    whole = caption(*flags, output="whole").records()
+    with monkeypatch.context() as patch:
+        stop_after_records(2, patch)
+        assert in_processes(2, lambda: caption(*flags)) == [130, 130]
+    with monkeypatch.context() as patch:
+        stop_after_records(1, patch)
+        assert in_processes(3, lambda: caption(*flags)) == [130, 130, 130]
+    assert caption(*flags).records() == whole
+
+
+def test_a_run_keeps_its_images_at_once(caption):
+    caption("--images-at-once", "3", "--limit", "3")
+    with pytest.raises(UserError, match=r"another config: images_at_once \(3 -> 4\)"):
+        caption("--images-at-once", "4", "--limit", "3")
 
 
 def test_an_unreadable_image_leaves_its_group(caption, data):

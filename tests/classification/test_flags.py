@@ -14,6 +14,7 @@ from classification.clip_model import class_features
 from classification.config import ClassificationConfig
 from classification.main import main
 from rlcf.adapt.views import PlannedViews, Views
+from rlcf.errors import UserError
 from rlcf.run.config import parse_config
 from rlcf.run.setup import Models
 from tests.tools import ROOT, Results, run_script
@@ -149,11 +150,13 @@ def test_groups_of_episodes_leave_the_records_and_an_unreadable_image_its_place(
     assert [{k: r.get(k) for k in kept} for r in one] == [{k: r.get(k) for k in kept} for r in three]
 
 
-def test_a_run_goes_on_with_other_groups_and_chunks(classify):
+def test_a_run_goes_on_with_other_chunks_and_keeps_its_groups(classify):
     flags = ["--tune", "prompt", "--limit", 4]
     first = classify(*flags, output="one")
-    again = classify(*flags, "--images-at-once", 2, "--class-chunk", 3, output="one")
+    again = classify(*flags, "--class-chunk", 3, output="one")
     assert again.records(seconds=True) == first.records(seconds=True)
+    with pytest.raises(UserError, match=r"another config: images_at_once \(1 -> 2\)"):
+        classify(*flags, "--images-at-once", 2, output="one")
 
 
 def test_large_jpegs_are_decoded_smaller_when_asked(classify, tmp_path, monkeypatch):

@@ -98,6 +98,7 @@ def test_the_run_folder_holds_the_resolved_config_and_a_log(classify, tmp_path):
     assert (config["device"], config["precision"]) == ("cpu", "fp32")
     assert 'folder:blur: {"n": 1' in (results.folder / "log.txt").read_text()
     assert sorted(file.name for file in results.folder.iterdir()) == [
+        ".lock",
         "config.yaml",
         "folder-blur",
         "log.txt",
@@ -205,7 +206,7 @@ def test_two_shards_have_the_records_of_one_process(classify, monkeypatch):
     for rank in range(2):
         monkeypatch.setattr(Shard, "from_environment", staticmethod(lambda rank=rank: Shard(rank, 2)))
         if rank == 1:  # both begin before either has records
-            monkeypatch.setattr("rlcf.run.records.Records._read_all", lambda records: [])
+            monkeypatch.setattr("rlcf.run.parts.Part.read", lambda part: None)
         results = classify("--limit", 6, "--tune", "norm", output="sharded")
     parts = sorted((results.folder / "folder-blur").glob("records.part*.jsonl"))
     records = [json.loads(line) for part in parts for line in part.read_text().splitlines()]

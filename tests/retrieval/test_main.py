@@ -136,6 +136,7 @@ def test_the_run_folder_holds_the_resolved_config_and_a_log(retrieve):
     assert (config["device"], config["precision"]) == ("cpu", "fp32")
     assert 'json:blur-t2i: {"n": 1' in (results.folder / "log.txt").read_text()
     assert sorted(file.name for file in results.folder.iterdir()) == [
+        ".lock",
         "config.yaml",
         "features",
         "json-blur-t2i",
@@ -219,7 +220,7 @@ def test_a_list_that_changed_since_a_run_began_refuses_to_mix(retrieve, scenes):
     retrieve(*flags)
     listed[0]["caption"][0] = "a dog above a cat"
     (scenes / "changing.json").write_text(json.dumps(listed))
-    with pytest.raises(UserError, match=r"json-changing-i2t was begun with another list than json:changing is now"):
+    with pytest.raises(UserError, match=r"json-changing-i2t was begun with other texts than there are now; choose"):
         retrieve(*flags)
 
 

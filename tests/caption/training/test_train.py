@@ -111,7 +111,7 @@ def test_features_of_other_sizes_do_not_mix_with_a_run(fit, features):
         file.unlink()
     features.rmdir()
     make_features(features, width=8)
-    with pytest.raises(UserError, match=r"ckpt-latest.pt is of another training"):
+    with pytest.raises(UserError, match=r"run was begun with other features than there are now"):
         fit()
 
 

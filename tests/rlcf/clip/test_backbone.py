@@ -586,3 +586,15 @@ def test_a_home_folder_is_written_as_a_tilde(tiny, folder, monkeypatch):
     path = folder(tiny, {"model_cfg": FOLDER_MODEL})
     monkeypatch.setenv("HOME", str(path.parent))
     assert torch.equal(load_clip(str(Path("~") / path.name)).model.visual.proj, tiny.visual.proj)
+
+
+def test_the_digest_sees_every_weight_every_kind_of_layer_and_the_input(demo_clip):
+    whole = demo_clip().digest
+    assert whole == demo_clip().digest != demo_clip("demo-reward").digest
+    moved, other = demo_clip(), demo_clip()
+    with torch.no_grad():
+        moved.model.text_projection[0, 0] += 1e-6
+    block = other.model.transformer.resblocks[0].mlp
+    block.gelu = torch.nn.ReLU()
+    dimmed = dataclasses.replace(demo_clip(), preprocess=demo_clip().preprocess | {"mean": (0.4, 0.4, 0.4)})
+    assert len({whole, moved.digest, other.digest, dimmed.digest}) == 4

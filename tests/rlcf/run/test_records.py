@@ -67,13 +67,20 @@ def test_records_are_appended_as_they_come_and_merged_by_index(folder, begin):
         records.add(record(index))
     assert [r["index"] for r in lines(folder / "d" / "records.part0.jsonl")] == [2, 0, 1]
     assert records.finish() == lines(folder / "d" / "records.jsonl") == [record(index) for index in range(3)]
-    assert sorted(file.name for file in (folder / "d").iterdir()) == ["records.jsonl"]
+    assert sorted(file.name for file in (folder / "d").iterdir()) == ["identity.json", "records.jsonl", "records.sums"]
 
 
-def test_a_dataset_with_a_slash_or_colon_has_one_folder(folder, begin):
+def test_every_dataset_has_a_folder_of_its_own_and_a_plain_name_keeps_a_plain_one(folder):
     run = Run(Config(output=str(folder)), Shard())
-    records = run.records("folder:a/b")
-    assert records.folder == folder / "folder-a-b"
+    names = ["I", "coco", "nocaps-in-domain", "folder", "folder:a-b", "folder:a b", "folder:a/b", "folder:a%20b"]
+    names += ["folder:äö.v2", "json:a-b", "json:a:b", "json:" + "x" * 300, "json:" + "x" * 301, "folder:a\udcffb"]
+    found = [run.folder_of(name) for name in names]
+    assert len(set(found)) == len(names) and {place.parent for place in found} == {folder}
+    plain = ["I", "coco", "nocaps-in-domain", "folder", "folder-a-b"]
+    assert [place.name for place in found[:5]] == plain and found[8].name == "folder-äö.v2"
+    for name in names:
+        run.records(name)
+    assert len(list(folder.glob("*/identity.json"))) == len(names)
 
 
 def test_starting_again_goes_on_with_what_is_left_in_the_same_order(begin):
@@ -206,8 +213,8 @@ def test_shards_records_and_arrays_are_merged_by_index(folder, begin):
     shards = [begin(WIDTHS, Alone(rank, 3)) for rank in range(3)]
     for shard in shards:
         work(shard, shuffled(len(IDS), 0, None))
-    parts = {f"records.part{rank}{suffix}" for rank in range(3) for suffix in (".jsonl", ".f32")}
-    assert {file.name for file in (folder / "d").iterdir()} == parts
+    parts = {f"records.part{rank}{suffix}" for rank in range(3) for suffix in (".jsonl", ".f32", ".sums")}
+    assert {file.name for file in (folder / "d").iterdir()} == parts | {"identity.json"}
     assert [shard.finish() for shard in shards] == [[record(index) for index in ALL]] * 3
     assert shards[2].saved_arrays()["before"][:, 0].tolist() == ALL
 
@@ -228,8 +235,8 @@ def test_a_run_may_go_on_with_another_number_of_processes(begin, processes):
 
 
 def test_the_first_process_alone_writes_config_and_log(folder, begin):
-    begin(shard=Alone(1, 2))
-    assert not (folder / "config.yaml").exists() and not (folder / "log.txt").exists()
+    Run(Config(output=str(folder)), Alone(1, 2))
+    assert not folder.exists()
     begin(shard=Alone(0, 2))
     assert (folder / "config.yaml").exists() and (folder / "log.txt").exists()
 
@@ -260,7 +267,7 @@ with records:
     for index in records.todo(shuffled(20, 0, None), ids):
         records.add({"index": index, "id": ids[index], "status": "ok"}, {"x": torch.tensor([index / 7])})
 if shard.count > 1:
-    assert len(list(Path(sys.argv[1], "d").glob(f"records.part{shard.rank}.*"))) == 2
+    assert len(list(Path(sys.argv[1], "d").glob(f"records.part{shard.rank}.*"))) == 3
 merged = records.finish()
 assert [r["index"] for r in merged] == list(range(20)), merged
 if shard.first:
@@ -284,11 +291,12 @@ def test_two_processes_of_torchrun_write_the_records_of_one(tmp_path, monkeypatc
     assert done.returncode == 0, done.stderr
     monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path / "one")])
     runpy.run_path(str(script))
-    for file in ("d/records.jsonl", "d/logits.safetensors"):
+    for file in ("d/records.jsonl", "d/logits.safetensors", "d/records.sums", "d/identity.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     results = json.loads((tmp_path / "two" / "results.json").read_text())
     assert results["datasets"]["d"] == {"n": 20, "processes": 2}
-    assert sorted(file.name for file in (tmp_path / "two" / "d").iterdir()) == ["logits.safetensors", "records.jsonl"]
+    left = ["identity.json", "logits.safetensors", "records.jsonl", "records.sums"]
+    assert sorted(file.name for file in (tmp_path / "two" / "d").iterdir()) == left
 
 
 def test_the_order_of_samples_is_a_permutation_that_the_seed_decides():

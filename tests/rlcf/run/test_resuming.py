@@ -109,7 +109,7 @@ def test_the_momentum_state_goes_with_the_parts(folder, begin):
     assert (folder / "d" / "momentum.safetensors").exists()
     stream.records.finish()
     names = sorted(file.name for file in (folder / "d").iterdir())
-    assert names == ["logits.safetensors", "records.jsonl"]
+    assert names == ["identity.json", "logits.safetensors", "records.jsonl", "records.sums"]
 
 
 # ---- any other memory ----
@@ -157,7 +157,7 @@ def test_any_memory_with_the_same_four_members_is_kept_and_taken_up(folder, stop
 
 def test_a_memory_is_kept_on_disk_every_so_many_samples(folder, monkeypatch):
     kept = []
-    monkeypatch.setattr("rlcf.run.records.save_atomically", lambda file, state: kept.append(len(state["values"])))
+    monkeypatch.setattr("rlcf.run.records.save_atomically", lambda file, state, told: kept.append(len(state["values"])))
     through(folder, Cache(every=3))
     assert kept == [3, 6, 8]  # and as the loop is left
 

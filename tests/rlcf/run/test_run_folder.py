@@ -11,9 +11,10 @@ import torch
 
 import rlcf
 from rlcf.errors import UserError
-from rlcf.run import records as runs
+from rlcf.run import folder as runs
 from rlcf.run.config import read_preset
-from rlcf.run.records import Run, commit, versions
+from rlcf.run.folder import commit, versions
+from rlcf.run.records import Run
 from rlcf.run.settings import Config
 from rlcf.run.shard import Shard
 
