@@ -10,21 +10,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from demo.report import object_recall, read_records, read_results
-from rlcf.adapt.rewards import clip_score
-from rlcf.clip.backbone import load_clip
 from rlcf.errors import UserError, run_main
 from rlcf.run.config import Parser
-from rlcf.run.images import encode_images
 
+CARD = (300, 424)
+"""Width and height of an image's card, pixels."""
 GREEN, RED, GREY, BLUE = "#1a7f37", "#b42318", "#57606a", "#8ab4f8"
 
 
 def choose_examples(folder: Path, count: int = 8) -> list[tuple[str, dict[str, Any]]]:
-    """(style, record) of images that RLCF put right, in turn from every style, and last of two that it spoilt."""
+    """(style, record) of images that RLCF put right, in turn from every style, and last of two that it spoilt.
+
+    No two are of one class.
+    """
     right, spoilt = [], []
     for style in read_results(folder / "anchored"):
         records = read_records(folder / "anchored" / style.replace(":", "-") / "records.jsonl")
@@ -32,38 +33,29 @@ def choose_examples(folder: Path, count: int = 8) -> list[tuple[str, dict[str, A
         wrong_after = [r for r in records if r["zero_shot"] == r["label"] != r["adapted"]]
         right += [(place, style, record) for place, record in enumerate(wrong_before)]
         spoilt += [(place, style, record) for place, record in enumerate(wrong_after)]
-    in_turn = [sorted(group, key=lambda row: row[0]) for group in (right, spoilt)]
-    return [(style, record) for _, style, record in [*in_turn[0][: count - 2], *in_turn[1][:2]]]
+    chosen: list[tuple[str, dict[str, Any]]] = []
+    for group, end in ((right, count - 2), (spoilt, count)):
+        for _, style, record in sorted(group, key=lambda row: row[0]):
+            if len(chosen) < end and record["label"] not in {other["label"] for _, other in chosen}:
+                chosen.append((style, record))
+    return chosen
 
 
-@torch.no_grad()
 def classification_picture(folder: Path) -> Image.Image:
-    """Cards: the image, the zero-shot and the adapted answer, and the reward of the three answers that were sampled."""
+    """Cards: the image, the zero-shot and the adapted answer, and the best rewards of the answers that were sampled."""
     examples = choose_examples(folder)
-    columns, width, height = 4, 300, 400
+    columns, (width, height) = 4, CARD
     sheet = Image.new("RGB", (columns * width, -(-len(examples) // columns) * height), "white")
-    reward = load_clip("demo-reward")
     for place, (style, record) in enumerate(examples):
-        root = folder / "single" / style.removeprefix("folder:")
         names = (folder / "anchored" / style.replace(":", "-") / "classnames.txt").read_text().splitlines()
-        answers = record["zero_shot_top5"][:3]
-        texts = reward.encode_text([f"a photo of a {names[answer]}." for answer in answers])
-        (image,) = encode_images([reward], [root / record["id"]], workers=0, desc=None)
-        scores = clip_score(image, texts).tolist()
-        card = _card(Image.open(root / record["id"]), style.removeprefix("folder:"), record, names, answers, scores)
+        image = Image.open(folder / "single" / style.removeprefix("folder:") / record["id"])
+        card = _card(image, style.removeprefix("folder:"), record, names)
         sheet.paste(card, (place % columns * width, place // columns * height))
     return sheet
 
 
-def _card(
-    image: Image.Image,
-    style: str,
-    record: dict[str, Any],
-    names: Sequence[str],
-    answers: Sequence[int],
-    scores: Sequence[float],
-) -> Image.Image:
-    card = Image.new("RGB", (300, 400), "white")
+def _card(image: Image.Image, style: str, record: dict[str, Any], names: Sequence[str]) -> Image.Image:
+    card = Image.new("RGB", CARD, "white")
     card.paste(image.convert("RGB").resize((192, 192), Image.Resampling.NEAREST), (54, 12))
     pen = ImageDraw.Draw(card)
     small, plain = ImageFont.load_default(14), ImageFont.load_default(17)
@@ -71,8 +63,11 @@ def _card(
     for y, key, when in ((230, "zero_shot", "zero-shot"), (253, "adapted", "RLCF")):
         colour = GREEN if record[key] == record["label"] else RED
         pen.text((54, y), f"{when}: {names[record[key]]} ({100 * record[f'{key}_confidence']:.0f}%)", colour, plain)
-    pen.text((54, 286), "rewards of the three likeliest answers", GREY, small)
-    for row, (answer, score) in enumerate(zip(answers, scores, strict=True)):
+    pen.text((54, 286), "rewards of the sampled answers", GREY, small)
+    step = record["steps"][0]  # its first view is the centre crop
+    sampled = zip(step["answers"][0], step["rewards"][0], strict=True)
+    best = sorted(((score, answer) for answer, score in sampled if score is not None), reverse=True)[:4]
+    for row, (score, answer) in enumerate(best):
         y = 308 + 24 * row
         pen.rectangle((150, y + 2, 150 + 50 * score, y + 16), BLUE)
         pen.text((54, y), names[answer], "black", small)
@@ -86,7 +81,8 @@ def choose_captions(folder: Path, count: int = 4) -> list[tuple[str, dict[str, A
     for style in read_results(folder / "clipcap"):
         records = read_records(folder / "clipcap" / style.replace(":", "-") / "records.jsonl")
         change = {r["id"]: object_recall(r, "adapted") - object_recall(r, "zero_shot") for r in records}
-        records.sort(key=lambda record: -change[record["id"]])  # stable: the same pictures every time
+        # Stable: the same pictures every time.
+        records.sort(key=lambda record: (-change[record["id"]], -object_recall(record, "adapted")))
         gained += [(place, style, record) for place, record in enumerate(records)]
         lost += [(style, record) for record in records if change[record["id"]] < 0]
     best = sorted(gained, key=lambda row: row[0])[: count - 1]
