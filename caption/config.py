@@ -73,6 +73,11 @@ class CaptionConfig(Config):
         return METHODS[self.method]
 
     @property
+    def takes_memory(self) -> tuple[str, ...]:
+        """Names of the settings that take less memory when they are lower, the best to lower first."""
+        return "images_at_once", "sample_k", "beams", "max_new_tokens"
+
+    @property
     def needs_logits(self) -> bool:
         """False: captions are no fixed list over which a reward model has logits."""
         return False

@@ -1,24 +1,29 @@
 """CLIP features of a list of captioned images and of the captions, which caption/train.py learns from."""
 
+import os
 import sys
+
+if __name__ == "__main__":  # imports start from the project; from here on a signal ends the command in one line
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 (pathlib loads slowly)
+    from rlcf.start import start
+
+    start("caption.extract_features")
+
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from torch import Tensor
-
-if not __package__:  # run as a script: imports start from the project, not from this folder
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from caption.training.config import FeatureConfig
 from caption.training.features import CAPTIONS_FILE, Features, write_features
 from caption.training.rows import encode_all, without_unread
 from rlcf.clip.backbone import load_clip
-from rlcf.errors import UserError, run_main
+from rlcf.errors import UserError
 from rlcf.run.config import parse_config, resolve_device, resolve_precision
 from rlcf.run.data import read_captions
 from rlcf.run.images import encode_images
+from rlcf.run.memory import out_of_memory_told
 from rlcf.run.records import open_run_folder
 
 EPILOG = """examples:
@@ -46,9 +51,10 @@ def main(argv: list[str] | None = None) -> None:
     if config.images:
 
         def encode(files: Sequence[Path]) -> Tensor:
-            (rows,) = encode_images(
-                [clip], files, config.workers, config.batch_size, None, None, config.skip_bad_images
-            )
+            with out_of_memory_told(config):
+                (rows,) = encode_images(
+                    [clip], files, config.workers, config.batch_size, None, None, config.skip_bad_images
+                )
             return rows
 
         files = [root / sample.image for sample in samples]
@@ -63,9 +69,3 @@ def main(argv: list[str] | None = None) -> None:
         part.unlink()
     count = "no images" if image is None else f"{len(image)} images"
     print(f"{folder}: {len(captions)} captions, {count}, {width} wide")
-
-
-cli = partial(run_main, main)
-
-if __name__ == "__main__":
-    cli()

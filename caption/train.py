@@ -4,14 +4,17 @@ ClipCap learns from the features of captioned images. CapDec needs no image: it 
 themselves, to which noise is added, and takes image features for text features afterwards.
 """
 
+import os
 import sys
+
+if __name__ == "__main__":  # imports start from the project; from here on a signal ends the command in one line
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 (pathlib loads slowly)
+    from rlcf.start import start
+
+    start("caption.train")
+
 import time
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
-
-if not __package__:  # run as a script: imports start from the project, not from this folder
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from caption.language_model import load_language_model
 from caption.mapper import MAPPER_FILE, TRAINING_FILE
@@ -19,8 +22,9 @@ from caption.training.config import KIND, TrainConfig
 from caption.training.examples import make_examples, split_examples
 from caption.training.features import read_features
 from caption.training.training import Training, make_mapper
-from rlcf.errors import UserError, run_main
+from rlcf.errors import UserError
 from rlcf.run.config import parse_config, resolve_device, resolve_precision
+from rlcf.run.memory import out_of_memory_told
 from rlcf.run.records import logger, open_run_folder
 
 EPILOG = """examples:
@@ -56,7 +60,8 @@ def main(argv: list[str] | None = None) -> None:
     training.resume()
     while training.epoch < config.epochs:
         started = time.perf_counter()
-        loss, validation = training.run_epoch(), training.validate(held_out)
+        with out_of_memory_told(config):
+            loss, validation = training.run_epoch(), training.validate(held_out)
         training.save()
         line = f"epoch {training.epoch} of {config.epochs}: loss {loss:.4f}"
         line += "" if validation is None else f", validation {validation:.4f}"
@@ -64,9 +69,3 @@ def main(argv: list[str] | None = None) -> None:
         logger.info(line)
         print(line, flush=True)
     print(f"{folder / MAPPER_FILE}: {config.method}, {training.epoch} epochs, {len(examples)} captions")
-
-
-cli = partial(run_main, main)
-
-if __name__ == "__main__":
-    cli()

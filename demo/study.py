@@ -9,6 +9,11 @@ trained models, and the runs on the pictures of each --seed and --per-class in a
 Settings are chosen with --seed 1001, pictures that the reported figures (seed 2002) are not of.
 """
 
+from rlcf.start import start
+
+if __name__ == "__main__":  # before what is slow to import
+    start("demo.study")
+
 import contextlib
 import io
 import json
@@ -18,7 +23,7 @@ from pathlib import Path
 
 from demo.study_report import write_report
 from demo.world import TEST_SEED, write_classification
-from rlcf.errors import UserError, run_main
+from rlcf.errors import UserError
 from rlcf.run.config import Parser
 
 STYLES = ("clean", "blur", "pixelate", "fog", "clutter", "noto")
@@ -133,7 +138,3 @@ def main() -> None:
         run_all(args.output, place, args.pairs, args.methods, args.per_class, args.seed)
     else:
         write_report(place, {name: title for name, (title, _) in METHODS.items()}, STYLES)
-
-
-if __name__ == "__main__":
-    run_main(main)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from retrieval.datasets import Dataset
 from rlcf.clip.backbone import Backbone
-from rlcf.run.files import save_atomically
+from rlcf.run.files import save_atomically, writing
 from rlcf.run.images import encode_images
 from rlcf.run.shard import Shard
 
@@ -41,7 +41,7 @@ class FrozenFeatures:
     def images(self, clips: Sequence[Backbone], wanted: Sequence[int]) -> list[Tensor]:
         """Features of the images `wanted`, (len(wanted), D) a model, unit length."""
         files = [self.dataset.files[index] for index in wanted]
-        stamps = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        stamps = [_stamp(file) for file in files]
         known = {"list": [self.dataset.ids[index] for index in wanted], "files": stamps, "view": self.view.preprocess}
 
         def encode(models: Sequence[Backbone]) -> list[Tensor]:
@@ -71,7 +71,8 @@ class FrozenFeatures:
         files = [self.folder / (re.sub(r"[^\w.-]+", "-", name) + ".safetensors") for name in names]
         keys = [self._key(clip, known) for clip in clips]
         if self.shard.first:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            with writing(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
             stale = [i for i, (file, key) in enumerate(zip(files, keys, strict=True)) if not _holds(file, key)]
             computed = encode([clips[i] for i in stale]) if stale else []
             for i, features in zip(stale, computed, strict=True):
@@ -91,6 +92,15 @@ def weights_digest(clip: Backbone) -> str:
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().view(-1).numpy())
     return digest.hexdigest()
+
+
+def _stamp(file: Path) -> tuple[str, int, int]:
+    """Name, bytes and time of change of a file; zeros for one that has gone, which `encode_images` tells."""
+    try:
+        found = file.stat()
+    except OSError:
+        return file.name, 0, 0
+    return file.name, found.st_size, found.st_mtime_ns
 
 
 def _holds(file: Path, key: str) -> bool:

@@ -10,22 +10,24 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rlcf.run.data import CaptionedImage
+from rlcf.run.files import writing
 from rlcf.run.records import logger
 
 
 class Rows:
-    """A matrix on disk that grows by whole rows."""
+    """A matrix on disk that grows by whole rows. Raises UserError where its file cannot be written."""
 
     def __init__(self, file: Path, width: int) -> None:
         self.file, self.width = file, width
-        file.touch()
-        self.done = file.stat().st_size // (4 * width)
-        with file.open("r+b") as stream:
-            stream.truncate(self.done * 4 * width)
+        with writing(file):
+            file.touch()
+            self.done = file.stat().st_size // (4 * width)
+            with file.open("r+b") as stream:
+                stream.truncate(self.done * 4 * width)
 
     def append(self, rows: Tensor) -> None:
         """rows: (N, width)."""
-        with self.file.open("ab") as stream:
+        with writing(self.file), self.file.open("ab") as stream:
             stream.write(rows.cpu().numpy().astype("<f4").tobytes())
 
     def read(self) -> Tensor:

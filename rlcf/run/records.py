@@ -24,7 +24,7 @@ from torch import Tensor
 from rlcf import __version__
 from rlcf.errors import UserError
 from rlcf.run.config import Config, Settings, command_line, read_preset, to_yaml
-from rlcf.run.files import save_atomically, save_rows_atomically, write_atomically
+from rlcf.run.files import save_atomically, save_rows_atomically, write_atomically, writing
 from rlcf.run.shard import Shard
 
 Record = dict[str, Any]
@@ -62,8 +62,16 @@ def _keep_config(file: Path, config: Settings, begun: bool) -> None:
     write_atomically(file, to_yaml(config))
 
 
+class _LogFile(logging.FileHandler):
+    """A log whose failed writes are told as those of any other file; logging itself prints a traceback a line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        with writing(Path(self.baseFilename)):
+            raise
+
+
 def _open_log(file: Path) -> None:
-    handler = logging.FileHandler(file)
+    handler = _LogFile(file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     for old in logger.handlers[:]:
         logger.removeHandler(old)
@@ -157,11 +165,12 @@ class Records:
         self.arrays, self.described = dict(arrays or {}), dict(described or {})
         self.file = folder / "records.jsonl"
         self.part = folder / f"records.part{shard.rank}.jsonl"
-        folder.mkdir(parents=True, exist_ok=True)
-        self.complete = self.file.exists()
-        if shard.first and not self.complete:
-            for part in self._parts():
-                self._drop_torn_end(part)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self.complete = self.file.exists()
+            if shard.first and not self.complete:
+                for part in self._parts():
+                    self._drop_torn_end(part)
         shard.wait()
         self.written = self._read_all()
         self.done = {record["index"] for record in self.written}
@@ -188,13 +197,13 @@ class Records:
             self._save_memory(self.memory)
 
     def add(self, record: Record, arrays: Mapping[str, Tensor] | None = None) -> None:
-        """Append one record; its arrays first, so that a record never lacks them."""
+        """Append one record; its arrays first, so that a record never lacks them. Raises UserError as `writing`."""
         if self.arrays:
             given = {name: row.cpu().numpy() for name, row in (arrays or {}).items()}
             flat = [given.get(name, np.full(width, np.nan)) for name, width in self.arrays.items()]
-            with self._array_file(self.part).open("ab") as stream:
+            with writing(self._array_file(self.part)), self._array_file(self.part).open("ab") as stream:
                 stream.write(np.concatenate(flat).astype("<f4").tobytes())
-        with self.part.open("a") as stream:
+        with writing(self.part), self.part.open("a") as stream:
             stream.write(json.dumps(record) + "\n")
         self.written.append(record)
         if self.memory is not None and len(self.written) % self.memory.every == 0:
