@@ -76,3 +76,8 @@ class CaptionConfig(Config):
             raise UserError("no captioner; give --checkpoint a training run's folder or a ckpt-latest.pt")
         if self.images_at_once > 1 and self.remembers:
             raise UserError("--momentum carries weights from sample to sample; use --images-at-once 1")
+
+    @property
+    def takes_memory(self) -> tuple[str, ...]:
+        """Names of the settings that take less memory when they are lower, the best to lower first."""
+        return "images_at_once", "sample_k", "beams", "max_new_tokens"

@@ -15,7 +15,7 @@ from clipscore.evaluate import Evaluation, evaluate, use_java, write_evaluation
 from rlcf.clip.backbone import Backbone, load_clip
 from rlcf.errors import UserError
 from rlcf.run.config import Settings, resolve_precision
-from rlcf.run.files import write_atomically
+from rlcf.run.files import write_atomically, writing
 from rlcf.run.records import Record
 from rlcf.run.report import Summary, answered, gain
 
@@ -39,7 +39,8 @@ def references(records: Sequence[Record]) -> dict[str, list[str]] | None:
 
 def write_captions(folder: Path, records: Sequence[Record]) -> None:
     """Write candidates.json, candidates-zero-shot.json and, where every image has some, references.json."""
-    folder.mkdir(exist_ok=True)
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
     files: dict[str, Any] = {CANDIDATES[name]: candidates(records, name) for name in ANSWERS}
     files[REFERENCES] = references(records)
     for file, captions in files.items():

@@ -1,27 +1,32 @@
 """CLIP features of a list of captioned images and of the captions, which caption/train.py learns from."""
 
+import os
 import sys
+
+if __name__ == "__main__":  # imports start from the project; from here on a signal ends the command in one line
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 (pathlib loads slowly)
+    from rlcf.start import start
+
+    start("caption.extract_features")
+
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from torch import Tensor
-
-if not __package__:  # run as a script: imports start from the project, not from this folder
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from caption.training.config import FeatureConfig
 from caption.training.features import CAPTIONS_FILE, Features, read_features, write_features
 from caption.training.rows import encode_all, without_unread
 from rlcf.clip.backbone import Backbone, load_clip
 from rlcf.digests import digest_of
-from rlcf.errors import UserError, run_main
+from rlcf.errors import UserError
 from rlcf.run.config import parse_config, resolve_device, resolve_precision
 from rlcf.run.data import CaptionedImage, read_captions
 from rlcf.run.folder import open_run_folder
 from rlcf.run.identity import keep_identity, read_identity
 from rlcf.run.images import encode_images
+from rlcf.run.memory import out_of_memory_told
 
 EPILOG = """examples:
   python caption/extract_features.py --data ROOT/dataset/coco2014 --captions coco_karpathy_train.json --output FEATURES
@@ -62,9 +67,10 @@ def extract(config: FeatureConfig, samples: list[CaptionedImage], clip: Backbone
     if config.images:
 
         def encode(files: Sequence[Path]) -> Tensor:
-            (rows,) = encode_images(
-                [clip], files, config.workers, config.batch_size, None, None, config.skip_bad_images
-            )
+            with out_of_memory_told(config):
+                (rows,) = encode_images(
+                    [clip], files, config.workers, config.batch_size, None, None, config.skip_bad_images
+                )
             return rows
 
         files = [root / sample.image for sample in samples]
@@ -79,9 +85,3 @@ def extract(config: FeatureConfig, samples: list[CaptionedImage], clip: Backbone
         part.unlink()
     count = "no images" if image is None else f"{len(image)} images"
     print(f"{folder}: {len(captions)} captions, {count}, {width} wide")
-
-
-cli = partial(run_main, main)
-
-if __name__ == "__main__":
-    cli()

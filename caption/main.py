@@ -4,17 +4,20 @@ The captioner proposes its most likely captions of an image, the reward model sc
 for a few steps, the image is captioned, and the weights are put back.
 """
 
+import os
 import sys
+
+if __name__ == "__main__":  # imports start from the project; from here on a signal ends the command in one line
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 (pathlib loads slowly)
+    from rlcf.start import start
+
+    start("caption.main")
+
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
-
-if not __package__:  # run as a script: imports start from the project, not from this folder
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from caption.captioner import Answer, Captioner, CaptionModels, load_caption_models
 from caption.config import CaptionConfig
@@ -22,7 +25,6 @@ from caption.datasets import Dataset, load_dataset
 from caption.evaluate import Evaluator, write_captions
 from caption.metrics import REWARD, as_line, by_domain, describe, summarise
 from rlcf.adapt.views import PlannedViews
-from rlcf.errors import run_main
 from rlcf.run.images import ImageLoader, Loaded
 from rlcf.run.loop import Work, run_samples
 from rlcf.run.records import Record, Run, shuffled
@@ -101,9 +103,3 @@ def main(argv: list[str] | None = None) -> None:
         evaluator = Evaluator(config, setup.device)
         for dataset in datasets:
             run_dataset(config, dataset, models, evaluator, run)
-
-
-cli = partial(run_main, main)
-
-if __name__ == "__main__":
-    cli()

@@ -4,14 +4,17 @@ ClipCap learns from the features of captioned images. CapDec needs no image: it 
 themselves, to which noise is added, and takes image features for text features afterwards.
 """
 
+import os
 import sys
+
+if __name__ == "__main__":  # imports start from the project; from here on a signal ends the command in one line
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 (pathlib loads slowly)
+    from rlcf.start import start
+
+    start("caption.train")
+
 import time
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
-
-if not __package__:  # run as a script: imports start from the project, not from this folder
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from caption.language_model import load_language_model
 from caption.mapper import MAPPER_FILE, TRAINING_FILE
@@ -20,10 +23,11 @@ from caption.training.examples import Examples, make_examples, split_examples
 from caption.training.features import read_features
 from caption.training.training import Training, make_mapper
 from rlcf.digests import digest_of_tensors
-from rlcf.errors import UserError, run_main
+from rlcf.errors import UserError
 from rlcf.run.config import parse_config, resolve_device, resolve_precision
 from rlcf.run.folder import logger, open_run_folder
 from rlcf.run.identity import keep_identity
+from rlcf.run.memory import out_of_memory_told
 
 EPILOG = """examples:
   python caption/train.py --config caption/configs/train-clipcap-coco.yaml --data FEATURES
@@ -70,7 +74,8 @@ def train(training: Training, held_out: Examples) -> None:
     training.resume()
     while training.epoch < config.epochs:
         started = time.perf_counter()
-        loss, validation = training.run_epoch(), training.validate(held_out)
+        with out_of_memory_told(config):
+            loss, validation = training.run_epoch(), training.validate(held_out)
         training.save()
         line = f"epoch {training.epoch} of {config.epochs}: loss {loss:.4f}"
         line += "" if validation is None else f", validation {validation:.4f}"
@@ -79,9 +84,3 @@ def train(training: Training, held_out: Examples) -> None:
         print(line, flush=True)
     file, count = training.folder / MAPPER_FILE, len(training.examples)
     print(f"{file}: {config.method}, {training.epoch} epochs, {count} captions")
-
-
-cli = partial(run_main, main)
-
-if __name__ == "__main__":
-    cli()

@@ -166,6 +166,12 @@ class ClassificationConfig(ListConfig):
         return self.momentum or self.how.memory is not None
 
     @property
+    def takes_memory(self) -> tuple[str, ...]:
+        """Names of the settings that take less memory when they are lower, the best to lower first."""
+        in_parts = ("images_at_once", "class_chunk") if self.tune == "prompt" else ("images_at_once",)
+        return (*in_parts, "views") if self.uses_views else in_parts
+
+    @property
     def uses_views(self) -> bool:
         """False where the centre crop alone is looked at."""
         return self.how.uses_views and self.pool != "centre"

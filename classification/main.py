@@ -4,17 +4,20 @@ Each image's views are ranked by the entropy of their zero-shot logits; the most
 few steps, the image is answered, and the weights are put back.
 """
 
-import json
+import os
 import sys
+
+if __name__ == "__main__":  # imports start from the project; from here on a signal ends the command in one line
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 (pathlib loads slowly)
+    from rlcf.start import start
+
+    start("classification.main")
+
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 
 from torch import Tensor
-
-if not __package__:  # run as a script: imports start from the project, not from this folder
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from classification.classifier import Classifier, check_classes
 from classification.config import ClassificationConfig
@@ -22,7 +25,6 @@ from classification.datasets import Dataset, load_dataset
 from classification.metrics import TOP1, as_line, describe, summarise
 from rlcf.adapt.trace import Outcome
 from rlcf.adapt.views import PlannedViews
-from rlcf.errors import run_main
 from rlcf.run.files import write_atomically
 from rlcf.run.images import ImageLoader, Loaded
 from rlcf.run.loop import Work, run_samples
@@ -100,9 +102,3 @@ def main(argv: list[str] | None = None) -> None:
         models = setup.load_models()
         for dataset in datasets:
             run_dataset(config, dataset, models, run)
-
-
-cli = partial(run_main, main)
-
-if __name__ == "__main__":
-    cli()

@@ -10,6 +10,7 @@ from typing import Any
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from rlcf.errors import UserError
+from rlcf.run.files import is_special
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ def read_json(file: str | Path) -> dict[str, Any]:
         return table
 
     try:
+        if is_special(Path(file)):
+            raise ValueError("it is a pipe or a device; write it into a file")
         found = json.loads(Path(file).read_text(encoding="utf-8"), object_pairs_hook=unique)
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or str(error)

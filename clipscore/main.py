@@ -4,20 +4,23 @@ CLIPScore = 2.5 * max(cos(image, "A photo depicts " + caption), 0); RefCLIPScore
 similarity to a reference (Hessel et al., EMNLP 2021).
 """
 
-import argparse
 import os
 import sys
-from functools import partial
-from pathlib import Path
 
-if not __package__:  # run as a script: imports start from the project, not from this folder
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+if __name__ == "__main__":  # imports start from the project; from here on a signal ends the command in one line
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 (pathlib loads slowly)
+    from rlcf.start import start
+
+    start("clipscore.main")
+
+import argparse
+from pathlib import Path
 
 from clipscore.captions import match_captions, read_json
 from clipscore.evaluate import Evaluation, evaluate, use_java, write_evaluation
 from clipscore.scores import PREFIX
 from rlcf.clip.backbone import load_clip
-from rlcf.errors import UserError, run_main
+from rlcf.errors import UserError
 from rlcf.run.config import Parser, Settings, command_line, resolve_device, resolve_precision
 
 EPILOG = """examples:
@@ -101,9 +104,3 @@ def main(argv: list[str] | None = None) -> None:
     print(as_table(evaluation))
     output, each = (Path(file) if file else None for file in (args.output, args.save_per_instance))
     write_evaluation(evaluation, output, each, command_line("clipscore/main.py", argv))
-
-
-cli = partial(run_main, main)
-
-if __name__ == "__main__":
-    cli()

@@ -6,6 +6,11 @@ folder of <code point>.png by
     python -m demo.art FOLDER assets/demo-art/ARTIST.png
 """
 
+from rlcf.start import start
+
+if __name__ == "__main__":  # before what is slow to import
+    start("demo.art")
+
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +19,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from rlcf.errors import UserError, run_main
+from rlcf.errors import UserError
 from rlcf.run.config import Parser
 from rlcf.shipped import ASSETS
 
@@ -107,7 +112,3 @@ def main() -> None:
     parser.add_argument("sheet", type=Path, help="the file that they are packed into")
     args = parser.parse_args()
     pack(args.folder, args.sheet)
-
-
-if __name__ == "__main__":
-    run_main(main)

@@ -5,6 +5,11 @@
 draws output/demo/classification.png and captioning.png.
 """
 
+from rlcf.start import start
+
+if __name__ == "__main__":  # before what is slow to import
+    start("demo.pictures")
+
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +18,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from demo.report import object_recall, read_records, read_results
-from rlcf.errors import UserError, run_main
+from rlcf.errors import UserError
 from rlcf.run.config import Parser
 
 CARD = (300, 424)
@@ -131,7 +136,3 @@ def main() -> None:
     for name, draw in found:
         draw(folder).save(folder / name)
         print(f"picture: {folder / name}")
-
-
-if __name__ == "__main__":
-    run_main(main)

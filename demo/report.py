@@ -5,13 +5,18 @@
 prints them and writes them to output/demo/results.md.
 """
 
+from rlcf.start import start
+
+if __name__ == "__main__":  # before what is slow to import
+    start("demo.report")
+
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from demo.art import NAMES
-from rlcf.errors import UserError, run_main
+from rlcf.errors import UserError
 from rlcf.metrics import paired_bootstrap
 from rlcf.run.config import Parser
 from rlcf.run.files import write_atomically
@@ -149,7 +154,3 @@ TABLES = {
     "clipcap": ("Captioning", captioning_table),
 }
 """A run that was made -> the table that tells of it."""
-
-
-if __name__ == "__main__":
-    run_main(main)

@@ -9,6 +9,11 @@ thread. Everything lies below --output: the trained models, and the runs of a ta
 folder of their own. Settings are chosen with --seed 1001, pictures that the reported figures (seed 2002) are not of.
 """
 
+from rlcf.start import start
+
+if __name__ == "__main__":  # before what is slow to import
+    start("demo.study")
+
 import contextlib
 import importlib
 import io
@@ -23,7 +28,7 @@ from demo.study_methods import TASKS, Task
 from demo.study_passes import passes_of
 from demo.study_report import write_report
 from demo.world import TEST_SEED
-from rlcf.errors import UserError, run_main
+from rlcf.errors import UserError
 from rlcf.run.config import Parser
 from rlcf.run.files import write_atomically
 
@@ -123,7 +128,3 @@ def main() -> None:
             run_task(args.output, place, task, args.pairs or task.pairs, args.methods or list(task.methods), args.seed)
         else:
             write_report(place, task)
-
-
-if __name__ == "__main__":
-    run_main(main)

@@ -6,6 +6,11 @@
 writes assets/demo-student and assets/demo-reward, and prints the top-1 accuracy per style on the validation seed.
 """
 
+from rlcf.start import start
+
+if __name__ == "__main__":  # before what is slow to import
+    start("demo.train")
+
 import json
 import math
 import time
@@ -39,7 +44,6 @@ from demo.styles import TEST_STYLES, Style, augment_heavily, augment_lightly, ra
 from demo.world import VALIDATION_SEED, classification_images
 from rlcf.clip.backbone import load_clip
 from rlcf.clip.text_tower import TextTower
-from rlcf.errors import run_main
 from rlcf.run.config import Parser
 from rlcf.shipped import ASSETS
 
@@ -249,7 +253,3 @@ def main() -> None:
     print(f"{args.model}: {time.perf_counter() - started:.0f} s, {folder}")
     with torch.no_grad():
         print_accuracy(folder)
-
-
-if __name__ == "__main__":
-    run_main(main)

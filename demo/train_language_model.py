@@ -9,6 +9,11 @@ The model reads several captions of one scene one after another, each between BO
 what was said before, which is what a captioner's prefix needs of a language model that stays frozen.
 """
 
+from rlcf.start import start
+
+if __name__ == "__main__":  # before what is slow to import
+    start("demo.train_language_model")
+
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +26,6 @@ from tqdm import tqdm
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast, get_cosine_schedule_with_warmup
 
 from demo.scenes import COLOURS, SCENE_OBJECTS, Scene, sample_scene, scene_captions
-from rlcf.errors import run_main
 from rlcf.run.config import Parser
 from rlcf.shipped import ASSETS
 
@@ -113,7 +117,3 @@ def main() -> None:
     started = time.perf_counter()
     train(args.output, args.steps)
     print(f"language model: {time.perf_counter() - started:.0f} s, {args.output}")
-
-
-if __name__ == "__main__":
-    run_main(main)

@@ -14,6 +14,11 @@ test lists.
 makes DIR/train/<n>.png and DIR/train.json: what the embedded captioners are trained on.
 """
 
+from rlcf.start import start
+
+if __name__ == "__main__":  # before what is slow to import
+    start("demo.world")
+
 import json
 from pathlib import Path
 
@@ -25,7 +30,6 @@ from torch import Tensor
 from demo.art import NAMES, STUDENT_ARTISTS, draw
 from demo.scenes import COLOURS, Scene, draw_scenes, draw_singles, held_out_scenes, sample_scene, scene_captions
 from demo.styles import TEST_STYLES, augment_lightly
-from rlcf.errors import run_main
 from rlcf.run.config import Parser
 
 VALIDATION_SEED, TEST_SEED = 1001, 2002
@@ -109,7 +113,3 @@ def main() -> None:
         else:
             write_classification(args.folder / style, style, args.per_class, args.seed)
             print(f"{args.folder / style}: {len(NAMES) * args.per_class} images of {len(NAMES)} classes")
-
-
-if __name__ == "__main__":
-    run_main(main)

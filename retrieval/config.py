@@ -52,6 +52,11 @@ class RetrievalConfig(ListConfig):
             raise UserError(f"--reward {function} scores an image's texts; use --direction i2t, or give a CLIP")
 
     @property
+    def takes_memory(self) -> tuple[str, ...]:
+        """Names of the settings that take less memory when they are lower, the best to lower first."""
+        return ("t2i_sample_k",) if self.direction == "t2i" and self.t2i_sample_k else ("sample_k",)
+
+    @property
     def one_way(self) -> "list[RetrievalConfig]":
         """The settings of each direction on its own."""
         k = {"i2t": self.sample_k, "t2i": self.t2i_sample_k or self.sample_k}

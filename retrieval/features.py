@@ -12,7 +12,7 @@ from torch import Tensor
 from retrieval.datasets import Dataset
 from rlcf.clip.backbone import Backbone
 from rlcf.digests import digest_of, digest_of_tensors
-from rlcf.run.files import file_name, save_atomically
+from rlcf.run.files import file_name, save_atomically, writing
 from rlcf.run.images import encode_images
 from rlcf.run.shard import Shard
 
@@ -38,7 +38,7 @@ class FrozenFeatures:
     def images(self, clips: Sequence[Backbone], wanted: Sequence[int]) -> list[Tensor]:
         """Features of the images `wanted`, (len(wanted), D) a model, unit length."""
         files = [self.dataset.files[index] for index in wanted]
-        stamps = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        stamps = [_stamp(file) for file in files]
         known = {"list": [self.dataset.ids[index] for index in wanted], "files": stamps, "view": self.view.preprocess}
 
         def encode(models: Sequence[Backbone]) -> list[Tensor]:
@@ -68,7 +68,8 @@ class FrozenFeatures:
         files = [self.folder / f"{file_name(name)}.safetensors" for name in names]
         keys = [self._key(clip, known) for clip in clips]
         if self.shard.first:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            with writing(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
             stale = [i for i, (file, key) in enumerate(zip(files, keys, strict=True)) if not _holds(file, key)]
             computed = encode([clips[i] for i in stale]) if stale else []
             for i, features in zip(stale, computed, strict=True):
@@ -79,6 +80,15 @@ class FrozenFeatures:
 
     def _key(self, clip: Backbone, known: dict[str, Any]) -> str:
         return digest_of([known, {"weights": clip.digest, "precision": clip.precision}])
+
+
+def _stamp(file: Path) -> tuple[str, int, int]:
+    """Name, bytes and time of change of a file; zeros for one that has gone, which `encode_images` tells."""
+    try:
+        found = file.stat()
+    except OSError:
+        return file.name, 0, 0
+    return file.name, found.st_size, found.st_mtime_ns
 
 
 def _holds(file: Path, key: str) -> bool:

@@ -5,17 +5,20 @@ one text against all images. The other side's features stay frozen and are compu
 is ranked, and the weights are put back.
 """
 
-import itertools
+import os
 import sys
+
+if __name__ == "__main__":  # imports start from the project; from here on a signal ends the command in one line
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 (pathlib loads slowly)
+    from rlcf.start import start
+
+    start("retrieval.main")
+
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-
-if not __package__:  # run as a script: imports start from the project, not from this folder
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from retrieval.config import RetrievalConfig
 from retrieval.datasets import Dataset, load_dataset
@@ -28,7 +31,6 @@ from rlcf.adapt.trace import Outcome
 from rlcf.adapt.views import Views
 from rlcf.clip.backbone import Backbone
 from rlcf.digests import digest_of
-from rlcf.errors import run_main
 from rlcf.run.images import ImageLoader
 from rlcf.run.loop import Work, run_samples
 from rlcf.run.records import Record, Run, shuffled
@@ -130,9 +132,3 @@ def main(argv: list[str] | None = None) -> None:
                 run.folder / "features", dataset, models.student, run.shard, config.workers, config.skip_bad_images
             )
             run_dataset(config, features, models, run)
-
-
-cli = partial(run_main, main)
-
-if __name__ == "__main__":
-    cli()

@@ -1,10 +1,14 @@
-"""Mistakes a user can make, told in one sentence."""
+"""Mistakes a user can make and failures of the world, told in one sentence."""
 
+import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+from rlcf.failures import sentence_of
+from rlcf.start import stopped_line
 from rlcf.terminal import visible, visible_output
 
 
@@ -13,19 +17,40 @@ class UserError(Exception):
 
 
 def run_main(main: Callable[[], None]) -> None:
-    """Run an entry script: a `UserError` becomes one line and exit code 2, Ctrl-C exit code 130.
+    """Run an entry script, and end the process in one line where the script does not come to its end.
 
-    Nothing that it prints controls the terminal.
+    The exit code is 2 for a `UserError` and for a failure that `sentence_of` knows, 128 and the signal's number for
+    Ctrl-C (130), SIGTERM (143) and SIGHUP (129), and 141 when nobody reads the output any more. Nothing that it prints
+    controls the terminal.
     """
     try:
-        with visible_output():
-            main()
-    except UserError as error:
-        print(f"error: {visible(str(error))}", file=sys.stderr)
+        try:
+            with visible_output():
+                main()
+        finally:
+            if sys.stdout is not None:  # a closed one
+                sys.stdout.flush()
+    except KeyboardInterrupt as stop:
+        number = getattr(stop, "number", signal.SIGINT)
+        say(stopped_line(number))
+        sys.exit(128 + number)
+    except BrokenPipeError:
+        with suppress(OSError, ValueError):  # what is left for the output is lost, quietly
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+    except Exception as error:
+        sentence = str(error) if isinstance(error, UserError) else sentence_of(error)
+        if sentence is None:
+            raise
+        say(f"error: {visible(sentence)}")
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nstopped; the same command continues where it was", file=sys.stderr)
-        sys.exit(130)
+
+
+def say(line: str) -> None:
+    """Print a line on standard error, if anybody can read it."""
+    with suppress(OSError, ValueError):
+        if sys.stderr is not None:  # a closed one
+            print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager

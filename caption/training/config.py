@@ -59,6 +59,11 @@ class TrainConfig(Settings):
     warmup: int = training_option(5000, "steps of the learning rate's linear rise; then it falls to 0", at_least=0)
     save_half: bool = training_option(False, "write mapper.safetensors in fp16")
 
+    @property
+    def takes_memory(self) -> tuple[str, ...]:
+        """Names of the settings that take less memory when they are lower, the best to lower first."""
+        return ("batch_size",)
+
     def check(self) -> None:
         """Raises UserError for settings that contradict each other."""
         if not self.data:
@@ -83,6 +88,11 @@ class FeatureConfig(Settings):
     chunk: int = option(2048, "images or captions between two writes, all that a stop can lose", at_least=1)
     workers: int = option(2, "processes that read images; 0: none but this one", at_least=0, may_change=True)
     skip_bad_images: bool = option(False, "leave out an image that cannot be read, with its captions", may_change=True)
+
+    @property
+    def takes_memory(self) -> tuple[str, ...]:
+        """Names of the settings that take less memory when they are lower, the best to lower first."""
+        return ("batch_size",)
 
     def check(self) -> None:
         """Raises UserError for settings that contradict each other."""

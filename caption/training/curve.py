@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rlcf.run.files import write_atomically
+from rlcf.run.files import replacing, write_atomically
 
 History = dict[str, list[list[float]]]
 """train, validation: [step, loss in nats a token] pairs."""
@@ -23,6 +23,5 @@ def write_curve(folder: Path, history: History) -> None:
     axes.set(xlabel="step", ylabel="loss, nats a token")
     axes.grid(alpha=0.3)
     axes.legend()
-    temporary = folder / ".loss.png"
-    figure.savefig(temporary, format="png", dpi=120)
-    temporary.replace(folder / "loss.png")
+    with replacing(folder / "loss.png") as temporary:
+        figure.savefig(temporary, format="png", dpi=120)

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rlcf.run.data import CaptionedImage
+from rlcf.run.files import writing
 from rlcf.run.folder import logger
 from rlcf.run.parts import SUM, checksum
 
@@ -19,13 +20,15 @@ class Rows:
     """A matrix on disk that grows by chunks of rows, each with a checksum in a file beside it.
 
     file: of the rows, .f32; chunk: rows of each write but the last one; total: rows in the end; key: of the checksums.
-    done: rows that are there. From the first chunk that is not as it was written, the rows are done again.
+    done: rows that are there. From the first chunk that is not as it was written, the rows are done again. Raises
+    UserError where its files cannot be written.
     """
 
     def __init__(self, file: Path, width: int, chunk: int, total: int, key: bytes) -> None:
         self.file, self.sums_file, self.width, self.key = file, file.with_suffix(".sums"), width, key
         for created in (self.file, self.sums_file):
-            created.touch()
+            with writing(created):
+                created.touch()
         whole, sums = 0, self.sums_file.read_bytes()
         self.done = 0
         with file.open("rb") as stream:
@@ -41,7 +44,7 @@ class Rows:
         """rows: (N, width)."""
         content = rows.cpu().numpy().astype("<f4").tobytes()
         for file, added in ((self.file, content), (self.sums_file, checksum(self.key, b"", content))):
-            with file.open("ab") as stream:
+            with writing(file), file.open("ab") as stream:
                 stream.write(added)
 
     def read(self) -> Tensor:

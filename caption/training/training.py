@@ -18,6 +18,7 @@ from caption.training.curve import History, write_curve
 from caption.training.examples import Examples, batches, gaussian_noise, uniform_noise
 from rlcf.clip.weights import read_weights, require_finite, tensors_in
 from rlcf.errors import UserError
+from rlcf.run.files import replacing
 from rlcf.run.identity import read_identity
 
 POINTS = 50
@@ -126,7 +127,10 @@ class Training:
         return total / count
 
     def save(self) -> None:
-        """Count the epoch and write ckpt-latest.pt, in the published layout, mapper.safetensors and the loss curve."""
+        """Count the epoch and write ckpt-latest.pt, in the published layout, mapper.safetensors and the loss curve.
+
+        Raises UserError when one of them cannot be written; the checkpoint before is kept then.
+        """
         self.epoch += 1
         state = {
             "state_dict": {MAPPER_KEYS + name: tensor for name, tensor in self.mapper.state_dict().items()},
@@ -138,9 +142,8 @@ class Training:
             "described": self.described(),
             "key": self.key.hex(),
         }
-        temporary = self.folder / f".{TRAINING_FILE}"
-        torch.save(state, temporary)
-        temporary.replace(self.folder / TRAINING_FILE)
+        with replacing(self.folder / TRAINING_FILE) as temporary, temporary.open("wb") as stream:
+            torch.save(state, stream)
         self.export()
 
     def export(self) -> None:

@@ -77,6 +77,11 @@ class Settings:
     def check(self) -> None:
         """Raises UserError for settings that contradict each other."""
 
+    @property
+    def takes_memory(self) -> tuple[str, ...]:
+        """Names of the settings that take less memory when they are lower, the best to lower first."""
+        return ()
+
 
 AnyConfig = TypeVar("AnyConfig", bound=Settings)
 

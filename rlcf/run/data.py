@@ -98,7 +98,7 @@ def read_captions(file: Path, unique: bool = False) -> list[CaptionedImage]:
         raise UserError(f"no caption list {file}")
     try:
         held = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{file} is no JSON file ({error})") from error
     if isinstance(held, dict) and isinstance(held.get("images"), list):
         entries = _nocaps_entries(file, held)

@@ -4,13 +4,19 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
+
+from rlcf.errors import UserError
+from rlcf.failures import not_written
 
 LONGEST_NAME = 200
 """Bytes of a file name; file systems allow 255, of which suffixes need some."""
@@ -32,18 +38,57 @@ def file_name(name: str) -> str:
     return whole[: LONGEST_NAME - 17].decode(errors="ignore") + "-" + hashlib.sha256(whole).hexdigest()[:16]
 
 
+def is_special(file: Path) -> bool:
+    """True for a named pipe, a device or a socket. It must not be opened: reading it may never end.
+
+    Raises OSError for a file that is missing.
+    """
+    mode = file.stat().st_mode
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+@contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """A context in which `file` is written. Raises UserError, with the file and the remedy, where that fails."""
+    try:
+        yield
+    except Exception as error:
+        # torch.save raises a RuntimeError while it handles the OSError.
+        failed = next((e for e in (error, error.__context__) if isinstance(e, OSError | SafetensorError)), None)
+        if failed is None:
+            raise
+        raise UserError(not_written(file, failed)) from error
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """A context in which a temporary file beside `file` is written, which then replaces it.
+
+    If anything is raised, the temporary file is removed and `file` stays as it was. Raises UserError as `writing`.
+    """
+    temporary = file.with_name(f".{file.name}.tmp")  # what a killed process left is written over
+    with writing(file):
+        try:
+            yield temporary
+            temporary.replace(file)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
 def write_atomically(file: Path, content: str | bytes) -> None:
-    """Writes a text, or bytes, to a file, by way of a temporary file beside it."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    temporary.replace(file)
+    """Writes a text, or bytes, to a file, by way of a temporary file beside it. Raises UserError as `writing`."""
+    with replacing(file) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def save_atomically(file: Path, tensors: dict[str, Tensor], described: dict[str, str] | None = None) -> None:
-    """Writes tensors to a safetensors file, by way of a temporary file beside it. described: the file's metadata."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=described)
-    temporary.replace(file)
+    """Writes tensors to a safetensors file, by way of a temporary file beside it. described: the file's metadata.
+
+    Raises UserError as `writing`.
+    """
+    with replacing(file) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=described)
 
 
 def save_rows_atomically(
@@ -56,7 +101,7 @@ def save_rows_atomically(
 
     widths: name of each matrix -> number of its columns, in the order of a record.
     rows: for each row of the matrices, the raw file and the number of the record in it.
-    described: the metadata of the file that is written.
+    described: the metadata of the file that is written. Raises UserError as `writing`.
     """
     header: dict[str, Any] = {"__metadata__": described}
     end = 0
@@ -65,8 +110,7 @@ def save_rows_atomically(
         header[name] = {"dtype": "F32", "shape": [len(rows), width], "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    with temporary.open("wb") as stream:
+    with replacing(file) as temporary, temporary.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
         whole, column = sum(widths.values()), 0
         for width in widths.values():
@@ -74,4 +118,3 @@ def save_rows_atomically(
                 row = np.fromfile(source, "<f4", width, offset=4 * (whole * place + column))
                 stream.write(row.tobytes())
             column += width
-    temporary.replace(file)

@@ -11,7 +11,7 @@ from pathlib import Path
 from rlcf import __version__
 from rlcf.errors import UserError
 from rlcf.run.config import Settings, command_line, to_yaml
-from rlcf.run.files import write_atomically
+from rlcf.run.files import write_atomically, writing
 from rlcf.run.identity import check_settings
 from rlcf.run.lock import FolderLock
 from rlcf.terminal import VisibleFormatter
@@ -45,8 +45,16 @@ def open_run_folder(config: Settings, begun: Callable[[Path], Iterable[Path]]) -
         yield folder
 
 
+class _LogFile(logging.FileHandler):
+    """A log whose failed writes are told as those of any other file; logging itself prints a traceback a line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        with writing(Path(self.baseFilename)):
+            raise
+
+
 def _open_log(file: Path) -> None:
-    handler = logging.FileHandler(file, encoding="utf-8")
+    handler = _LogFile(file, encoding="utf-8")
     handler.setFormatter(VisibleFormatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     for old in logger.handlers[:]:
         logger.removeHandler(old)

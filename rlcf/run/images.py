@@ -1,10 +1,15 @@
 """Reads image files in worker processes: one by one for adaptation, or in batches for features."""
 
 import math
+import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -16,24 +21,53 @@ from rlcf.adapt.groups import Unreadable
 from rlcf.adapt.views import LEAST_AREA, PlannedViews, Views
 from rlcf.clip.backbone import Backbone
 from rlcf.errors import UserError
+from rlcf.failures import OUT_OF_FILES
+from rlcf.run.files import is_special
 from rlcf.run.folder import logger
 
 NOT_DECODED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 """The exceptions that PIL raises for an image that it cannot decode."""
+MOST_PIXELS = 89_478_485
+"""Pixels of the largest image that is read, Pillow's own limit (256 MB in RGB). Pillow warns from there on."""
+MOST_RATIO = 100
+"""The most that the longer side of an image may be of the shorter one. A view's shorter side has the model's pixels, so
+that the longer one of an image of one row would have millions before it is cut."""
+
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `check_sides` refuses such an image
+
+
+def check_sides(width: int, height: int) -> None:
+    """Raises ValueError for an image of more than `MOST_PIXELS`, or narrower than `MOST_RATIO`. Sides in pixels."""
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"{width} x {height} pixels are more than {MOST_PIXELS:,}; make it smaller")
+    if max(width, height) > MOST_RATIO * min(width, height):
+        raise ValueError(f"of {width} x {height} pixels one side is over {MOST_RATIO} times the other; cut it")
 
 
 def read_image(file: Path, draft: tuple[int, int] | None = None) -> Image.Image:
-    """Reads an image file as RGB. Raises UserError for a file that is missing or damaged.
+    """Reads an image file as RGB.
+
+    Raises UserError for a file that is missing, damaged or no regular file, and for an image that is too large or too
+    narrow (`check_sides`).
 
     draft: (H, W) of the views that will be cut from the image, pixels. With it a JPEG that is much larger than the
     views need is decoded at 1/2, 1/4 or 1/8 of its size, in a fraction of the time; the views' pixels change a little.
     """
     try:
+        if is_special(file):
+            raise ValueError("it is a pipe, a device or a socket")
         with Image.open(file) as image:
+            check_sides(*image.size)
+            if image.format == "EPS":
+                raise ValueError("PostScript is a program; convert it")
             if draft:
                 image.draft("RGB", large_enough(draft))
+            image.load()
+            check_sides(*image.size)  # that of an icon is known only now
             return image.convert("RGB")
     except NOT_DECODED as error:
+        if getattr(error, "errno", None) in OUT_OF_FILES:  # says nothing of this image
+            raise
         reason = getattr(error, "strerror", None) or str(error).replace(f" '{file}'", "") or type(error).__name__
         raise UserError(f"{file} cannot be read as an image ({reason})") from error
 
@@ -42,7 +76,8 @@ def as_image(image: "Image.Image | str | Path | Tensor") -> Image.Image:
     """Converts an image to a PIL image in RGB.
 
     image: a PIL image, the path of a file, or a tensor (3, H, W), uint8 in 0..255 or float in [0, 1].
-    Raises UserError for a file or PIL image that cannot be read, and for a tensor of another shape or type.
+    Raises UserError for a file or PIL image that cannot be read, for a tensor of another shape or type, and for an
+    image that is too large or too narrow (`check_sides`).
     """
     if isinstance(image, str | Path):
         return read_image(Path(image).expanduser())
@@ -50,6 +85,7 @@ def as_image(image: "Image.Image | str | Path | Tensor") -> Image.Image:
         if 0 in image.size:
             raise UserError(f"an image must have pixels; this one has the size {image.size}")
         try:
+            check_sides(*image.size)
             return image.convert("RGB")
         except NOT_DECODED as error:  # PIL reads an opened file when its pixels are asked for
             raise UserError(f"a PIL image cannot be read ({error})") from error
@@ -59,6 +95,10 @@ def as_image(image: "Image.Image | str | Path | Tensor") -> Image.Image:
         raise UserError(f"an image tensor must be (3, H, W), not {tuple(image.shape)}")
     if image.dtype != torch.uint8 and not image.is_floating_point():
         raise UserError(f"an image tensor must be uint8 in 0..255 or float in [0, 1], not {image.dtype}")
+    try:
+        check_sides(image.shape[2], image.shape[1])
+    except ValueError as error:
+        raise UserError(f"an image tensor cannot be read ({error})") from error
     pixels = image if image.dtype == torch.uint8 else (image * 255.0).round().clamp(0, 255).to(torch.uint8)
     return to_image(pixels.cpu())
 
@@ -105,9 +145,37 @@ class ImageLoader(Dataset[Loaded]):
         return index, self.transform(image, index)
 
     def one_by_one(self, workers: int, pin_memory: bool = False) -> Iterator[Loaded]:
-        """Iterates over the items in order. workers: number of processes that read them, 0 for this process."""
+        """Iterates over the items in order. workers: number of processes that read them, 0 for this process.
+
+        Raises UserError if the processes cannot be started.
+        """
         workers = min(workers, len(self))
-        return iter(DataLoader(self, batch_size=None, num_workers=workers, pin_memory=pin_memory))
+        loader = DataLoader(
+            self, batch_size=None, num_workers=workers, pin_memory=pin_memory, worker_init_fn=_send_by_pipe
+        )
+        try:
+            return iter(loader)
+        except OSError as error:  # too many processes or open files, or no shared memory for their locks
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            raise UserError(f"{workers} processes that read images cannot start ({reason}); lower --workers") from error
+
+
+def _send_by_pipe(worker: int) -> None:
+    """Makes this process send tensors through its pipe.
+
+    torch would put them into shared memory, of which a container has 64 MB, and an open file each. worker: its number.
+    """
+    ForkingPickler.register(Tensor, _as_array)
+
+
+def _as_array(tensor: Tensor) -> tuple[Callable[..., Tensor], tuple[Any, ...]]:
+    """The function and the arguments that make an equal tensor, with the same order of its dimensions in memory."""
+    order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
+    return _as_tensor, (tensor.permute(order).numpy(), np.argsort(order).tolist())
+
+
+def _as_tensor(array: np.ndarray, order: list[int]) -> Tensor:
+    return torch.from_numpy(array).permute(order)
 
 
 def refuse_or_skip(sample: Unreadable, skip: bool) -> None:

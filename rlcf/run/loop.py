@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from rlcf.adapt.groups import Adapt, Unreadable, in_groups
 from rlcf.run.images import refuse_or_skip
+from rlcf.run.memory import out_of_memory_told
 from rlcf.run.records import Memory, Record, Run, shuffled
 from rlcf.run.report import UNREADABLE
 from rlcf.run.settings import Config
@@ -59,7 +60,7 @@ class Work(Generic[Sample, Outcome]):
 def run_samples(work: Work[Sample, Outcome], config: Config, run: Run) -> list[Record]:
     """Adapt to every sample that has no record yet. Returns the records of all, by index.
 
-    Raises UserError for a sample that cannot be read, unless `config.skip_bad_images`.
+    Raises UserError for a sample that cannot be read, unless `config.skip_bad_images`, and for a lack of memory.
     """
     records = run.records(work.name, work.memory, work.arrays, work.described, work.contents)
     todo = records.todo(shuffled(len(work.ids), config.seed, config.limit), work.ids, work.at_once)
@@ -70,6 +71,7 @@ def run_samples(work: Work[Sample, Outcome], config: Config, run: Run) -> list[R
     done = len(records.done)
     # Left in turn: the records keep the memory, then it is forgotten.
     with (
+        out_of_memory_told(config),
         work.memory or nullcontext(),
         records,
         tqdm(outcomes, desc=work.name, initial=done, total=done + len(todo)) as progress,

@@ -1,11 +1,18 @@
-"""The memory that is free, and the most that a process has used."""
+"""The memory that is free, the most that a process has used, and what to lower when there is none left."""
 
+import dataclasses
 import os
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+
+from rlcf.errors import UserError
+from rlcf.failures import out_of_memory
+from rlcf.run.config import Settings
 
 
 def free_memory(device: torch.device) -> int:
@@ -46,3 +53,30 @@ def peak_memory_mb(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+@contextmanager
+def out_of_memory_told(config: Settings) -> Iterator[None]:
+    """A context in which running out of memory raises a UserError that names the flags to lower."""
+    try:
+        yield
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise UserError(f"out of memory; {_remedy(config)}") from error
+
+
+def _remedy(config: Settings) -> str:
+    """What to lower: a setting with which the run can go on, if there is one above 1, or else in another run."""
+    may_change = {spec.name for spec in dataclasses.fields(config) if spec.metadata["may_change"]}
+    named: dict[bool, list[str]] = {True: [], False: []}
+    for name in config.takes_memory:
+        value = getattr(config, name)
+        if value is None or value > 1:
+            now = "" if value is None else f" (now {value})"
+            named[name in may_change].append(f"--{name.replace('_', '-')}{now}")
+    if named[True]:
+        return f"lower {' or '.join(named[True])}, then the same command continues"
+    if named[False]:
+        return f"lower {' or '.join(named[False])} and choose another --output"
+    return "use a smaller model, or a machine or GPU with more memory"

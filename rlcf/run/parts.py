@@ -10,6 +10,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from rlcf.errors import UserError
+from rlcf.run.files import writing
 
 Record = dict[str, Any]
 SUM = 16
@@ -48,14 +49,15 @@ class Part:
         check(self.file, self.lines, self.sums, self._rows(), self.key)
 
     def append(self, record: Record, row: bytes = b"") -> None:
-        """Add a record. Its line is written last, so that it never lacks its row and checksum."""
+        """Add a record. Its line is written last, so that it never lacks its row and checksum.
+
+        Raises UserError where its files cannot be written.
+        """
         line = json.dumps(record).encode()
         added = checksum(self.key, line, row)
-        if self.width:
-            with self.rows_file.open("ab") as stream:
-                stream.write(row)
-        for file, content in ((self.sums_file, added), (self.file, line + b"\n")):
-            with file.open("ab") as stream:
+        contents = {self.rows_file: row} if self.width else {}
+        for file, content in (contents | {self.sums_file: added, self.file: line + b"\n"}).items():
+            with writing(file), file.open("ab") as stream:
                 stream.write(content)
         self.records.append(record)
         self.lines.append(line)

@@ -1,3 +1,4 @@
+import os
 import re
 
 import pytest
@@ -123,3 +124,9 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "a.json").write_bytes(b'{"a": "\xff"}')
     with pytest.raises(UserError, match=r"a\.json cannot be read as JSON"):
         read_json(tmp_path / "a.json")
+
+
+def test_a_file_that_is_a_pipe_is_told_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "candidates.json")
+    with pytest.raises(UserError, match=r"candidates.json cannot be read as JSON \(it is a pipe or a device"):
+        read_json(tmp_path / "candidates.json")

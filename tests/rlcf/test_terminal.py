@@ -7,7 +7,7 @@ import torch
 from tqdm import tqdm
 
 from classification.main import main
-from clipscore.main import cli
+from clipscore.main import main
 from rlcf.errors import UserError, run_main
 from rlcf.terminal import VisibleFormatter, visible
 from tests.tools import OPENAI_TEXT, VIT, build_clip, mistake, write_picture
@@ -65,7 +65,7 @@ def test_a_record_of_the_log_is_one_visible_line():
 def test_a_real_command_shows_the_escapes_of_a_name(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["rlcf-clipscore", HOSTILE, str(tmp_path)])
     with pytest.raises(SystemExit) as stop:
-        cli()
+        run_main(main)
     printed = capsys.readouterr().err
     assert stop.value.code == 2 and SHOWN in printed and printed.count("\n") == 1
     assert not any(control in printed for control in "\x1b\x07\x9b\u202e\r")

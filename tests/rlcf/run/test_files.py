@@ -1,3 +1,4 @@
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from rlcf.errors import UserError
 from rlcf.run.files import save_atomically, save_rows_atomically, write_atomically
 
 
@@ -13,10 +15,10 @@ from rlcf.run.files import save_atomically, save_rows_atomically, write_atomical
 def test_a_write_that_fails_leaves_the_old_content(tmp_path, monkeypatch, write):
     file = tmp_path / "file"
     file.write_text("old")
-    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError):
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "disk full")))
+    with pytest.raises(UserError, match=r"^cannot write .*/file \(No space left on device\); make room there"):
         write(file, "new" if write is write_atomically else {"x": torch.ones(1)})
-    assert file.read_text() == "old"
+    assert file.read_text() == "old" and [found.name for found in tmp_path.iterdir()] == ["file"]
 
 
 def test_written_files_are_whole_and_alone(tmp_path):

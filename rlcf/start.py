@@ -1,0 +1,78 @@
+"""Starts a command, so that a signal ends it in one line at any time: during its imports, its work and its wind-up.
+
+It imports little, so that it is soon there.
+"""
+
+import importlib
+import os
+import signal
+import sys
+import time
+from functools import partial
+from types import FrameType
+
+SIGNALS = [number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
+"""Ctrl-C, a scheduler's end of a job, and the end of the terminal."""
+WIND_UP = 10.0
+"""Seconds after a signal in which further ones change nothing: state is being written, and Ctrl-C is often pressed
+twice."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asks the process to stop. number: of the signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def start(module: str) -> None:
+    """Runs `main` of a module as a command, and ends the process. Call it before anything that is slow to import.
+
+    A signal during the module's imports ends the process at once: there is nothing to keep yet. Afterwards it raises
+    `Stopped`, so that the run's state is written. A signal that is ignored, as under nohup, stays ignored.
+    """
+    signals = _Signals()
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signals)
+    from rlcf.errors import run_main
+
+    def imported_main() -> None:
+        main = importlib.import_module(module).main
+        signals.imported = True
+        main()
+
+    run_main(imported_main)
+    sys.exit()
+
+
+def stopped_line(number: int) -> str:
+    """What a command that was stopped by a signal says."""
+    by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+    return f"\nstopped{by}; the same command continues where it was"
+
+
+class _Signals:
+    """The handler of signals of this process, and of those that are forked from it."""
+
+    def __init__(self) -> None:
+        self.process, self.imported, self.last = os.getpid(), False, -WIND_UP
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self.process:  # one that reads images has nothing to keep or to tell
+            os._exit(0)
+        if not self.imported:  # an exception would pass through modules that are half there
+            os.write(2, f"{stopped_line(number)}\n".encode())
+            os._exit(128 + number)
+        if time.monotonic() - self.last > WIND_UP:
+            self.last = time.monotonic()
+            if hasattr(signal, "SIGCHLD"):  # the same signal ends the reading processes: their end is no error any more
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            raise Stopped(number)
+
+
+classify, retrieve, caption, clipscore = (
+    partial(start, f"{task}.main") for task in ("classification", "retrieval", "caption", "clipscore")
+)
+"""The commands that an installation brings."""

@@ -1,0 +1,86 @@
+"""Commands that end early: signals during their imports, and outputs that nobody reads."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from rlcf.errors import run_main
+from rlcf.start import start
+from tests.faults import assert_stopped, command, forked
+from tests.tools import ROOT
+
+SCRIPTS = ["classification/main.py", "retrieval/main.py", "caption/main.py", "clipscore/main.py"]
+SCRIPTS += ["caption/train.py", "caption/extract_features.py", "demo/world.py"]
+
+
+@pytest.mark.slow
+def test_a_signal_during_the_imports_of_any_command_is_one_line():
+    names = ["SIGINT", "SIGTERM", "SIGHUP"]
+    started = []
+    for number, script in enumerate(SCRIPTS):
+        words = ["-m", script[:-3].replace("/", ".")] if script.startswith("demo/") else [script]
+        process = subprocess.Popen(
+            [sys.executable, *words, "--help"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        started.append((process, names[number % 3]))
+        wait_until_torch_is_imported(process.pid)
+        process.send_signal(getattr(signal, names[number % 3]))
+    for process, name in started:
+        out, err = process.communicate(timeout=60)
+        by = "" if name == "SIGINT" else f" by {name}"
+        assert (out, err) == ("", f"\nstopped{by}; the same command continues where it was\n")
+        assert process.returncode == 128 + getattr(signal, name)
+
+
+def wait_until_torch_is_imported(pid):
+    """Until a library of torch is in the process's memory: its imports have begun, and take a second more."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with open(f"/proc/{pid}/maps") as file:  # noqa: PTH123
+            if "libtorch" in file.read():
+                return
+        time.sleep(0.005)
+
+
+def test_a_signal_in_the_work_ends_a_command_with_its_code():
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        assert_stopped(forked(lambda name=name: run_stopped(name)), name)
+
+
+def run_stopped(name):
+    sys.modules["stopped"] = type(sys)("stopped")
+    sys.modules["stopped"].main = lambda: os.kill(os.getpid(), getattr(signal, name))
+    start("stopped")
+
+
+def test_an_output_that_nobody_reads_ends_a_command_quietly():
+    def work():
+        reading, writing = os.pipe()
+        os.close(reading)
+        os.dup2(writing, 1)
+        run_main(lambda: print("n 1"))
+
+    ended = forked(work)
+    assert (ended.code, ended.printed) == (141, "")
+
+
+def test_an_output_on_a_full_disk_is_one_sentence():
+    def work():
+        os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+        run_main(lambda: print("n 1"))
+
+    ended = forked(work)
+    assert ended.code == 2
+    assert ended.last.startswith("error: the output cannot be written (No space left on device); make room")
+
+
+def test_the_help_is_that_of_the_command():
+    import classification.main  # imported once, before the process is forked
+
+    assert classification.main
+    ended = command("classification.main", ["--help"])
+    assert ended.code == 0 and ended.printed.startswith("usage: main.py [--config FILE] [flags]")
