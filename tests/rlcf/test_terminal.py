@@ -6,8 +6,8 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from classification.main import main
-from clipscore.main import main
+from classification.main import main as classify
+from clipscore.main import main as score
 from rlcf.errors import UserError, run_main
 from rlcf.terminal import VisibleFormatter, visible
 from tests.tools import OPENAI_TEXT, VIT, build_clip, mistake, write_picture
@@ -65,7 +65,7 @@ def test_a_record_of_the_log_is_one_visible_line():
 def test_a_real_command_shows_the_escapes_of_a_name(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["rlcf-clipscore", HOSTILE, str(tmp_path)])
     with pytest.raises(SystemExit) as stop:
-        run_main(main)
+        run_main(score)
     printed = capsys.readouterr().err
     assert stop.value.code == 2 and SHOWN in printed and printed.count("\n") == 1
     assert not any(control in printed for control in "\x1b\x07\x9b\u202e\r")
@@ -83,7 +83,7 @@ def test_the_log_of_a_real_run_shows_the_escapes_of_a_file_and_of_a_checkpoint(t
     torch.save({"state_dict": weights, "args": kind()}, tmp_path / "student.pt")
     flags = ["--data", str(tmp_path / "data"), "--datasets", "folder", "--output", str(tmp_path / "run")]
     settings = ["--method", "zeroshot", "--workers", "0", "--device", "cpu", "--skip-bad-images"]
-    run_main(lambda: main([*flags, *settings, "--student", str(tmp_path / "student.pt")]))
+    run_main(lambda: classify([*flags, *settings, "--student", str(tmp_path / "student.pt")]))
     log = (tmp_path / "run" / "log.txt").read_bytes().decode()
     assert f"left unread: {__name__}.\\x1b[31mclass" in log and "\\x1b]0;x\\x07.png" in log
     assert not any(control in log for control in "\x1b\x07")
