@@ -91,6 +91,7 @@ METHODS = {
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of each row where the mask is not 0. values, mask: (..., L). Returns (...).
 
+    >>> import torch
     >>> masked_mean(torch.tensor([[1.0, 3.0, 9.0]]), torch.tensor([[1, 1, 0]])).tolist()
     [2.0]
     """

@@ -4,10 +4,11 @@ import errno
 import os
 import re
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MAKE_ROOM = "make room there, then the same command continues"
 _CHOOSE = "make it writable, or choose another place"
 _REMEDIES = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _MAKE_ROOM),
+    **dict.fromkeys(NO_ROOM, _MAKE_ROOM),
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), _CHOOSE),
     **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.ESTALE), "put its folder back, or start afresh"),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise 'ulimit -n' or lower --workers"),

@@ -52,6 +52,8 @@ def writing(file: Path) -> Iterator[None]:
     """A context in which `file` is written. Raises UserError, with the file and the remedy, where that fails."""
     try:
         yield
+    except UserError:  # told already
+        raise
     except Exception as error:
         # torch.save raises a RuntimeError while it handles the OSError.
         failed = next((e for e in (error, error.__context__) if isinstance(e, OSError | SafetensorError)), None)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rlcf import __version__
 from rlcf.errors import UserError
+from rlcf.failures import NO_ROOM, not_written
 from rlcf.run.config import Settings, command_line, to_yaml
 from rlcf.run.files import write_atomically, writing
 from rlcf.run.identity import check_settings
@@ -37,6 +38,8 @@ def open_run_folder(config: Settings, begun: Callable[[Path], Iterable[Path]]) -
             write_atomically(folder / "config.yaml", to_yaml(config))
             _open_log(folder / "log.txt")
         except OSError as error:
+            if error.errno in NO_ROOM:
+                raise UserError(not_written(folder, error)) from error
             raise UserError(
                 f"cannot write to the run folder {folder} ({error.strerror}); choose another --output"
             ) from error

@@ -119,7 +119,7 @@ def _read_results(file: Path, settings: str) -> dict[str, Any] | None:
         held = json.loads(file.read_text(encoding="utf-8"))
         if held["settings"] == settings and isinstance(held["datasets"], dict):
             return dict(held)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
     logger.info("%s was damaged or of another run: it is written anew", file)
     return None

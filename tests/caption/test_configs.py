@@ -37,7 +37,7 @@ def test_training_presets_have_the_published_settings(method):
 
 
 def test_there_is_no_other_preset():
-    variants = ("single", "ensemble", "ensemble-momentum")
+    variants = ("single", "ensemble", "ensemble-momentum", "anchored")
     known = {f"{name}-{v}" for name in PUBLISHED for v in variants}
     known |= {f"train-{m}-{world}" for m in ("clipcap", "capdec") for world in ("coco", "demo")}
     assert {file.stem for file in CONFIGS.glob("*.yaml")} == known

@@ -32,6 +32,8 @@ COMPARED = {
     "tda": "tda",
     "ctpt-fine": "ctpt",
     "ctpt-shifts": "ctpt",
+    "rlcf-anchored-prompt": "rlcf",
+    "rlcf-anchored-tune": "rlcf",
 }  # methods to compare with
 LAUNCHERS = ["zero-shot", "tpt-prompt", "tpt-tune", "rlcf-prompt", "rlcf-prompt-fine", "rlcf-tune", "kd-tune"]
 

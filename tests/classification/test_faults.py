@@ -54,7 +54,7 @@ class Runs:
         assert self.left() == self.expected
 
     def has_no_temporaries(self):
-        return not list(self.folder.rglob(".*"))
+        return [file.name for file in self.folder.rglob(".*")] in ([], [".lock"])
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +105,7 @@ def test_files_that_cannot_grow_are_one_sentence_and_the_same_command_goes_on(ru
 
 def test_a_quota_and_a_disk_that_becomes_read_only_are_told(runs):
     for number in (errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO):
+        shutil.rmtree(runs.folder, ignore_errors=True)  # a run that is done further has fewer operations
         ended = runs.start(at_operation(runs.count // 2, runs.folder, faults.fails(number)))
         assert_told(ended, str(runs.folder), os.strerror(number))
     runs.continues()

