@@ -23,11 +23,11 @@ from rlcf.run.files import write_atomically
 
 CLASSIFICATION = {
     "tpt": "TPT, prompt",
-    "kd": "KD, image encoder",
-    "rlcf": "RLCF, image encoder",
+    "kd": "KD",
+    "rlcf": "RLCF",
     "anchored": "RLCF anchored",
-    "zero-reward": "ZERO, reward's vote",
-    "reward-alone": "reward model alone",
+    "zero-reward": "ZERO by reward",
+    "reward-alone": "reward alone",
     "product": "product of both",
 }
 """Run folder -> the method's name in the table."""
@@ -70,8 +70,9 @@ def classification_table(folder: Path) -> str:
     """Top-1 of each method per style, and its gain over the student on all styles but the clean one together."""
     runs = {name: read_results(folder / name) for name in CLASSIFICATION}
     styles = list(runs["rlcf"])
-    columns = [f"{style.removeprefix('folder:')} ({runs['rlcf'][style]['n']})" for style in styles]
-    rows = [["zero-shot", *(f"{runs['rlcf'][style]['zero_shot']['top1']:.1f}" for style in styles)]]
+    names = [style.removeprefix("folder:") for style in styles]
+    rows = [["images", *(str(runs["rlcf"][style]["n"]) for style in styles)]]
+    rows += [["zero-shot", *(f"{runs['rlcf'][style]['zero_shot']['top1']:.1f}" for style in styles)]]
     for name, method in CLASSIFICATION.items():
         records = [r for s in styles[1:] for r in read_records(folder / name / s.replace(":", "-") / "records.jsonl")]
         before, after = ([record[when] == record["label"] for record in records] for when in WHEN)
@@ -80,7 +81,7 @@ def classification_table(folder: Path) -> str:
         top1 = [f"{runs[name][style]['adapted']['top1']:.1f}" for style in styles]
         gained = gain({"mean": mean, "low": low, "high": high}, scale=100)
         rows.append([method, *top1, gained, f"{seconds:.3f}"])
-    return markdown(["top-1 % (images)", *columns, "gain on the shifts", "s an image"], rows)
+    return markdown(["top-1 %", *names, "gain on the shifts", "s an image"], rows)
 
 
 def retrieval_table(folder: Path) -> str:
