@@ -32,7 +32,7 @@ from rlcf.errors import UserError
 from rlcf.run.config import Parser
 from rlcf.run.files import write_atomically
 
-KINDS = ("student", "reward")
+KINDS = ("reward", "student")  # the longer training first
 
 
 def models_of(output: Path, pair: int) -> tuple[str, str]:
@@ -53,15 +53,17 @@ def flags_of(task: Task, name: str, models: tuple[str, str]) -> list[str]:
     return ["--student", student, "--reward", reward, *own, "--device", "cpu"]
 
 
-def train_pairs(output: Path, pairs: Sequence[int], steps: int | None) -> None:
+def train_pairs(output: Path, pairs: Sequence[int], steps: int | None, compiled: bool) -> None:
     """Train the student and the reward model of each pair, from seeds of its own, two models at a time."""
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started
     with ProcessPoolExecutor(2) as pool:
-        for training in [pool.submit(train_one, output, kind, pair, steps) for pair in pairs for kind in KINDS]:
+        for training in [
+            pool.submit(train_one, output, kind, pair, steps, compiled) for pair in pairs for kind in KINDS
+        ]:
             training.result()
 
 
-def train_one(output: Path, kind: str, pair: int, steps: int | None) -> None:
+def train_one(output: Path, kind: str, pair: int, steps: int | None, compiled: bool) -> None:
     """Train one model, unless it is there."""
     import torch
 
@@ -70,7 +72,7 @@ def train_one(output: Path, kind: str, pair: int, steps: int | None) -> None:
     folder = output / "models" / f"{kind}-{pair}"
     if not (folder / "open_clip_model.safetensors").is_file():
         torch.set_grad_enabled(True)
-        train(kind, steps, folder, seed=RECIPES[kind].seed + 1000 * pair)
+        train(kind, steps, folder, RECIPES[kind].seed + 1000 * pair, compiled)
 
 
 def run_method(place: Path, task: Task, pair: int, models: tuple[str, str], name: str) -> str:
@@ -114,9 +116,10 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", help="names of runs (default: all)")
     parser.add_argument("--seed", type=int, default=TEST_SEED, help="of the pictures")
     parser.add_argument("--steps", type=int, help="of a training, fewer or more than the recipe's")
+    parser.add_argument("--compile", action="store_true", help="train faster (needs a C++ compiler)")
     args = parser.parse_args()
     if args.what == "train":
-        train_pairs(args.output, [pair for pair in args.pairs or (1, 2) if pair], args.steps)
+        train_pairs(args.output, [pair for pair in args.pairs or (1, 2) if pair], args.steps, args.compile)
         return
     for name in args.tasks:
         task, place = TASKS[name], args.output / f"{name}-{args.seed}"
