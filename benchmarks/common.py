@@ -8,7 +8,7 @@ import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -43,7 +43,7 @@ def parse(
     description: str,
     argv: Sequence[str] | None,
     name: str,
-    repeats: int = 3,
+    repeats: int | None = None,
     further: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> argparse.Namespace:
     """A benchmark's flags: size, repeats, threads, device (a torch.device), output (a Path); torch gets the threads.
@@ -55,7 +55,8 @@ def parse(
     parser.add_argument(
         "--size", choices=SIZES, default="tiny", help="random-weight models: tiny, or ViT-B/16 with a ViT-L/14 reward"
     )
-    parser.add_argument("--repeats", type=count, default=repeats, metavar="N", help="pairs of timed calls")
+    told = "" if repeats else "; by default five, or three where a pair takes a minute"
+    parser.add_argument("--repeats", type=count, default=repeats, metavar="N", help=f"pairs of timed calls{told}")
     parser.add_argument("--threads", type=count, default=2, metavar="N", help="of torch on the CPU")
     parser.add_argument("--device", default="cpu", help="cpu or cuda:N")
     output = Path("output/benchmarks") / f"{name}.json"
@@ -92,6 +93,10 @@ class Clips:
 
     student: Backbone
     reward: Backbone
+
+    def named(self, config: Config) -> dict[str, Backbone]:
+        """The models that a method needs, by their names in the table."""
+        return {"student": self.student} | ({"reward": self.reward} if config.asks_rewards else {})
 
     def models(self, config: Config) -> Models:
         """The models that a method needs."""
@@ -135,8 +140,10 @@ def picture(width: int = 500, height: int = 375, seed: int = 0) -> Image.Image:
 class Row:
     """One line of the table. seconds: median of `repeats` calls; ratio_...: how many times faster; ..._mb: peak memory.
 
-    difference: largest one of the logits; moved: how far adaptation moved them; fraction: of the machine's own GEMM
-    peak; required: the ratio that must be reached. None, of those with a default: not measured, or not asked for.
+    ceiling: the seconds that the fast path's own matrix products and convolutions take at the machine's GEMM peak, to
+    which nothing exact comes closer; fraction: of it, ceiling / seconds; required: the fraction that must be reached.
+    difference: largest one of the logits; moved: how far adaptation moved them; passes: of each CLIP in one call.
+    None, of those with a default: not measured, or not asked for.
     """
 
     work: str
@@ -150,18 +157,18 @@ class Row:
     moved: float | None = None
     reference_mb: float | None = None
     fast_mb: float | None = None
+    ceiling_seconds: float | None = None
     reference_fraction: float | None = None
     fast_fraction: float | None = None
     required: float | None = None
+    reference_passes: Mapping[str, str] = field(default_factory=dict)
+    fast_passes: Mapping[str, str] = field(default_factory=dict)
 
 
 def row(work: str, measured: Measurement, peak: float, required: float | None = None) -> Row:
-    """peak: GFLOP/s from `gemm_peak`, of the same run."""
+    """peak: GFLOP/s from `gemm_peak`, of the same run; required: fraction of the ceiling."""
     slow, fast = median(measured.reference_seconds), median(measured.fast_seconds)
-
-    def fraction(flops: int | None, seconds: float) -> float | None:
-        return flops / seconds / (1e9 * peak) if flops else None
-
+    ceiling = measured.fast_flops / (1e9 * peak) if measured.fast_flops else None
     return Row(
         work=work,
         reference_seconds=slow,
@@ -174,9 +181,12 @@ def row(work: str, measured: Measurement, peak: float, required: float | None = 
         moved=measured.moved,
         reference_mb=measured.reference_mb,
         fast_mb=measured.fast_mb,
-        reference_fraction=fraction(measured.reference_flops, slow),
-        fast_fraction=fraction(measured.fast_flops, fast),
+        ceiling_seconds=ceiling,
+        reference_fraction=None if ceiling is None else ceiling / slow,
+        fast_fraction=None if ceiling is None else ceiling / fast,
         required=required,
+        reference_passes=measured.reference_passes,
+        fast_passes=measured.fast_passes,
     )
 
 
@@ -197,6 +207,11 @@ def report(
     }
     print(f"{about['device']}, {about['threads']} threads, size {options.size}, GEMM peak {peak:.0f} GFLOP/s\n")
     print(table(rows, sides), flush=True)
+    for line in rows:
+        for side, passes in zip(sides, (line.reference_passes, line.fast_passes), strict=True):
+            if passes:
+                told = ", ".join(f"{name} {count}" for name, count in passes.items())
+                print(f"{line.work}, {side}, passes a sample: {told}")
     content = about | {"rows": [dataclasses.asdict(line) for line in rows]}
     write_atomically(options.output, json.dumps(content, indent=2) + "\n")
 
@@ -205,7 +220,7 @@ def table(rows: Sequence[Row], sides: tuple[str, str] = ("loop", "ours")) -> str
     """Fixed width."""
     both = " -> ".join(sides)
     head = ["work", f"{both}, s", "times faster (min - max)", "needed", "logits differ", "adaptation moves them"]
-    head += [f"{both}, MB", "of GEMM peak", "pairs"]
+    head += [f"{both}, MB", "of the ceiling", "pairs"]
     lines = [head, *map(_cells, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     widths[0] = -widths[0]  # the work to the left, numbers to the right
@@ -228,7 +243,7 @@ def _cells(line: Row) -> list[str]:
         line.work,
         pair(line.reference_seconds, line.fast_seconds, ".3f"),
         f"{line.ratio_median:.2f} ({line.ratio_min:.2f} - {line.ratio_max:.2f})",
-        one(line.required, ".1f"),
+        one(line.required, ".0%"),
         one(line.difference, ".1e"),
         one(line.moved, ".2g"),
         pair(line.reference_mb, line.fast_mb, ".0f"),

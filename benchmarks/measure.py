@@ -5,7 +5,8 @@ import gc
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,17 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from rlcf.clip.backbone import Backbone
+from rlcf.clip.passes import Passes
+
 Call = Callable[[], Any]
+Counted = dict[str, str]
+"""Name of a CLIP -> its passes in one call, in words."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Seconds of each call, one a repeat; peak memory, MB; FLOPs of one call.
+    """Seconds of each call, one a repeat; peak memory, MB; FLOPs and passes of one call.
 
     difference: the largest one of what the two return; moved: how far adaptation moves the reference's logits, where it
     returns them before and after. None: not measured.
@@ -33,6 +39,8 @@ class Measurement:
     fast_flops: int | None = None
     difference: float | None = None
     moved: float | None = None
+    reference_passes: Counted = field(default_factory=dict)
+    fast_passes: Counted = field(default_factory=dict)
 
     @property
     def ratios(self) -> list[float]:
@@ -41,9 +49,19 @@ class Measurement:
 
 
 def measure(
-    reference: Call, fast: Call, repeats: int, device: torch.device, *, warm: bool = True, compare: bool = True
+    reference: Call,
+    fast: Call,
+    repeats: int | None,
+    device: torch.device,
+    *,
+    warm: bool = True,
+    compare: bool = True,
+    clips: Mapping[str, Backbone] | None = None,
 ) -> Measurement:
     """Call the two in turn: reference, fast, reference, fast, ...
+
+    repeats: pairs of calls; None for five, or three where the first pair takes a minute or more. clips: name -> a CLIP
+    whose passes are counted, where FLOPs are.
 
     Each returns a tensor, or a tuple of tensors: logits, or logits before and after. Untimed, the fast one is called
     twice before, to warm up and to count its FLOPs, and the reference once, for both. With warm=False, for calls of
@@ -54,25 +72,41 @@ def measure(
     comes before any of the fast path's), the fast path's the highest.
     """
     slow, quick = _Side(reference, device, compare), _Side(fast, device, compare)
-    reference_flops = count_flops(slow.run) if warm else 0
+    reference_flops, reference_passes = _counted(slow.run, clips) if warm else (0, {})
     quick.run()
-    fast_flops = count_flops(quick.run)
-    for repeat in range(repeats):
-        if repeat or warm:
+    fast_flops, fast_passes = _counted(quick.run, clips)
+    done, wanted = 0, repeats or 5
+    while done < wanted:
+        if done or warm:
             slow.run()
         else:
-            reference_flops = count_flops(slow.run)
+            reference_flops, reference_passes = _counted(slow.run, clips)
         quick.run()
+        done += 1
+        if repeats is None and slow.seconds[-1] + quick.seconds[-1] >= 60:
+            wanted = 3
     return Measurement(
-        reference_seconds=slow.seconds[-repeats:],
-        fast_seconds=quick.seconds[-repeats:],
+        reference_seconds=slow.seconds[-done:],
+        fast_seconds=quick.seconds[-done:],
         reference_mb=min(slow.peaks_mb, default=None),
         fast_mb=max(quick.peaks_mb, default=None),
         reference_flops=reference_flops,
         fast_flops=fast_flops,
         difference=largest_difference(slow.result, quick.result) if compare else None,
         moved=largest_difference(*slow.result) if compare and isinstance(slow.result, tuple) else None,
+        reference_passes=reference_passes,
+        fast_passes=fast_passes,
     )
+
+
+def _counted(call: Call, clips: Mapping[str, Backbone] | None) -> tuple[int, Counted]:
+    """FLOPs and passes of a call."""
+    passes = {name: Passes() for name in clips or {}}
+    with ExitStack() as stack:
+        for name, clip in (clips or {}).items():
+            stack.enter_context(passes[name].counting(clip))
+        flops = count_flops(call)
+    return flops, {name: str(found) for name, found in passes.items()}
 
 
 @dataclass

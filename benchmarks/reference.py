@@ -1,24 +1,29 @@
-"""The straightforward loops, written for clarity, that every fast path is measured against.
+"""The published computation, and no more: what every fast path is measured against.
 
-They adapt raw open_clip models as the papers' algorithms read: the zero-shot answer, the steps, the adapted answer. All
-77 tokens, a graph over all views, everything computed again at every step (the views' features, the class features, the
-reward model's view of the images), plain AdamW, weights copied before and loaded back after each sample. They share
-nothing with the rest of the project. Images are normalised pixels, (N, 3, H, W); classes and galleries are unit-length
-features, (C, D) or (G, D), frozen; models are in eval mode. Loss and logits are fp32.
+What the authors' code computes for a sample, on raw open_clip models. Image encoder: the first step's graph holds all
+views, that of later steps the kept ones. Prompt: the text tower runs over every class's 77 tokens with a graph at each
+step, the image tower without one over all views first, then over the kept ones. The reward model sees a sample once.
+There is no pass for the zero-shot answer: it is read off the first step. AdamW works tensor by tensor; the weights are
+loaded back after each sample. Captioning: each step searches its captions anew, from the prefix on.
+
+Images are normalised pixels, (N, 3, H, W); classes and galleries are unit-length features, (C, D) or (G, D), computed
+once a run; models are in eval mode. It shares nothing with the rest of the project.
 """
 
-import copy
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision import transforms
+
+Weights = Mapping[str, Tensor]
 
 
 def adapt_image_encoder(
@@ -28,6 +33,7 @@ def adapt_image_encoder(
     reward_classes: Tensor,
     views: Tensor,
     reward_views: Tensor,
+    start: Weights,
     *,
     steps: int,
     lr: float,
@@ -38,27 +44,27 @@ def adapt_image_encoder(
 ) -> tuple[Tensor, Tensor]:
     """RLCF of the image tower on one image (ICLR 2024, eq. 3 and 4).
 
-    views, reward_views: the same V views as each model takes them, the centre crop first; keep: number of views that
-    are learnt from, those of the lowest entropy. Returns the centre crop's logits (C,) before and after.
+    views, reward_views: the same V views as each model takes them, the centre crop first; start: the student's weights,
+    which are loaded back; keep: number of views that are learnt from, those of the lowest entropy. Returns the centre
+    crop's logits (C,) before and after.
     """
     scale = student.logit_scale.detach().exp()
-    start = copy.deepcopy(student.state_dict())
-    with torch.no_grad():
-        before = scale * encode_image(student, views[:1]) @ student_classes.T
     with tuning(student, student.visual.parameters()) as tuned:
         optimiser = adamw(tuned, lr, weight_decay, eps)
         for step in range(steps):
-            logits = scale * encode_image(student, views) @ student_classes.T  # (V, C)
+            logits = scale * encode_image(student, views) @ student_classes.T  # (V, C), then (keep, C)
             if step == 0:
-                kept = most_confident(logits.detach(), keep)
-            loss = reinforce(logits[kept], see(reward, reward_views[kept]), reward_classes, k)
+                before, kept = logits[0].detach(), most_confident(logits.detach(), keep)
+                centre, views, logits = views[:1], views[kept], logits[kept]
+                seen = see(reward, reward_views[kept])
+            loss = reinforce(logits, seen, reward_classes, k)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
         with torch.no_grad():
-            after = scale * encode_image(student, views[:1]) @ student_classes.T
+            after = scale * encode_image(student, centre) @ student_classes.T
     student.load_state_dict(start)
-    return before[0], after[0]
+    return before, after[0]
 
 
 def adapt_prompt(
@@ -77,11 +83,13 @@ def adapt_prompt(
     keep: int,
     k: int = 3,
     objective: str = "rlcf",
+    dispersion_weight: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """RLCF (ICLR 2024, eq. 3 and 4) or TPT (NeurIPS 2022, eq. 2 and 3) of the prompts' context on one image.
+    """RLCF (ICLR 2024, eq. 3 and 4), TPT (NeurIPS 2022, eq. 2 and 3) or C-TPT (ICLR 2024, eq. 5) on one image.
 
     tokens: (C, 77) of "[SOS] context name . [EOT]"; context: (n_ctx, width) starting vectors, at positions 1 to n_ctx.
-    objective: "rlcf", or "tpt", which has no reward model: None for all of its. Else as `adapt_image_encoder`.
+    objective: "rlcf", "tpt" or "ctpt"; the last two have no reward model: None for all of its. Else as
+    `adapt_image_encoder`.
     """
     scale, embeddings = student.logit_scale.detach().exp(), student.token_embedding(tokens).detach()
     context = context.detach().clone()
@@ -91,26 +99,27 @@ def adapt_prompt(
         prompts = torch.cat([embeddings[:, :1], shared, embeddings[:, 1 + len(context) :]], dim=1)
         return encode_prompts(student, prompts, tokens)
 
-    with torch.no_grad():
-        before = scale * encode_image(student, views[:1]) @ class_features().T
     with tuning(student, [context]) as tuned:
         optimiser = adamw(tuned, lr, weight_decay, eps)
         for step in range(steps):
             with torch.no_grad():
                 features = encode_image(student, views)
-            logits = scale * features @ class_features().T  # (V, C)
+            classes = class_features()
+            logits = scale * features @ classes.T  # (V, C), then (keep, C)
             if step == 0:
-                kept = most_confident(logits.detach(), keep)
+                before, kept = logits[0].detach(), most_confident(logits.detach(), keep)
+                centre, views, logits = views[:1], views[kept], logits[kept]
+                seen = see(reward, reward_views[kept]) if objective == "rlcf" else None
             if objective == "rlcf":
-                loss = reinforce(logits[kept], see(reward, reward_views[kept]), reward_classes, k)
+                loss = reinforce(logits, seen, reward_classes, k)
             else:
-                loss = entropy(mean_prediction(logits[kept]))
+                loss = entropy(mean_prediction(logits)) - dispersion_weight * dispersion(classes)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
         with torch.no_grad():
-            after = scale * encode_image(student, views[:1]) @ class_features().T
-    return before[0], after[0]
+            after = scale * encode_image(student, centre) @ class_features().T
+    return before, after[0]
 
 
 def adapt_image_query(
@@ -120,6 +129,7 @@ def adapt_image_query(
     reward_gallery: Tensor,
     pixels: Tensor,
     reward_pixels: Tensor,
+    start: Weights,
     *,
     steps: int,
     lr: float,
@@ -130,24 +140,23 @@ def adapt_image_query(
     """RLCF of the image tower on one image that looks for its texts.
 
     gallery, reward_gallery: features of the G texts; pixels, reward_pixels: (1, 3, H, W), the same image as each model
-    takes it. Returns its logits (G,) before and after.
+    takes it; start: the student's weights, which are loaded back. Returns its logits (G,) before and after.
     """
-    scale = student.logit_scale.detach().exp()
-    start = copy.deepcopy(student.state_dict())
-    with torch.no_grad():
-        before = scale * encode_image(student, pixels) @ gallery.T
+    scale, seen = student.logit_scale.detach().exp(), see(reward, reward_pixels)
     with tuning(student, student.visual.parameters()) as tuned:
         optimiser = adamw(tuned, lr, weight_decay, eps)
-        for _ in range(steps):
+        for step in range(steps):
             logits = scale * encode_image(student, pixels) @ gallery.T  # (1, G)
-            loss = reinforce(logits, see(reward, reward_pixels), reward_gallery, k)
+            if step == 0:
+                before = logits[0].detach()
+            loss = reinforce(logits, seen, reward_gallery, k)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
         with torch.no_grad():
             after = scale * encode_image(student, pixels) @ gallery.T
     student.load_state_dict(start)
-    return before[0], after[0]
+    return before, after[0]
 
 
 def adapt_text_query(
@@ -156,6 +165,7 @@ def adapt_text_query(
     gallery: Tensor,
     reward_gallery: Tensor,
     tokens: Tensor,
+    start: Weights,
     *,
     steps: int,
     lr: float,
@@ -165,19 +175,18 @@ def adapt_text_query(
 ) -> tuple[Tensor, Tensor]:
     """RLCF of the text tower, its token embeddings and the logit scale, on one text that looks for its image.
 
-    gallery, reward_gallery: features of the G images; tokens: (1, 77), the same for both models. Returns the text's
-    logits (G,) before and after.
+    gallery, reward_gallery: features of the G images; tokens: (1, 77), the same for both models; start: the student's
+    weights, which are loaded back. Returns the text's logits (G,) before and after.
     """
     text_tower = [weight for name, weight in student.named_parameters() if not name.startswith("visual.")]
-    start = copy.deepcopy(student.state_dict())
     with torch.no_grad():
-        before = student.logit_scale.exp() * encode_text(student, tokens) @ gallery.T
+        seen = encode_text(reward, tokens)
     with tuning(student, text_tower) as tuned:
         optimiser = adamw(tuned, lr, weight_decay, eps)
-        for _ in range(steps):
+        for step in range(steps):
             logits = student.logit_scale.exp() * encode_text(student, tokens) @ gallery.T  # (1, G)
-            with torch.no_grad():
-                seen = encode_text(reward, tokens)
+            if step == 0:
+                before = logits[0].detach()
             loss = reinforce(logits, seen, reward_gallery, k)
             optimiser.zero_grad()
             loss.backward()
@@ -185,7 +194,79 @@ def adapt_text_query(
         with torch.no_grad():
             after = student.logit_scale.exp() * encode_text(student, tokens) @ gallery.T
     student.load_state_dict(start)
-    return before[0], after[0]
+    return before, after[0]
+
+
+def adapt_caption(
+    mapper: nn.Module,
+    lm: Any,
+    tokenizer: Any,
+    reward: open_clip.CLIP,
+    reward_tokens: Callable[[list[str]], Tensor],
+    feature: Tensor,
+    reward_pixels: Tensor,
+    start: Weights,
+    *,
+    bos: int,
+    stops: list[int],
+    steps: int,
+    lr: float,
+    weight_decay: float,
+    eps: float,
+    k: int,
+    max_new_tokens: int,
+    beams: int = 5,
+) -> tuple[Tensor, Tensor]:
+    """RLCF of a captioner's mapper on one image (ICLR 2024, eq. 3 and 4), and its final caption.
+
+    mapper: (1, D) feature to (1, P, width) prefix; lm: a frozen causal language model of transformers; reward_tokens:
+    texts as the reward model takes them; start: the mapper's weights, which are loaded back. Returns the prefix
+    (P, width) before and after.
+    """
+    seen, embed = see(reward, reward_pixels), lm.get_input_embeddings()
+
+    def captions(prefix: Tensor, beams: int) -> list[str]:
+        begin = torch.cat([prefix, embed(torch.tensor([[bos]]))], dim=1)
+        settings = {"num_beams": beams, "num_return_sequences": beams, "max_new_tokens": max_new_tokens}
+        ids = lm.generate(
+            inputs_embeds=begin,
+            attention_mask=begin.new_ones(begin.shape[:2], dtype=torch.long),
+            min_new_tokens=1,
+            eos_token_id=stops,
+            pad_token_id=stops[-1],
+            do_sample=False,
+            **settings,
+        )
+        texts = tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return [" ".join(text.split()) for text in texts]
+
+    def negative_log_likelihood(prefix: Tensor, texts: list[str]) -> Tensor:
+        rows = [[bos, *ids] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+        ids = torch.full((len(rows), max(map(len, rows))), stops[-1])
+        mask = torch.zeros(ids.shape)
+        for place, row in enumerate(rows):
+            ids[place, : len(row)], mask[place, : len(row)] = torch.tensor(row), 1.0
+        logits = lm(inputs_embeds=torch.cat([prefix.expand(len(ids), -1, -1), embed(ids)], dim=1)).logits
+        of_each = F.cross_entropy(logits[:, prefix.shape[1] - 1 : -1].transpose(1, 2), ids, reduction="none")
+        return (of_each * mask).sum(dim=-1) / mask.sum(dim=-1)
+
+    optimiser = adamw(list(mapper.parameters()), lr, weight_decay, eps)
+    for step in range(steps):
+        prefix = mapper(feature)
+        if step == 0:
+            before = prefix[0].detach()
+        with torch.no_grad():
+            texts = captions(prefix.detach(), k)
+            scores = 2.5 * (encode_text(reward, reward_tokens(texts)) @ seen[0]).clamp(min=0)
+        loss = ((scores - scores.mean()) * negative_log_likelihood(prefix, texts)).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    with torch.no_grad():
+        after = mapper(feature)
+        captions(after, beams)
+    mapper.load_state_dict(start)
+    return before, after[0]
 
 
 def make_views(image_file: Path, count: int, size: int, mean: Iterable[float], std: Iterable[float]) -> Tensor:
@@ -248,6 +329,11 @@ def entropy(log_probabilities: Tensor) -> Tensor:
 def mean_prediction(logits: Tensor) -> Tensor:
     """Log-probabilities of the mean over the views. logits: (V, C). Returns (C,)."""
     return logits.log_softmax(dim=-1).logsumexp(dim=0) - math.log(len(logits))
+
+
+def dispersion(classes: Tensor) -> Tensor:
+    """Mean distance of the classes' features, (C, D), from their mean."""
+    return (classes - classes.mean(dim=0)).norm(dim=-1).mean()
 
 
 def most_confident(logits: Tensor, keep: int) -> Tensor:

@@ -143,7 +143,7 @@ class Classifier:
                 [] if gated else traced(walked.steps, i, walked.kept[i].tolist()),
                 gated,
             )
-            for i, gated in enumerate(walked.gated[: len(group)].tolist())
+            for i, gated in enumerate(walked.gated[: len(group)])
         ]
 
     @property
@@ -174,7 +174,7 @@ class Classifier:
                 ranking = policy.rank(frozen, episode.start)  # (N, V, C)
                 kept = self._choose(ranking.detach())  # (N, K)
                 chosen, start, seen = take(frozen, kept), take(ranking.detach(), kept), self._see(views, kept)
-                gated = self._gate(start, seen)  # (N,)
+                gated = self._gate(start, seen)
                 steps: list[Step] = []
 
                 def loss(number: int) -> Tensor:
@@ -186,13 +186,13 @@ class Classifier:
                     return step.loss.sum()
 
                 centre, after = frozen[:, :1], None
-                if not gated.all():
+                if not all(gated):
                     after = episode.adapt(loss, lambda: policy.answer(centre)[:, 0], skip_overflow=not several)
             before = policy.zero_shot(centre)[:, 0]
-        if gated.all():
+        if all(gated):
             after = before
-        elif gated.any() and after is not None:
-            after = torch.where(gated.to(after.device)[:, None], before, after)
+        elif any(gated) and after is not None:
+            after = torch.where(torch.tensor(gated, device=after.device)[:, None], before, after)
         if self.config.answer == "product" and after is not None:
             after = after.log_softmax(dim=-1) + self._teacher_of_centre(views, seen).log_softmax(dim=-1)
         return _Walked(before, after, steps, take(numbers, kept), gated)
@@ -206,7 +206,7 @@ class Classifier:
         classes, scale = self.policy.class_features, self.policy.clip.logit_scale
         image = Image(features, classes, scale, kept, self._see(views, kept), self._cache)
         answer = self.config.how.answer(self.config, image)
-        return _Walked(logits[:, 0], answer, [], kept, torch.zeros(len(views), dtype=torch.bool))
+        return _Walked(logits[:, 0], answer, [], kept, [False] * len(views))
 
     def _choose(self, ranking: Tensor) -> Tensor:
         """Indices of the views that are learnt from, (N, K). ranking: (N, V, C) logits."""
@@ -215,11 +215,11 @@ class Classifier:
         others = select_confident(ranking[:, 1:], self.config.kept - 1) + 1
         return torch.cat([torch.zeros_like(ranking[:, :1, 0], dtype=torch.long), others], dim=1)
 
-    def _gate(self, start: Tensor, seen: Seen | None) -> Tensor:
-        """The images that need no episode, (N,) bool on the CPU. start: (N, K, C) logits before any step."""
+    def _gate(self, start: Tensor, seen: Seen | None) -> list[bool]:
+        """True for each of the N images that needs no episode. start: (N, K, C) logits before any step."""
         if self.config.gate == "none" or seen is None:
-            return torch.zeros(len(start), dtype=torch.bool)
-        return agree(start, seen.teacher_logits).cpu()
+            return [False] * len(start)
+        return agree(start, seen.teacher_logits).tolist()
 
     def _teacher_of_centre(self, views: Tensor, seen: Seen | None) -> Tensor:
         """The reward models' logits of the centre crops, (N, C). seen: the views that were kept."""
@@ -260,13 +260,13 @@ class Classifier:
 @dataclass(frozen=True)
 class _Walked:
     """N images' logits before and after, (N, C), after: None for an episode that was given up; the steps they took
-    together; kept: (N, K) numbers of the views that were learnt from; gated: (N,) True for an image that took none."""
+    together; kept: (N, K) numbers of the views that were learnt from; gated: True for each image that took none."""
 
     before: Tensor
     after: Tensor | None
     steps: list[Step]
     kept: Tensor
-    gated: Tensor
+    gated: list[bool]
 
 
 def take(rows: Tensor, chosen: Tensor) -> Tensor:

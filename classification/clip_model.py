@@ -256,7 +256,7 @@ def screening_features(clip: Backbone, views: Tensor) -> Tensor:
 def lay_out_prompts(clip: Backbone, classnames: Sequence[str], n_ctx: int, position: str) -> PromptedText:
     """One prompt a class with n_ctx context slots. Raises UserError as `prompt_classes`, and for an unknown word."""
     clip.tokenize(classnames)  # refuses a word that a closed vocabulary lacks
-    return prompt_classes(text_tower(clip), clip.tokenizer, classnames, n_ctx, position, clip.device)
+    return prompt_classes(text_tower(clip), clip.tokenizer, classnames, n_ctx, position)
 
 
 @torch.no_grad()

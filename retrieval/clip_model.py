@@ -112,7 +112,7 @@ class TextPolicy(_Policy):
             return Text(tokens)
         tokens = tokens[:, : tower.needed_length(tokens)]
         ids, places = tokens[0].unique(return_inverse=True)
-        return Text(tokens, tower.embed(ids), places)
+        return Text(tokens, tower.embed(ids), places.to(self.rows.device))
 
     def starts(self, text: Text) -> dict[str, Tensor]:
         """Values of tuned parameters that belong to this query alone: the embeddings that it has."""

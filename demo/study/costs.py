@@ -3,19 +3,19 @@
 import contextlib
 import io
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from demo.report import read_records
 from demo.study.methods import Task, flags_of
 from rlcf.clip.backbone import Backbone
+from rlcf.clip.passes import Passes
 from rlcf.run.config import parse_config
 from rlcf.run.images import read_image
 from rlcf.run.setup import load_models
@@ -47,35 +47,6 @@ def measure_costs(place: Path, task: Task, names: Sequence[str]) -> dict[str, di
     return {
         name: cost | passes_of(task, place / "pictures", flags_of(task, name, SHIPPED)) for name, cost in costs.items()
     }
-
-
-class Passes:
-    """Images and texts that went through one CLIP: forward, and those of them with a graph, which go backward too."""
-
-    def __init__(self) -> None:
-        self.images = self.images_back = self.texts = self.texts_back = 0
-
-    @contextmanager
-    def counting(self, clip: Backbone) -> Iterator[None]:
-        """In its body the passes of a CLIP are counted: by its image tower's first layer, its text tower's last."""
-
-        def see_images(module: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-            self.images += len(output)
-            self.images_back += len(output) * output.requires_grad
-
-        def see_texts(module: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-            count = output.numel() // output.shape[-1]
-            self.texts += count
-            self.texts_back += count * output.requires_grad
-
-        tower: Any = getattr(clip.model, "text", clip.model)
-        visual: Any = clip.model.visual
-        hooks = [visual.conv1.register_forward_hook(see_images), tower.ln_final.register_forward_hook(see_texts)]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
 
 
 def passes_of(task: Task, pictures: Path, flags: list[str]) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """An episode: from the starting weights, a few steps on one sample, its answer, and the loaded weights put back."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from rlcf.run.settings import Config
 
 Answer = TypeVar("Answer")
+SCALE = 1000.0
+"""Of fp16 losses at the start of an episode. It falls at an overflow; to grow takes 2000 steps, more than there are."""
 
 
 @dataclass(frozen=True)
@@ -179,32 +181,39 @@ class Episode:
         skip_overflow: whether a step whose scaled fp16 gradients overflow is left out, or the episode is given up.
         Returns the answer, or None for an episode that was given up or whose loss or answer was not finite.
         """
-        if not self._take_steps(loss, skip_overflow):
+        losses = self._take_steps(loss, skip_overflow)
+        if losses is None:
             return None
         with torch.no_grad():
             result = answer()
-        if isinstance(result, Tensor) and not torch.isfinite(result).all():
+        if not all_finite([*losses, *([result] if isinstance(result, Tensor) else [])]):
             return None
         self._episodes.flow_into_momentum()
         return result
 
     @torch.enable_grad()
-    def _take_steps(self, loss: Callable[[int], Tensor], skip_overflow: bool) -> bool:
-        optimiser = self._episodes.fresh_optimiser()
+    def _take_steps(self, loss: Callable[[int], Tensor], skip_overflow: bool) -> list[Tensor] | None:
+        """The losses, detached, or None where fp16 gradients overflowed and that is no step to leave out.
+
+        Nothing is read off the device between two steps, so that a GPU never waits.
+        """
+        optimiser, losses = self._episodes.fresh_optimiser(), list[Tensor]()
         device = next(iter(self._episodes.tuned.values())).device.type
-        scaler = torch.amp.GradScaler(device, init_scale=1000.0, enabled=self._episodes.precision == "fp16")
+        scaler = torch.amp.GradScaler(device, init_scale=SCALE, enabled=self._episodes.precision == "fp16")
         for step in range(self._episodes.steps):
             value = loss(step)
-            if not torch.isfinite(value):
-                return False
+            losses.append(value.detach())
             scaler.scale(value).backward()
             scaler.step(optimiser)
-            scale = 0.0 if skip_overflow else scaler.get_scale()  # on a GPU one waits for it
             scaler.update()
             optimiser.zero_grad(set_to_none=True)
-            if not skip_overflow and scaler.get_scale() < scale:
-                return False
-        return True
+        overflowed = not skip_overflow and scaler.is_enabled() and scaler.get_scale() < SCALE
+        return None if overflowed else losses
+
+
+def all_finite(tensors: Sequence[Tensor]) -> bool:
+    """True if no element is infinite or not a number. A GPU is waited for once."""
+    return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
 
 
 def _mix(first: Tensor, second: Tensor, share: float) -> Tensor:

@@ -165,15 +165,17 @@ def dkd(student: Tensor, teacher: Tensor, alpha: float = 1.0, beta: float = 0.5)
 
     student, teacher: (V, C) logits, C >= 2. Returns alpha * TCKD + beta * NCKD, temperature 1.
     """
-    target = F.one_hot(teacher.argmax(dim=-1), teacher.shape[-1]).bool()
+    target = teacher.argmax(dim=-1, keepdim=True)  # (V, 1)
+    others = torch.arange(teacher.shape[-1] - 1, device=teacher.device)
+    others = others + (others >= target)  # (V, C - 1) all classes but the target
 
     def target_or_not(logits: Tensor) -> Tensor:  # (V, 2) log-probabilities: the target, all the rest
         log_probs = logits.log_softmax(dim=-1)
-        rest = log_probs.masked_fill(target, -torch.inf).logsumexp(dim=-1)
-        return torch.stack([log_probs[target].view(rest.shape), rest], dim=-1)
+        rest = log_probs.scatter(-1, target, -torch.inf).logsumexp(dim=-1, keepdim=True)
+        return torch.cat([log_probs.gather(-1, target), rest], dim=-1)
 
     def among_the_rest(logits: Tensor) -> Tensor:  # (V, C - 1)
-        return logits[~target].view(*logits.shape[:-1], -1).log_softmax(dim=-1)
+        return logits.gather(-1, others).log_softmax(dim=-1)
 
     def divergence(log_q: Tensor, log_p: Tensor) -> Tensor:
         return F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(dim=-1).mean(dim=-1)

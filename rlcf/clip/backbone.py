@@ -146,7 +146,7 @@ class Backbone:
         return partial(encode_class_token, visual) if pools_class_token(visual) else self.model.encode_image
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """The token ids of texts, (N, context length), on the model's device.
+        """The token ids of texts, (N, context length), on the CPU.
 
         Raises UserError naming a text with a word that is not in the vocabulary, if that holds whole words only, and
         for a tokenizer of another vocabulary.
@@ -161,7 +161,7 @@ class Backbone:
             raise UserError(
                 f"{self.name} knows a few words only, not all of '{text}'; use a CLIP with a full vocabulary"
             )
-        return tokens.to(self.device)
+        return tokens
 
     @cached_property
     def _unknown_word(self) -> int | None:
@@ -187,7 +187,7 @@ class Backbone:
         tower = self.text_tower
         with self.autocast():
             if tower is None:
-                features = self.model.encode_text(tokens)
+                features = self.model.encode_text(tokens.to(self.device))
             else:
                 features = tower(tower.embed(tokens) if embeddings is None else embeddings, tokens)
         return F.normalize(features.float(), dim=-1)

@@ -32,9 +32,9 @@ class PromptedText:
     A prompt is [start] context name . [end of text]; the tokens of the context are its slots. When a prompt is
     encoded, the context vectors take the place of the slots' embeddings.
 
-    tokens: (C, L) token ids; the ids in the slots are not used.
-    frozen: (C, L, width) embeddings of `tokens`, without a graph.
-    slots: (C, L) number of the context vector at each position, 0 to n_ctx - 1; -1 at all other positions.
+    tokens: (C, L) token ids, on the CPU; the ids in the slots are not used.
+    frozen: (C, L, width) embeddings of `tokens`, without a graph, on the tower's device.
+    slots: (C, L) number of the context vector at each position, 0 to n_ctx - 1; -1 at all other positions. On the CPU.
     """
 
     tower: TextTower
@@ -58,7 +58,7 @@ class PromptedText:
     @cached_property
     def layout(self) -> Packed:
         """The packed form of the prompts."""
-        return Packed.of(self.tokens, self.slots, self.tower.pooled_position(self.tokens))
+        return Packed.of(self.tokens, self.slots, self.tower.pooled_position(self.tokens)).to(self.frozen.device)
 
     @property
     def n_tokens(self) -> int:
@@ -76,7 +76,8 @@ class PromptedText:
 
     def _each(self, context: Tensor) -> Tensor:
         """The features of each prompt as a padded sequence. context: (N, n_ctx, width). Returns (N * C, D)."""
-        embeddings = _fill(self.frozen, self.slots, context).flatten(0, 1)  # (N * C, L, width)
+        slots = self.slots.to(self.frozen.device)
+        embeddings = _fill(self.frozen, slots, context).flatten(0, 1)  # (N * C, L, width)
         return self.tower(embeddings, self.tokens.repeat(len(context), 1))  # (N * C, D)
 
     def _packed(self, context: Tensor) -> Tensor:
@@ -94,7 +95,7 @@ class PromptedText:
     def _packed_prompts(self) -> tuple[Tensor, Tensor]:
         """`frozen` and `slots` of the packed tokens: (T, width) and (T,)."""
         rows, columns = self.layout.rows, self.layout.columns  # (T,), (T,)
-        return self.frozen[rows, columns], self.slots[rows, columns]
+        return self.frozen[rows, columns], self.slots.to(rows.device)[rows, columns]
 
 
 def _fill(frozen: Tensor, slots: Tensor, context: Tensor) -> Tensor:
@@ -108,7 +109,7 @@ def _fill(frozen: Tensor, slots: Tensor, context: Tensor) -> Tensor:
 
 @torch.no_grad()
 def prompt_classes(
-    tower: TextTower, tokenizer: Any, classnames: Sequence[str], n_ctx: int, position: str, device: torch.device
+    tower: TextTower, tokenizer: Any, classnames: Sequence[str], n_ctx: int, position: str
 ) -> PromptedText:
     """The prompts of classes, with n_ctx context slots each. position: as in `prompt_text`.
 
@@ -119,8 +120,8 @@ def prompt_classes(
     texts, others = (
         [prompt_text(" ".join([word] * n_ctx), name, position) for name in classnames] for word in ("a", "the")
     )
-    tokens = tokenizer(texts).to(device)  # (C, full context)
-    is_slot = tokens != tokenizer(others).to(device)  # (C, full context)
+    tokens = tokenizer(texts)  # (C, full context)
+    is_slot = tokens != tokenizer(others)  # (C, full context)
     prompts = zip(classnames, texts, tokens.tolist(), is_slot.sum(dim=1).tolist(), strict=True)
     for name, text, ids, n_slots in prompts:
         # A tokenizer cuts a long text at its end, in the slots or in the words after them.

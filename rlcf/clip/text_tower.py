@@ -16,6 +16,9 @@ class TextTower:
     the batch: 14 positions instead of 77 give the same features. A tower without a causal mask computes its full
     context. If all blocks are CLIP's own, the last block computes only the pooled positions.
 
+    Token ids may lie on the CPU, whatever the tower's device: positions and lengths are then known without waiting for
+    a GPU.
+
     Raises TypeError for a model whose text tower cannot be called in this way.
     """
 
@@ -39,7 +42,7 @@ class TextTower:
 
     def embed(self, tokens: Tensor) -> Tensor:
         """The embeddings of token ids, without their positions. tokens: (N, L). Returns (N, L, width)."""
-        return self.text.token_embedding(tokens)
+        return self.text.token_embedding(tokens.to(self.text.token_embedding.weight.device))
 
     def pooled_position(self, tokens: Tensor) -> Tensor:
         """The position at which each text's feature is read. tokens: (N, L). Returns (N,)."""
@@ -60,7 +63,8 @@ class TextTower:
         embeddings: (N, L, width), without positions. tokens: (N, L), from which the pooled positions are read.
         Returns (N, D).
         """
-        text, length, positions = self.text, self.needed_length(tokens), self.pooled_position(tokens)
+        text, length = self.text, self.needed_length(tokens)
+        positions = self.pooled_position(tokens).to(embeddings.device)
         x = embeddings[:, :length] + text.positional_embedding[:length]  # (N, length, width)
         mask = text.attn_mask[:length, :length] if self.causal else None  # (length, length)
         if self.standard:

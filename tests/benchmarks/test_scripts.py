@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import classification, images_at_once, precision, retrieval
+from benchmarks import captioning, classification, images_at_once, precision, retrieval
 
 
 @pytest.fixture
@@ -26,6 +26,7 @@ def test_every_fast_path_of_classification_has_the_loops_logits(run):
         "RLCF image-encoder, 200 classes, 3 steps",
         "RLCF prompt, 200 classes, 3 steps",
         "TPT prompt, 200 classes, 1 step",
+        "CTPT prompt, 200 classes, 1 step",
         "RLCF prompt, 1000 classes, 3 steps (loop extrapolated)",
     ]
     for work, row in rows.items():
@@ -60,3 +61,10 @@ def test_the_effect_of_bf16_is_counted(run):
     assert all(line["adapted_changed"] == line["zero_shot_changed"] == 0 for line in exact)
     assert [(found["views"], found["kept"], found["n"]) for found in content["selection"]] == [(12, 6, 6), (64, 6, 6)]
     assert printed.startswith("tuned") and "when ranked in bf16 alone" in printed
+
+
+def test_captioning_has_the_loops_prefix(run):
+    _, content = run(captioning, "--repeats", "1")
+    (row,) = content["rows"]
+    assert row["difference"] < 1e-4 < row["moved"]
+    assert row["reference_passes"]["reward"] == row["fast_passes"]["reward"] or "texts" in row["fast_passes"]["reward"]

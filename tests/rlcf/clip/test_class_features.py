@@ -18,7 +18,7 @@ def prompts(request):
     """A causal tower's prompts, and SigLIP's."""
     further = {"text": SIGLIP_TEXT} if request.param == "plain" else {}
     tokenizer = word_tokenizer() if request.param == "plain" else word_tokenizer(end=99, padding=0)
-    prompts = prompt_classes(TextTower(build_clip(**further)), tokenizer, NAMES, 3, "end", CPU)
+    prompts = prompt_classes(TextTower(build_clip(**further)), tokenizer, NAMES, 3, "end")
     assert prompts.packed == (request.param == "packed")
     return prompts
 

@@ -13,7 +13,7 @@ WORDS = {49406: "[", 49407: "]", 0: "_"}
 
 
 def lay_out(vit, *names):
-    return prompt_classes(TextTower(vit), open_clip.SimpleTokenizer(), names, 4, "end", torch.device("cpu"))
+    return prompt_classes(TextTower(vit), open_clip.SimpleTokenizer(), names, 4, "end")
 
 
 @pytest.fixture

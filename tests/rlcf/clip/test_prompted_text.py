@@ -32,7 +32,7 @@ def case(request, vit):
 
 
 def layout(case, names=NAMES, n_ctx=4, position="end"):
-    return prompt_classes(TextTower(case.model), case.tokenizer, names, n_ctx, position, CPU)
+    return prompt_classes(TextTower(case.model), case.tokenizer, names, n_ctx, position)
 
 
 def context_of(case, words):
@@ -86,7 +86,7 @@ def test_causal_towers_share_the_start_and_others_read_each_prompt_on_its_own(ca
 def test_towers_whose_blocks_are_not_clips_read_each_prompt_on_its_own():
     text = SHORT_TEXT | {"qk_norm": True}
     model = build_clip(open_clip.CustomTextCLIP, text=text)
-    prompts = prompt_classes(TextTower(model), word_tokenizer(end=99, padding=0), NAMES, 4, "end", CPU)
+    prompts = prompt_classes(TextTower(model), word_tokenizer(end=99, padding=0), NAMES, 4, "end")
     assert prompts.tower.causal and not prompts.packed
     context = TextTower(model).embed(torch.tensor([3, 7, 6, 3]))
     expected = model.encode_text(word_tokenizer(end=99, padding=0)([prompt_text("a photo of a", n) for n in NAMES]))
@@ -111,10 +111,10 @@ def test_packed_prompts_have_the_features_and_gradients_of_padded_ones(case, nam
 
 
 def test_packed_prompts_hold_the_start_once_and_no_padding(vit):
-    prompts = prompt_classes(TextTower(vit), open_clip.SimpleTokenizer(), NAMES, 4, "end", CPU)
+    prompts = prompt_classes(TextTower(vit), open_clip.SimpleTokenizer(), NAMES, 4, "end")
     own = [1 + 1 + 1, 2 + 1 + 1, 4 + 1 + 1]  # words, full stop, end of text
     assert prompts.layout.shared == 1 + 4 and prompts.n_tokens == 5 + sum(own)
-    front = prompt_classes(TextTower(vit), open_clip.SimpleTokenizer(), NAMES, 4, "front", CPU)
+    front = prompt_classes(TextTower(vit), open_clip.SimpleTokenizer(), NAMES, 4, "front")
     assert front.layout.shared == 1 and front.n_tokens == 1 + sum(own) + 3 * 4
 
 
