@@ -20,7 +20,7 @@ from benchmarks import reference
 from benchmarks.common import Clips, Row, build, count, parse, picture, report, row
 from benchmarks.measure import gemm_peak, largest_difference, measure
 from classification.classifier import Classifier
-from classification.classnames import class_texts
+from classification.class_texts import class_texts
 from classification.clip_model import class_features
 from classification.config import ClassificationConfig
 from rlcf.adapt.views import Views

@@ -3,11 +3,10 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torchvision.datasets.folder import IMG_EXTENSIONS
-
 from rlcf.digests import digest_of
 from rlcf.errors import UserError
 from rlcf.run.data import (
+    IMAGE_ENDINGS,
     KARPATHY,
     CaptionedImage,
     data_folder,
@@ -77,7 +76,7 @@ def load_dataset(name: str, data: str) -> Dataset:
 def _folder(name: str, root: Path) -> Dataset:
     if not root.is_dir():
         raise UserError(f"no folder {root} for dataset {name}")
-    files = sorted(file for file in root.rglob("*") if file.suffix.lower() in IMG_EXTENSIONS and file.is_file())
+    files = sorted(file for file in root.rglob("*") if file.suffix.lower() in IMAGE_ENDINGS and file.is_file())
     if not files:
         raise UserError(f"{root} holds no image")
     return Dataset(name, root, [CaptionedImage(file.relative_to(root).as_posix()) for file in files])

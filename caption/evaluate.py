@@ -14,7 +14,8 @@ from clipscore.captions import match_captions
 from clipscore.evaluate import Evaluation, evaluate, use_java, write_evaluation
 from rlcf.clip.backbone import Backbone, load_clip
 from rlcf.errors import UserError
-from rlcf.run.config import Settings, resolve_precision
+from rlcf.run.config import Settings
+from rlcf.run.device import resolve_precision
 from rlcf.run.files import write_atomically, writing
 from rlcf.run.records import Record
 from rlcf.run.report import Summary, answered, gain

@@ -1,14 +1,12 @@
-"""Class names of the ImageNet family and of folders of images, and the texts made from them."""
+"""Class names of the ImageNet family and of folders of images."""
 
 from collections.abc import Sequence
 from functools import cache
-from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 
-from open_clip import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES
-
-from rlcf.clip.prompted_text import prompt_text
 from rlcf.errors import UserError
+from rlcf.start import importing
 
 
 @cache
@@ -25,6 +23,9 @@ def subset_wnids(subset: str) -> tuple[str, ...]:
 
 def names_of(wnids: Sequence[str]) -> list[str]:
     """The English names of WordNet ids of ImageNet, as CLIP's authors chose them."""
+    with importing():  # of torch with it, which only ImageNet's names need
+        from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
+
     index = {wnid: i for i, wnid in enumerate(imagenet_wnids())}
     return [IMAGENET_CLASSNAMES[index[wnid]] for wnid in wnids]
 
@@ -54,20 +55,8 @@ def read_lines(file: Path) -> list[str]:
         raise UserError(f"{file} is no text file in UTF-8") from error
 
 
-def class_texts(classname: str, prompt: str, position: str = "end", templates: str = "single") -> list[str]:
-    """The texts of a class; the mean of their features is the feature of the class.
-
-    prompt: the words around the class name. position: the place of the name among them, as in `prompt_text`.
-    templates: "single" for the prompt, "imagenet80" for the 80 templates of CLIP's authors in its place.
-
-    >>> class_texts("tench", "a photo of a")
-    ['a photo of a tench.']
-    """
-    if templates == "imagenet80":
-        return [template(classname) for template in OPENAI_IMAGENET_TEMPLATES]
-    return [prompt_text(prompt, classname, position)]
-
-
 def _synsets(file: str) -> tuple[str, ...]:
     """The WordNet ids in a file of timm."""
-    return tuple(resources.files("timm.data._info").joinpath(file).read_text().split())
+    found = find_spec("timm")  # without importing it, which brings torch
+    assert found is not None and found.origin is not None
+    return tuple((Path(found.origin).parent / "data" / "_info" / file).read_text().split())

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from classification.datasets import NAMES
 from classification.methods import METHODS, Method
-from rlcf.adapt.views import AUGMENTATIONS
 from rlcf.errors import UserError
 from rlcf.run.config import beyond_option, data_option, method_option, option, speed_option
+from rlcf.run.presence import require_path
 from rlcf.run.settings import ListConfig
 
 prompt_option = partial(option, group="prompt")
@@ -40,7 +40,7 @@ class ClassificationConfig(ListConfig):
     selection: float = method_option(
         0.1, "share of the views, the most confident ones, that is learnt from", above=0, at_most=1
     )
-    augment: str = method_option("crop", "how views are made", choices=AUGMENTATIONS)
+    augment: str = method_option("crop", "how views are made", choices=("crop", "augmix", "hard"))
     entropy_weight: float = method_option(0.0, "weight of TPT's entropy beside the method's own objective", at_least=0)
     dispersion_weight: float = method_option(
         20.0, "ctpt: lambda, weight of the dispersion of the class features", at_least=0
@@ -150,6 +150,21 @@ class ClassificationConfig(ListConfig):
         if self.select_precision == "bf16" and (not adapts or self.precision == "bf16"):
             raise UserError("--select-precision bf16 spares a more precise method's ranking of views; leave it out")
 
+    def check_classes(self, count: int, called: str) -> None:
+        """Raises UserError when there is no class, or when more answers are to be sampled than there are classes."""
+        if not count:
+            raise UserError("a list of class names is empty; it needs one or more")
+        if self.how.samples_answers and self.sample_k > count:
+            raise UserError(f"--sample-k {self.sample_k} exceeds the {count} classes of {called}")
+
+    def require_files(self) -> None:
+        """Raises UserError for a model, a context or class names whose file is missing, with what brings it."""
+        super().require_files()
+        if self.tune == "prompt" and self.context not in ("words", "random"):
+            require_path("--context", self.context, "CoOp checkpoint", "'rlcf-data list' tells where it is to be had")
+        if self.classnames is not None:
+            require_path("--classnames", self.classnames, "file of class names", "it holds one name a line")
+
     @property
     def asks_rewards(self) -> bool:
         """True for a method that asks the reward models."""
@@ -163,7 +178,7 @@ class ClassificationConfig(ListConfig):
     @property
     def remembers(self) -> bool:
         """True for a method that carries something from image to image."""
-        return self.momentum or self.how.memory is not None
+        return self.momentum or self.how.remembers
 
     @property
     def takes_memory(self) -> tuple[str, ...]:

@@ -1,16 +1,15 @@
 """Datasets of labelled images: the ImageNet family, ten fine-grained sets, and any folder of class folders."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
-
 from classification.classnames import imagenet_wnids, names_of, read_classnames, read_lines, subset_wnids
 from rlcf.digests import digest_of
 from rlcf.errors import UserError
-from rlcf.run.data import data_folder, find
+from rlcf.run.data import IMAGE_ENDINGS, data_folder, find
 
 IMAGENET_FAMILY = {
     "I": ("ImageNet/val", "imagenet/images/val"),
@@ -129,12 +128,23 @@ def _scan(root: Path, index_of: dict[str, int]) -> list[tuple[Path, int]]:
 
     index_of: class folder -> class index. Raises UserError for a class folder without images.
     """
-    found = make_dataset(str(root), index_of, extensions=IMG_EXTENSIONS, allow_empty=True)
-    filled = {label for _, label in found}
-    for folder, label in index_of.items():
-        if label not in filled:
+    found = []
+    for folder, label in sorted(index_of.items()):
+        images = _images_below(root / folder)
+        if not images:
             raise UserError(f"class folder {root / folder} holds no image; fill it or delete it")
-    return [(Path(file), label) for file, label in found]
+        found += [(file, label) for file in images]
+    return found
+
+
+def _images_below(folder: Path) -> list[Path]:
+    """The images of a folder and of the folders below it, sorted; links are followed."""
+    walk = sorted(os.walk(folder, followlinks=True))
+    return [Path(place, name) for place, _, names in walk for name in sorted(names) if _is_image(name)]
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(IMAGE_ENDINGS)
 
 
 def _folder(name: str, root: Path, classnames: str | None) -> Dataset:
@@ -156,12 +166,11 @@ def _imagenet(name: str, data: Path, corruption: str, severity: int) -> Dataset:
     if name == "C":
         folders = tuple(f"{folder}/{corruption}/{severity}" for folder in folders)
     if name == "V":
+        wnids = imagenet_wnids()
         known = {str(i): i for i in range(1000)}
-        names = names_of(imagenet_wnids())
     else:
         wnids = subset_wnids(name.lower()) if name in ("A", "R") else imagenet_wnids()
         known = {wnid: i for i, wnid in enumerate(wnids)}
-        names = names_of(wnids)
 
     def has_a_class(path: Path) -> bool:
         return path.is_dir() and any(folder in known for folder in _class_folders(path))
@@ -171,7 +180,7 @@ def _imagenet(name: str, data: Path, corruption: str, severity: int) -> Dataset:
     strange = [folder for folder in present if folder not in known]
     if strange:
         raise UserError(f"{root / strange[0]} is no class of dataset {name}; take the folder out")
-    return Dataset(name, root, _scan(root, {folder: known[folder] for folder in present}), names)
+    return Dataset(name, root, _scan(root, {folder: known[folder] for folder in present}), names_of(wnids))
 
 
 def _fine_grained(name: str, data: Path) -> Dataset:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torchvision.datasets.folder import IMG_EXTENSIONS
-
 from rlcf.errors import UserError
+from rlcf.run.data import IMAGE_ENDINGS
 from rlcf.run.files import is_special
 
 
@@ -101,7 +100,7 @@ class Names:
 
 def _bare(name: str) -> str:
     stem, dot, suffix = name.rpartition(".")
-    return stem if f"{dot}{suffix}".lower() in IMG_EXTENSIONS else name
+    return stem if f"{dot}{suffix}".lower() in IMAGE_ENDINGS else name
 
 
 def _find_images(names: Iterable[str], root: Path) -> list[Path]:

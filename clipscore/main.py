@@ -21,7 +21,8 @@ from clipscore.evaluate import Evaluation, evaluate, use_java, write_evaluation
 from clipscore.scores import PREFIX
 from rlcf.clip.backbone import load_clip
 from rlcf.errors import UserError
-from rlcf.run.config import Parser, Settings, command_line, resolve_device, resolve_precision
+from rlcf.run.config import Parser, Settings, command_line
+from rlcf.run.device import resolve_device, resolve_precision
 
 EPILOG = """examples:
   python clipscore/main.py candidates.json IMAGES

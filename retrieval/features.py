@@ -12,9 +12,10 @@ from torch import Tensor
 from retrieval.datasets import Dataset
 from rlcf.clip.backbone import Backbone
 from rlcf.digests import digest_of, digest_of_tensors
-from rlcf.run.files import file_name, save_atomically, writing
+from rlcf.run.files import file_name, writing
 from rlcf.run.images import encode_images
 from rlcf.run.shard import Shard
+from rlcf.run.tensor_files import save_atomically
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import FrameType
 
@@ -45,6 +47,17 @@ def start(module: str) -> None:
 
     run_main(imported_main)
     sys.exit()
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """A context of imports that are slow. As during those of `start`, a signal ends the process at once."""
+    handlers = [handler for handler in map(signal.getsignal, SIGNALS) if isinstance(handler, _Signals)]
+    for handler in handlers:  # none where other code has called `main`
+        handler.imported = False
+    yield
+    for handler in handlers:
+        handler.imported = True
 
 
 def stopped_line(number: int) -> str:

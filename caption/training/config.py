@@ -5,8 +5,10 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from caption.files import EXTRACTED_BY, require_language_model
 from rlcf.errors import UserError
 from rlcf.run.config import Settings, method_option, model_option, option
+from rlcf.run.presence import require_clip, require_path
 
 KIND = {"clipcap": "image", "capdec": "text"}
 """Method -> what it learns from."""
@@ -59,6 +61,13 @@ class TrainConfig(Settings):
     warmup: int = training_option(5000, "steps of the learning rate's linear rise; then it falls to 0", at_least=0)
     save_half: bool = training_option(False, "write mapper.safetensors in fp16")
 
+    def require_files(self) -> None:
+        """Raises UserError for features or a language model that is missing, with what makes them."""
+        for flag, path in (("--data", self.data), ("--validation", self.validation)):
+            if path is not None:
+                require_path(flag, path, "features", EXTRACTED_BY)
+        require_language_model(self.language_model)
+
     @property
     def takes_memory(self) -> tuple[str, ...]:
         """Names of the settings that take less memory when they are lower, the best to lower first."""
@@ -88,6 +97,10 @@ class FeatureConfig(Settings):
     chunk: int = option(2048, "images or captions between two writes, all that a stop can lose", at_least=1)
     workers: int = option(2, "processes that read images; 0: none but this one", at_least=0, may_change=True)
     skip_bad_images: bool = option(False, "leave out an image that cannot be read, with its captions", may_change=True)
+
+    def require_files(self) -> None:
+        """Raises UserError for a CLIP that is named by a path and is not there."""
+        require_clip("--student", self.student)
 
     @property
     def takes_memory(self) -> tuple[str, ...]:

@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, TypeVar
 
-import torch
 from omegaconf import OmegaConf
 
 from rlcf import __version__
@@ -76,6 +75,9 @@ class Settings:
 
     def check(self) -> None:
         """Raises UserError for settings that contradict each other."""
+
+    def require_files(self) -> None:
+        """Raises UserError for a file that the settings name and that is not there, with what brings it."""
 
     @property
     def takes_memory(self) -> tuple[str, ...]:
@@ -187,29 +189,6 @@ def read_preset(kind: type[Settings], path: str | Path) -> dict[str, Any]:
 
 def to_yaml(config: Settings) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))
-
-
-def resolve_device(config: Settings, local_rank: int = 0) -> torch.device:
-    """The device that `config.device` means on this machine. local_rank: number of the process on the machine.
-
-    Raises UserError when it has no such device, or fewer GPUs than processes.
-    """
-    if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    named = re.fullmatch(r"auto|cuda|cuda:(\d+)", config.device)
-    if named is None:
-        raise UserError(f"unknown device '{config.device}'; use auto, cpu or cuda:N")
-    index, count = int(named[1] or local_rank), torch.cuda.device_count()
-    if index >= count:
-        fewer = f", or start at most {count} processes" if count and not named[1] else ""
-        raise UserError(f"no GPU {index}: this machine has {count}; use --device cpu{fewer}")
-    return torch.device("cuda", index)
-
-
-def resolve_precision(config: Settings, device: torch.device) -> str:
-    if config.precision == "auto":
-        return "fp16" if device.type == "cuda" else "fp32"
-    return config.precision
 
 
 def dashed(name: str) -> str:

@@ -15,6 +15,8 @@ KARPATHY = {
 """Karpathy's test sets -> their folders, and names of their lists: the method's own layout first, then LAVIS'."""
 ROOTS = ("", "dataset")
 """Folders below --data that a dataset of captioned images may lie in."""
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""Endings of the names of images."""
 IMAGE_FOLDERS = ("", "images", "val")
 """Folders below a dataset's that the listed paths may start from."""
 

@@ -20,12 +20,13 @@ from torch import Tensor
 from rlcf.digests import digest_of, digest_of_tensors
 from rlcf.errors import UserError
 from rlcf.run.config import command_line
-from rlcf.run.files import file_name, save_atomically, save_rows_atomically, write_atomically
+from rlcf.run.files import file_name, write_atomically
 from rlcf.run.folder import commit, logger, open_run_folder, versions
 from rlcf.run.identity import fixed_settings, keep_identity, read_identity
 from rlcf.run.parts import Part, Record, read_whole, repeated
 from rlcf.run.settings import Config
 from rlcf.run.shard import Shard
+from rlcf.run.tensor_files import save_atomically, save_rows_atomically
 
 MEMORY_FILE = "momentum.safetensors"
 

@@ -15,6 +15,7 @@ from rlcf.run.config import (
     model_option,
     option,
 )
+from rlcf.run.presence import require_clip
 
 PY = "py:"
 """The first characters of a reward function's name, py:package.module:function."""
@@ -102,6 +103,13 @@ class Config(Settings):
             if name not in self.how.settings and getattr(self, name) != getattr(type(self)(), name):
                 users = " or ".join(other for other, method in self.methods.items() if name in method.settings)
                 raise UserError(f"--{dashed(name)} is for --method {users}")
+
+    def require_files(self) -> None:
+        """Raises UserError for a CLIP that is named by a path and is not there."""
+        require_clip("--student", self.student)
+        for name in self.reward if self.asks_rewards else ():
+            if not name.startswith(PY):
+                require_clip("--reward", name)
 
     @property
     def how(self) -> Any:

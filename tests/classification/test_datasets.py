@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from classification.classnames import class_texts, imagenet_wnids, names_of, read_classnames, subset_wnids
+from classification.class_texts import class_texts
+from classification.classnames import imagenet_wnids, names_of, read_classnames, subset_wnids
 from classification.datasets import FINE_GRAINED, IMAGENET_FAMILY, NAMES, ROOTS, load_dataset
 from rlcf.errors import UserError
 

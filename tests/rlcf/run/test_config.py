@@ -18,8 +18,6 @@ from rlcf.run.config import (
     option,
     parse_config,
     read_preset,
-    resolve_device,
-    resolve_precision,
     to_yaml,
 )
 from rlcf.run.settings import Config as SharedConfig

@@ -8,7 +8,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from rlcf.errors import UserError
-from rlcf.run.files import save_atomically, save_rows_atomically, write_atomically
+from rlcf.run.files import write_atomically
+from rlcf.run.tensor_files import save_atomically, save_rows_atomically
 
 
 @pytest.mark.parametrize("write", [write_atomically, save_atomically])
