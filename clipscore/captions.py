@@ -11,14 +11,17 @@ from rlcf.errors import UserError
 from rlcf.run.data import IMAGE_ENDINGS
 from rlcf.run.files import is_special
 
+PREFIX = "A photo depicts "
+"""The words before each caption for a CLIP (Hessel et al., EMNLP 2021, section 3)."""
+
 
 @dataclass(frozen=True)
 class Captions:
-    """One entry a candidate, in the file's order. references: None when there are none."""
+    """One entry a candidate, in the file's order. images: None when no folder was given; references: likewise."""
 
     names: list[str]
     candidates: list[str]
-    images: list[Path]
+    images: list[Path] | None
     references: list[list[str]] | None
 
 
@@ -46,18 +49,19 @@ def read_json(file: str | Path) -> dict[str, Any]:
 
 
 def match_captions(
-    candidates: Mapping[str, Any], image_dir: str | Path, references: Mapping[str, Any] | None = None
+    candidates: Mapping[str, Any], image_dir: str | Path | None = None, references: Mapping[str, Any] | None = None
 ) -> Captions:
     """Find each candidate's image and references.
 
     candidates: image name -> caption; references: image name -> captions (or one), of more images than the candidates'
-    if need be. A name is the image's path below image_dir; its suffix may be left out where only one image fits.
+    if need be. A name is the image's path below image_dir; its suffix may be left out where only one image fits. Without
+    an image_dir no image is looked for, which is enough for the metrics against references.
     Raises UserError naming the candidate that is empty, no text, or lacks its image or its references.
     """
     if not candidates:
         raise UserError('there is no candidate; give {"image name": "caption"} of at least one image')
     texts = [_text(caption, f"the candidate of '{name}'") for name, caption in candidates.items()]
-    images = _find_images(list(candidates), Path(image_dir))
+    images = None if image_dir is None else _find_images(list(candidates), Path(image_dir))
     if references is None:
         return Captions(list(candidates), texts, images, None)
     known = Names(references)
