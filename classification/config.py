@@ -9,11 +9,14 @@ from typing import ClassVar
 from classification.datasets import NAMES
 from classification.methods import METHODS, Method
 from rlcf.errors import UserError
-from rlcf.run.config import beyond_option, data_option, method_option, option, speed_option
+from rlcf.run.config import adaptation_option, beyond_option, data_option, method_option, option, speed_option
 from rlcf.run.presence import require_path
 from rlcf.run.settings import ListConfig
 
 prompt_option = partial(option, group="prompt")
+
+LEARNING_RATES = {"prompt": 7e-3, "image-encoder": 1e-5, "norm": 1e-5}
+"""What is tuned -> the published learning rate."""
 
 
 @dataclass
@@ -31,6 +34,9 @@ class ClassificationConfig(ListConfig):
     )
 
     method: str = method_option("rlcf", "zeroshot, or what adapts", choices=tuple(METHODS))
+    lr: float = adaptation_option(
+        None, "learning rate of AdamW (default: 7e-3 for the prompt, 1e-5 for the image tower and its layers)", above=0
+    )
     tune: str = method_option(
         "image-encoder",
         "the context of the class prompts, the image tower, or its normalisation layers only",
@@ -116,6 +122,10 @@ class ClassificationConfig(ListConfig):
     templates: str = prompt_option(
         "single", "zero-shot and image-tower prompts: one, or 80", choices=("single", "imagenet80")
     )
+
+    def __post_init__(self) -> None:
+        if self.lr is None:
+            self.lr = LEARNING_RATES[self.tune]
 
     def check(self) -> None:
         """Raises UserError for settings that contradict each other."""

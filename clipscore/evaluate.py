@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipscore.captions import PREFIX, Captions, match_captions
+from clipscore.captions import PREFIX, Captions
 from clipscore.java import check_spice, java_version
 from clipscore.scores import Scores, reference_scores
 from rlcf.errors import UserError

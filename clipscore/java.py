@@ -16,9 +16,9 @@ from pathlib import Path
 from pycocoevalcap.meteor import meteor as shipped_meteor
 from pycocoevalcap.spice import spice as shipped_spice
 from pycocoevalcap.tokenizer import ptbtokenizer
-from tqdm import tqdm
 
 from rlcf.errors import UserError
+from rlcf.progress import progress_bar
 
 SPICE_LIB = Path(shipped_spice.__file__).parent / "lib"
 LAST_JAVA_OF_SPICE = 14
@@ -104,7 +104,7 @@ def _talk(
 
     statistics = []
     pairs = zip(candidates, references, strict=True)
-    for candidate, group in tqdm(pairs, desc="METEOR", total=len(candidates), unit="caption"):
+    for candidate, group in progress_bar(pairs, desc="METEOR", total=len(candidates), unit="caption"):
         say("SCORE", [text.replace("|||", "").replace("  ", " ") for text in (*group, candidate)])
         statistics.append(answered.readline().strip())
     say("EVAL", statistics)

@@ -12,8 +12,8 @@ from caption.training.rows import encode_all, without_unread
 from rlcf.clip.backbone import Backbone, load_clip
 from rlcf.digests import digest_of
 from rlcf.errors import UserError
-from rlcf.run.device import resolve_device, resolve_precision
 from rlcf.run.data import CaptionedImage
+from rlcf.run.device import resolve_device, resolve_precision
 from rlcf.run.folder import open_run_folder
 from rlcf.run.identity import keep_identity, read_identity
 from rlcf.run.images import encode_images

@@ -18,7 +18,6 @@ from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preproc
 from PIL import Image
 from tokenizers.models import WordLevel
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from rlcf.clip.checkpoints import in_one_line, load_clip_file, load_clip_folder, load_tokenizer, quiet_root_logger
 from rlcf.clip.text_tower import TextTower, word_tokens
@@ -26,6 +25,7 @@ from rlcf.clip.transformer import encode_class_token, pools_class_token
 from rlcf.clip.weights import require_finite
 from rlcf.digests import digest_of, digest_of_tensors
 from rlcf.errors import UserError
+from rlcf.progress import progress_bar
 from rlcf.shipped import shipped_folder, shipped_names
 
 OPENAI_ARCHITECTURES = {
@@ -198,9 +198,12 @@ class Backbone:
 
         Raises UserError as `tokenize`.
         """
-        batches = self.tokenize(texts).split(TEXT_BATCH)
-        bar = tqdm(batches, desc=desc, disable=desc is None, unit_scale=TEXT_BATCH, unit="text")
-        return torch.cat([self.encode_tokens(batch) for batch in bar])
+        features = []
+        with progress_bar(desc=desc, disable=desc is None, total=len(texts), unit="text") as progress:
+            for batch in self.tokenize(texts).split(TEXT_BATCH):
+                features.append(self.encode_tokens(batch))
+                progress.update(len(batch))
+        return torch.cat(features)
 
 
 def load_clip(

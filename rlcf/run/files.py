@@ -63,10 +63,16 @@ def replacing(file: Path) -> Iterator[Path]:
 
     If anything is raised, the temporary file is removed and `file` stays as it was. Raises UserError as `writing`.
     """
-    temporary = file.with_name(f".{file.name}.tmp")  # what a killed process left is written over
+    temporary = file.with_name(f".{file.name}.tmp")
     with writing(file):
         try:
+            temporary.unlink(missing_ok=True)  # what a killed process left
+            temporary.touch()
+            rights = stat.S_IMODE(
+                temporary.stat().st_mode
+            )  # those of the umask; some libraries give the owner alone any
             yield temporary
+            temporary.chmod(rights)
             temporary.replace(file)
         except BaseException:
             temporary.unlink(missing_ok=True)

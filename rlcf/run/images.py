@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from rlcf.adapt.augment import to_image
 from rlcf.adapt.groups import Unreadable
@@ -22,6 +21,7 @@ from rlcf.adapt.views import LEAST_AREA, PlannedViews, Views
 from rlcf.clip.backbone import Backbone
 from rlcf.errors import UserError
 from rlcf.failures import OUT_OF_FILES
+from rlcf.progress import progress_bar
 from rlcf.run.files import is_special
 from rlcf.run.folder import logger
 
@@ -211,7 +211,7 @@ def encode_images(
     features: list[list[Tensor]] = [[] for _ in clips]
     batch: list[Tensor] = []
     bad: list[int] = []
-    for index, pixels in tqdm(loader, desc=desc, total=len(files), unit="image", disable=desc is None):
+    for index, pixels in progress_bar(loader, desc=desc, total=len(files), unit="image", disable=desc is None):
         if isinstance(pixels, Unreadable):
             if not skip_bad:
                 raise UserError(f"{pixels.reason}; mend it or take it out of the list")

@@ -33,7 +33,12 @@ class Config(Settings):
     """
 
     seed: int = option(0, "with a sample's index decides its views; also the order of the samples", at_least=0)
-    limit: int | None = data_option(None, "use only the first N samples of each dataset's shuffled order", at_least=1)
+    limit: int | None = data_option(
+        None,
+        "use only the first N samples of each dataset's shuffled order; the same run goes on with more",
+        at_least=1,
+        may_change=True,
+    )
     workers: int = data_option(
         2, "processes that read images and make views; 0: none but this one", at_least=0, may_change=True
     )
