@@ -18,7 +18,7 @@ from rlcf.run.config import Settings
 from rlcf.run.device import resolve_precision
 from rlcf.run.files import write_atomically, writing
 from rlcf.run.records import Record
-from rlcf.run.report import Summary, answered, gain
+from rlcf.run.summary import Summary, answered, gain
 
 CANDIDATES = {"zero_shot": "candidates-zero-shot.json", "adapted": "candidates.json"}
 SCORES = {"zero_shot": "scores-zero-shot.json", "adapted": "scores.json"}

@@ -7,7 +7,7 @@ from caption.captioner import Answer
 from rlcf.adapt.trace import TracedStep
 from rlcf.run.loop import Figure
 from rlcf.run.records import Record
-from rlcf.run.report import Summary, answered, counts, gain, interval, tail
+from rlcf.run.summary import Summary, answered, counts, gain, interval, tail
 
 ANSWERS = ("zero_shot", "adapted")
 
@@ -50,6 +50,8 @@ def summarise(records: Sequence[Record]) -> Summary:
         for name, values in zip(ANSWERS, (before, after), strict=True):
             summary[name]["reward"] = sum(values) / len(values)
         summary["reward_gain"] = gain(before, after)
+        summary["reward_rose"] = sum(new > old for old, new in pairs)
+        summary["reward_fell"] = sum(new < old for old, new in pairs)
         summary["changed_percent"] = 100 * sum(r["zero_shot"] != r["adapted"] for r in found) / len(found)
     return summary
 

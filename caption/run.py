@@ -15,8 +15,8 @@ from rlcf.adapt.views import PlannedViews
 from rlcf.run.images import ImageLoader, Loaded
 from rlcf.run.loop import Work, run_samples
 from rlcf.run.records import Record, Run, shuffled
-from rlcf.run.report import NON_FINITE, OK, report
 from rlcf.run.setup import Setup
+from rlcf.run.summary import NON_FINITE, OK, report
 
 
 def run_dataset(config: CaptionConfig, dataset: Dataset, models: CaptionModels, evaluator: Evaluator, run: Run) -> None:
@@ -47,6 +47,7 @@ def run_dataset(config: CaptionConfig, dataset: Dataset, models: CaptionModels, 
         at_once=config.images_at_once,
         memory=captioner.memory,
         contents={**dataset.digests, **models.digests},
+        images=dataset.root,
     )
     records = run_samples(work, config, run)
     if run.shard.first:

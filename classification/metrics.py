@@ -1,19 +1,39 @@
 """Records and metrics of classification: each image's answers, and the accuracy and calibration before and after."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
+from rlcf.adapt.trace import Outcome, names_in
 from rlcf.metrics import calibration_error, top_k_accuracy
 from rlcf.run.loop import Figure
 from rlcf.run.records import Record
-from rlcf.run.report import Summary, answered, counts, gain, interval, tail
+from rlcf.run.summary import Summary, answered, changes, counts, gain, interval, tail
 
 ANSWERS = ("zero_shot", "adapted")
 
 
-def describe(name: str, logits: Tensor) -> Record:
-    """A record's part about an answer. logits: (C,)."""
+def about(label: int, classnames: Sequence[str]) -> Record:
+    """A record's part about an image's class."""
+    return {"label": label, "label_name": classnames[label]}
+
+
+def describe(outcome: Outcome, classnames: Sequence[str]) -> Record:
+    """A record's part about an image's two answers and the steps between them.
+
+    Classes are numbers, since two may share a name; "names" holds the name of each that is mentioned.
+    """
+    answers = _answer("zero_shot", outcome.before, classnames) | _answer("adapted", outcome.answer, classnames)
+    mentioned = names_in(outcome.trace, (c for name in ANSWERS for c in answers[f"{name}_top5"]), classnames)
+    return answers | {"names": mentioned, "steps": [step.as_record() for step in outcome.trace]}
+
+
+def _answer(name: str, logits: Tensor, classnames: Sequence[str]) -> Record:
+    """An answer's part of a record. logits: (C,)."""
     confidence, classes = logits.softmax(dim=-1).topk(min(5, len(logits)))
-    return {name: int(classes[0]), f"{name}_top5": classes.tolist(), f"{name}_confidence": float(confidence[0])}
+    best = int(classes[0])
+    told = {name: best, f"{name}_name": classnames[best], f"{name}_top5": classes.tolist()}
+    return told | {f"{name}_confidence": float(confidence[0])}
 
 
 TOP1 = Figure("top-1", lambda r: (100.0 * (r["zero_shot"] == r["label"]), 100.0 * (r["adapted"] == r["label"])))
@@ -32,7 +52,7 @@ def summarise(records: list[Record]) -> Summary:
             "ece": calibration_error([r[f"{name}_confidence"] for r in found], correct[name]),
         }
     summary["top1_gain"] = gain(correct["zero_shot"], correct["adapted"], scale=100.0)
-    return summary
+    return summary | changes(correct["zero_shot"], correct["adapted"])
 
 
 def as_line(dataset: str, method: str | None, summary: Summary) -> str:

@@ -9,15 +9,15 @@ from torch import Tensor
 from classification.classifier import Classifier
 from classification.config import ClassificationConfig
 from classification.datasets import Dataset
-from classification.metrics import TOP1, as_line, describe, summarise
+from classification.metrics import TOP1, about, as_line, describe, summarise
 from rlcf.adapt.trace import Outcome
 from rlcf.adapt.views import PlannedViews
 from rlcf.run.files import write_atomically
 from rlcf.run.images import ImageLoader, Loaded
 from rlcf.run.loop import Work, run_samples
 from rlcf.run.records import Record, Run, shuffled
-from rlcf.run.report import NON_FINITE, OK, report
 from rlcf.run.setup import Models, Setup
+from rlcf.run.summary import NON_FINITE, OK, report
 
 
 def run_dataset(config: ClassificationConfig, dataset: Dataset, models: Models, run: Run) -> None:
@@ -35,8 +35,7 @@ def run_dataset(config: ClassificationConfig, dataset: Dataset, models: Models, 
     def describe_outcome(index: int, outcome: Outcome) -> tuple[Record, Mapping[str, Tensor]]:
         before, answer = outcome.before, outcome.answer
         record: Record = {"status": NON_FINITE if outcome.after is None else OK}
-        record |= describe("zero_shot", before) | describe("adapted", answer)
-        record |= {"steps": [step.as_record() for step in outcome.trace]} | ({"gated": True} if outcome.gated else {})
+        record |= describe(outcome, dataset.classnames) | ({"gated": True} if outcome.gated else {})
         return record, {"zero_shot": before, "adapted": answer} if config.save_logits else {}
 
     work: Work[Tensor | PlannedViews, Outcome] = Work(
@@ -44,7 +43,7 @@ def run_dataset(config: ClassificationConfig, dataset: Dataset, models: Models, 
         ids=dataset.ids,
         samples=read,
         adapt=classifier.adapt,
-        about=lambda index: {"label": dataset.samples[index][1]},
+        about=lambda index: about(dataset.samples[index][1], dataset.classnames),
         describe=describe_outcome,
         figure=TOP1,
         at_once=config.images_at_once,
@@ -52,6 +51,7 @@ def run_dataset(config: ClassificationConfig, dataset: Dataset, models: Models, 
         arrays=dict.fromkeys(("zero_shot", "adapted"), len(dataset.classnames)) if config.save_logits else {},
         described={"classnames": json.dumps(dataset.classnames)},
         contents={**dataset.digests, **classifier.digests},
+        images=dataset.root,
     )
     records = run_samples(work, config, run)
     if run.shard.first:

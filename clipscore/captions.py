@@ -54,8 +54,8 @@ def match_captions(
     """Find each candidate's image and references.
 
     candidates: image name -> caption; references: image name -> captions (or one), of more images than the candidates'
-    if need be. A name is the image's path below image_dir; its suffix may be left out where only one image fits. Without
-    an image_dir no image is looked for, which is enough for the metrics against references.
+    if need be. A name is the image's path below image_dir; its suffix may be left out where only one image fits.
+    Without an image_dir no image is looked for, which is enough for the metrics against references.
     Raises UserError naming the candidate that is empty, no text, or lacks its image or its references.
     """
     if not candidates:

@@ -14,7 +14,7 @@ from rlcf.run.images import encode_images
 
 
 def count_cut(captions: Captions, clip: Backbone, prefix: str = PREFIX) -> int:
-    """Number of captions and references that are longer than the CLIP's context, so that it reads their beginning alone.
+    """Number of captions and references that are longer than the CLIP's context; it reads their beginning alone.
 
     Raises UserError for a word that the CLIP does not know, which takes a moment; the scores take longer.
     """

@@ -1,7 +1,7 @@
 """The methods: what each needs.
 
-A method that adapts has its objective in `objectives.OBJECTIVES` under the same name. To add one, write the function and
-put it into both tables. Settings are read before torch is imported, so that nothing here needs it.
+A method that adapts has its objective in `objectives.OBJECTIVES` under the same name. To add one, write the function
+and put it into both tables. Settings are read before torch is imported, so that nothing here needs it.
 """
 
 from dataclasses import dataclass

@@ -19,8 +19,8 @@ from rlcf.digests import digest_of
 from rlcf.run.images import ImageLoader
 from rlcf.run.loop import Work, run_samples
 from rlcf.run.records import Record, Run, shuffled
-from rlcf.run.report import NON_FINITE, OK, Summary, report
 from rlcf.run.setup import Models, Setup
+from rlcf.run.summary import NON_FINITE, OK, Summary, report
 
 
 def run_direction(
@@ -45,10 +45,8 @@ def run_direction(
 
     def describe_outcome(index: int, outcome: Outcome) -> tuple[Record, Mapping[str, Tensor]]:
         before, answer, targets = outcome.before, outcome.answer, dataset.targets(direction, index)
-        record: Record = {"status": NON_FINITE if outcome.after is None else OK, "targets": targets}
-        record |= describe("zero_shot", before, targets) | describe("adapted", answer, targets)
-        record |= {"gated": True} if outcome.gated else {}
-        record["steps"] = [step.as_record() for step in outcome.trace]
+        record: Record = {"status": NON_FINITE if outcome.after is None else OK}
+        record |= describe(outcome, targets, labels) | ({"gated": True} if outcome.gated else {})
         return record, {"zero_shot": before, "adapted": answer} if config.save_logits else {}
 
     work: Work[Query, Outcome] = Work(
@@ -56,12 +54,13 @@ def run_direction(
         ids=dataset.query_ids(direction),
         samples=read,
         adapt=retriever.adapt,
-        about=lambda index: {},
+        about=lambda index: {} if direction == "i2t" else {"query": dataset.texts[index]},
         describe=describe_outcome,
         figure=R1,
         memory=retriever.memory,
         arrays=dict.fromkeys(("zero_shot", "adapted"), len(labels)) if config.save_logits else {},
         contents={"images": digest_of(dataset.ids), "texts": digest_of(dataset.captions), **models.digests},
+        images=next((root for root in dataset.files[0].parents if root / dataset.ids[0] == dataset.files[0]), None),
     )
     return summarise(run_samples(work, config, run), direction, dataset.image_of)
 

@@ -130,7 +130,7 @@ def check(launch, monkeypatch):
     def check_parsed(script, arguments):
         source = (ROOT / script).read_text()
         module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
-        config = re.search(r"\b(?:of_command|parse_config)\((\w+),", source)
+        config = re.search(r"\bparse_config\((\w+),", source)
         try:
             if config:
                 parse_config(getattr(module, config[1]), arguments, "", "")

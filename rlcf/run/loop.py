@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from torch import Tensor
@@ -15,8 +16,8 @@ from rlcf.run.folder import logger
 from rlcf.run.images import refuse_or_skip
 from rlcf.run.memory import out_of_memory_told
 from rlcf.run.records import Memory, Record, Run, shuffled
-from rlcf.run.report import UNREADABLE
 from rlcf.run.settings import Config
+from rlcf.run.summary import UNREADABLE
 
 WORTH_TELLING = 20.0
 """Seconds that a run must take for its speed to be told after the first sample."""
@@ -45,7 +46,7 @@ class Work(Generic[Sample, Outcome]):
     (index, sample or `Unreadable`); adapt: see `rlcf.adapt.groups`; about: what a record holds of a sample, whatever
     becomes of it; describe: what a record holds of an outcome, with its "status", and its rows of `arrays`; figure: for
     the progress bar; at_once: samples that are adapted to at once; memory: what the method carries from sample to
-    sample; arrays, described: as in `Records`; contents: as in `Run.records`.
+    sample; arrays, described: as in `Records`; contents, images: as in `Run.records`.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Work(Generic[Sample, Outcome]):
     arrays: Mapping[str, int] = field(default_factory=dict)
     described: Mapping[str, str] = field(default_factory=dict)
     contents: Mapping[str, str] = field(default_factory=dict)
+    images: Path | None = None
 
 
 def run_samples(work: Work[Sample, Outcome], config: Config, run: Run) -> list[Record]:
@@ -67,7 +69,7 @@ def run_samples(work: Work[Sample, Outcome], config: Config, run: Run) -> list[R
 
     Raises UserError for a sample that cannot be read, unless `config.skip_bad_images`, and for a lack of memory.
     """
-    records = run.records(work.name, work.memory, work.arrays, work.described, work.contents)
+    records = run.records(work.name, work.memory, work.arrays, work.described, work.contents, work.images)
     order = shuffled(len(work.ids), config.seed, config.limit)
     todo = records.todo(order, work.ids, work.at_once)
     shown = _Mean(work.figure)

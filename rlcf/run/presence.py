@@ -13,7 +13,7 @@ WEIGHTS = (".pt", ".pth", ".bin", ".safetensors", ".ckpt")
 
 
 def require_path(flag: str, path: str, what: str, remedy: str) -> None:
-    """Raises UserError for a path where there is nothing. flag: its setting; what: should be there; remedy: brings it."""
+    """Raises UserError for a path where nothing is. flag: its setting; what: should be there; remedy: brings it."""
     if not Path(path).expanduser().exists():
         raise UserError(f"{flag}: there is no {what} {path}; {remedy}")
 

@@ -1,8 +1,8 @@
 """A run and its records: they survive an interruption, and results are written in one piece.
 
-output/<run>/config.yaml, log.txt, results.json and per dataset <dataset>/identity.json and records.jsonl. While a
-dataset runs, each process appends to its own <dataset>/records.part<rank>.jsonl, and starting again skips what any part
-holds; at the end the parts become records.jsonl.
+output/<run>/config.yaml, log.txt, results.json and per dataset <dataset>/identity.json, images.json and records.jsonl.
+While a dataset runs, each process appends to its own <dataset>/records.part<rank>.jsonl, and starting again skips what
+any part holds; at the end the parts become records.jsonl.
 """
 
 import hashlib
@@ -29,6 +29,7 @@ from rlcf.run.shard import Shard
 from rlcf.run.tensor_files import save_atomically, save_rows_atomically
 
 MEMORY_FILE = "momentum.safetensors"
+IMAGES_FILE = "images.json"
 
 
 class Memory(Protocol):
@@ -84,17 +85,22 @@ class Run:
         arrays: Mapping[str, int] | None = None,
         described: Mapping[str, str] | None = None,
         contents: Mapping[str, str] | None = None,
+        images: Path | None = None,
     ) -> "Records":
         """The dataset's records; see `Records`.
 
-        contents: name of a list or model that a record depends on -> its digest. Raises UserError when the records that
-        are there are of others or damaged, and when the folder cannot be read or written.
+        contents: name of a list or model that a record depends on -> its digest; images: the folder that the samples'
+        ids start from, kept in `IMAGES_FILE` for those who look at the records; it is no part of the run's identity,
+        since images may move. Raises UserError when the records that are there are of others or damaged, and when the
+        folder cannot be read or written.
         """
         folder = self.folder_of(dataset)
 
         def keep() -> None:
             folder.mkdir(parents=True, exist_ok=True)
             keep_identity(folder, self.config, contents or {}, _is_begun(folder))
+            if images is not None:
+                write_atomically(folder / IMAGES_FILE, json.dumps({"folder": str(images.absolute())}) + "\n")
 
         try:
             self.shard.let_first(keep)
@@ -184,8 +190,8 @@ class Records:
             raise UserError(f"{self.folder} was begun with other samples than there are now; choose another --output")
         if not self.done.issubset(order):
             raise UserError(
-                f"{self.folder} holds {len(self.written)} samples and --limit {len(order)} leaves out some of them; give "
-                "a higher --limit, or choose another --output"
+                f"{self.folder} holds {len(self.written)} samples and --limit {len(order)} leaves out some of them; "
+                "give a higher --limit, or choose another --output"
             )
         if self.complete and len(self.done) < len(order):
             self._reopen(order)

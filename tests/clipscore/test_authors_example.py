@@ -1,7 +1,7 @@
 """The example of CLIPScore's authors: two images with good and with worse captions, and the numbers they publish.
 
-The metrics against references need the texts alone. METEOR and the tokenizer of the published numbers need Java; without
-it the built-in tokenizer must give the other numbers all the same.
+The metrics against references need the texts alone. METEOR and the tokenizer of the published numbers need Java;
+without it the built-in tokenizer must give the other numbers all the same.
 """
 
 import json

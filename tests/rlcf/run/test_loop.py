@@ -8,9 +8,9 @@ from rlcf.errors import UserError
 from rlcf.run import loop
 from rlcf.run.loop import Figure, Work, run_samples
 from rlcf.run.records import Run, shuffled
-from rlcf.run.report import OK, UNREADABLE
 from rlcf.run.settings import Config
 from rlcf.run.shard import Shard
+from rlcf.run.summary import OK, UNREADABLE
 from tests.tools import Results, break_off_after
 
 IDS = [f"{letter}.png" for letter in "abcdefg"]
