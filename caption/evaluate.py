@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from caption.config import CaptionConfig
-from caption.metrics import ANSWERS
+from caption.metrics import ANSWERS, gain_of
 from clipscore.captions import match_captions
 from clipscore.evaluate import Evaluation, evaluate, use_java, write_evaluation
 from rlcf.clip.backbone import Backbone, load_clip
@@ -23,8 +23,6 @@ from rlcf.run.summary import Summary, answered, gain
 CANDIDATES = {"zero_shot": "candidates-zero-shot.json", "adapted": "candidates.json"}
 SCORES = {"zero_shot": "scores-zero-shot.json", "adapted": "scores.json"}
 REFERENCES = "references.json"
-NO_MEANS = ("BLEU", "METEOR")
-"""Metrics whose value for the corpus is not the mean of the captions' own."""
 
 
 def candidates(records: Sequence[Record], name: str) -> dict[str, str]:
@@ -69,9 +67,8 @@ class Evaluator:
             raise UserError(f"the captions were made, but clipscore/main.py cannot score them: {said}") from error
         gains = {}
         for metric in found["adapted"].scores:
-            called = f"{metric} of captions" if metric.startswith(NO_MEANS) else metric
             before, after = ([row[metric] for row in found[name].per_instance.values()] for name in ANSWERS)
-            gains[called] = gain(before, after)
+            gains[gain_of(metric)] = gain(before, after)
         for name, evaluation in found.items():
             summary[name] |= evaluation.scores
         summary["gains"] = gains

@@ -10,7 +10,7 @@ from caption.captioner import Answer, Captioner, CaptionModels, load_caption_mod
 from caption.config import CaptionConfig
 from caption.datasets import Dataset
 from caption.evaluate import Evaluator, write_captions
-from caption.metrics import REWARD, as_line, by_domain, describe, summarise
+from caption.metrics import REWARD, as_line, by_domain, describe, scores_as_line, summarise
 from rlcf.adapt.views import PlannedViews
 from rlcf.run.images import ImageLoader, Loaded
 from rlcf.run.loop import Work, run_samples
@@ -67,9 +67,13 @@ def write_results(
         write_captions(place, own)
     report(run, dataset.name, summary, as_line(dataset.name, config.method, summary), device)
     if config.evaluate:
+        lines = []
         for place, own, told in parts:
             evaluator.score(place, own, dataset.root, told)
+            name = dataset.name if place == folder else f"{dataset.name}, {place.name}"
+            lines.append(scores_as_line(name, config.method, told, config.evaluate_clip))
         run.report(dataset.name, summary)
+        print("\n".join(reversed(lines)), flush=True)  # that of all images is the last
 
 
 def run(config: CaptionConfig, datasets: Sequence[Dataset]) -> None:

@@ -26,11 +26,13 @@ class ClassificationConfig(ListConfig):
     presets: ClassVar[Path] = Path(__file__).parent / "configs"
     methods: ClassVar[Mapping[str, Method]] = METHODS
 
-    datasets: list[str] = data_option(["I"], f"one or more of {' '.join(NAMES)} folder:SUBFOLDER", may_change=True)
+    datasets: list[str] = data_option(["I"], f"one or more of {' '.join(NAMES)} folder:SUB images:SUB", may_change=True)
     corruption: str = data_option("gaussian_noise", "of dataset C")
     severity: int = data_option(5, "of dataset C, 1 to 5", at_least=1, at_most=5)
     classnames: str | None = data_option(
-        None, "text file of class names for folder datasets, a name a line in the folders' sorted order", path=True
+        None,
+        "text file of class names, a name a line: for folder datasets in the folders' sorted order, for images in any",
+        path=True,
     )
 
     method: str = method_option("rlcf", "zeroshot, or what adapts", choices=tuple(METHODS))

@@ -1,7 +1,6 @@
-"""Datasets of labelled images: the ImageNet family, ten fine-grained sets, and any folder of class folders."""
+"""Datasets of images: the ImageNet family, ten fine-grained sets, folders of class folders, images without labels."""
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 from classification.classnames import imagenet_wnids, names_of, read_classnames, read_lines, subset_wnids
 from rlcf.digests import digest_of
 from rlcf.errors import UserError
-from rlcf.run.data import IMAGE_ENDINGS, data_folder, find
+from rlcf.run.data import data_folder, find, images_below
 
 IMAGENET_FAMILY = {
     "I": ("ImageNet/val", "imagenet/images/val"),
@@ -52,23 +51,29 @@ FINE_GRAINED = {
     "eurosat": FineGrained("eurosat", "2750", "split_zhou_EuroSAT.json"),
 }
 
-NAMES = (*IMAGENET_FAMILY, *FINE_GRAINED, "folder")
+NAMES = (*IMAGENET_FAMILY, *FINE_GRAINED, "folder", "images")
 ROOTS = ("", "dataset/tta_data", "dataset/finegrained-dataset", "tta_data", "finegrained-dataset")
 """Folders below the data folder that may hold the datasets' folders."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The labelled images of a dataset.
+    """The images of a dataset.
 
     name: as it was given to `load_dataset`. root: the folder to which sample ids are relative.
-    samples: (image file, class index) pairs. classnames: the name of each class, by its index.
+    samples: (image file, class index) pairs, None for images without labels. classnames: the name of each class, by its
+    index.
     """
 
     name: str
     root: Path
-    samples: list[tuple[Path, int]]
+    samples: Sequence[tuple[Path, int | None]]
     classnames: list[str]
+
+    @property
+    def labelled(self) -> bool:
+        """False for images of which nobody has told the class."""
+        return all(label is not None for _, label in self.samples)
 
     @property
     def files(self) -> list[Path]:
@@ -93,17 +98,20 @@ def load_dataset(
     """Finds the test images of a dataset.
 
     name: I, A, V, R, K, C, one of the ten fine-grained datasets, "folder" if the data folder holds a folder of images
-    for each class, or "folder:SUB" if its subfolder SUB does. data: the data folder.
+    for each class, or "folder:SUB" if its subfolder SUB does; "images" or "images:SUB" for a folder of images without
+    labels. data: the data folder.
     corruption, severity: the part of ImageNet-C, for C alone.
-    classnames: a text file with one class name a line, for folders alone. Without it the folders' names are used.
+    classnames: a text file with one class name a line, for folders and images. Folders' own names are used without it.
     Raises UserError for an unknown name, and naming the file or folder that is missing or damaged.
     """
     folder = data_folder(data)
     kind, _, sub = name.partition(":")
     if kind == "folder":
         return _folder(name, folder / sub, classnames)
+    if kind == "images":
+        return _images(name, folder / sub, classnames)
     if classnames is not None:
-        raise UserError(f"--classnames is for 'folder' datasets; the names of {name} are known")
+        raise UserError(f"--classnames is for 'folder' and 'images' datasets; the names of {name} are known")
     if name in IMAGENET_FAMILY:
         return _imagenet(name, folder, corruption, severity)
     if name == "aircraft":
@@ -130,21 +138,11 @@ def _scan(root: Path, index_of: dict[str, int]) -> list[tuple[Path, int]]:
     """
     found = []
     for folder, label in sorted(index_of.items()):
-        images = _images_below(root / folder)
+        images = images_below(root / folder)
         if not images:
             raise UserError(f"class folder {root / folder} holds no image; fill it or delete it")
         found += [(file, label) for file in images]
     return found
-
-
-def _images_below(folder: Path) -> list[Path]:
-    """The images of a folder and of the folders below it, sorted; links are followed."""
-    walk = sorted(os.walk(folder, followlinks=True))
-    return [Path(place, name) for place, _, names in walk for name in sorted(names) if _is_image(name)]
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_ENDINGS)
 
 
 def _folder(name: str, root: Path, classnames: str | None) -> Dataset:
@@ -158,6 +156,20 @@ def _folder(name: str, root: Path, classnames: str | None) -> Dataset:
         raise UserError(f"{root} holds one class folder, {folders[0]}; give the folder that holds two or more")
     names = read_classnames(Path(classnames), folders) if classnames else [f.replace("_", " ") for f in folders]
     return Dataset(name, root, _scan(root, {folder: i for i, folder in enumerate(folders)}), names)
+
+
+def _images(name: str, root: Path, classnames: str | None) -> Dataset:
+    """A dataset of a folder of images without labels."""
+    if classnames is None:
+        raise UserError(
+            f"dataset {name} has no class folders; give --classnames a text file with one class name a line"
+        )
+    if not root.is_dir():
+        raise UserError(f"no folder {root} for dataset {name}")
+    images = images_below(root)
+    if not images:
+        raise UserError(f"{root} holds no image")
+    return Dataset(name, root, [(file, None) for file in images], read_lines(Path(classnames)))
 
 
 def _imagenet(name: str, data: Path, corruption: str, severity: int) -> Dataset:

@@ -21,6 +21,7 @@ from rlcf.start import importing
 EPILOG = """examples:
   python classification/main.py --config classification/configs/rlcf-prompt.yaml --data ROOT --datasets A V R K
   python classification/main.py --method zeroshot --student ViT-B-32:laion2b_s34b_b79k --data IMAGES --datasets folder
+  python classification/main.py --data PHOTOS --datasets images --classnames names.txt --tune prompt
   torchrun --nproc-per-node 4 classification/main.py --config classification/configs/rlcf-tune-single.yaml --data ROOT
 
 The run folder gets config.yaml, log.txt, results.json and <dataset>/records.jsonl. The same command again goes on with

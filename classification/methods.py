@@ -14,9 +14,9 @@ class Method:
 
     adapts: True for a method that takes gradient steps. asks_rewards: for one that asks the reward models;
     needs_logits: for one that asks them for logits over all classes; samples_answers: for one that samples the K
-    likeliest classes; moves_classes: for one that is for tuning the prompt; remembers: for one that carries something from image to image.
-    uses_views: False for one that needs the centre crop alone; changes_answer: for one whose answer is the zero-shot
-    one. settings: names of those that only some methods have and this one does.
+    likeliest classes; moves_classes: for one that is for tuning the prompt; remembers: for one that carries something
+    from image to image. uses_views: False for one that needs the centre crop alone; changes_answer: for one whose
+    answer is the zero-shot one. settings: names of those that only some methods have and this one does.
     """
 
     adapts: bool = False

@@ -9,7 +9,7 @@ from torch import Tensor
 from classification.classifier import Classifier
 from classification.config import ClassificationConfig
 from classification.datasets import Dataset
-from classification.metrics import TOP1, about, as_line, describe, summarise
+from classification.metrics import CONFIDENCE, TOP1, about, as_csv, as_line, describe, summarise
 from rlcf.adapt.trace import Outcome
 from rlcf.adapt.views import PlannedViews
 from rlcf.run.files import write_atomically
@@ -18,6 +18,9 @@ from rlcf.run.loop import Work, run_samples
 from rlcf.run.records import Record, Run, shuffled
 from rlcf.run.setup import Models, Setup
 from rlcf.run.summary import NON_FINITE, OK, report
+
+PREDICTIONS = "predictions.csv"
+"""The answers to images without labels, in the dataset's folder."""
 
 
 def run_dataset(config: ClassificationConfig, dataset: Dataset, models: Models, run: Run) -> None:
@@ -45,7 +48,7 @@ def run_dataset(config: ClassificationConfig, dataset: Dataset, models: Models, 
         adapt=classifier.adapt,
         about=lambda index: about(dataset.samples[index][1], dataset.classnames),
         describe=describe_outcome,
-        figure=TOP1,
+        figure=TOP1 if dataset.labelled else CONFIDENCE,
         at_once=config.images_at_once,
         memory=classifier.memory,
         arrays=dict.fromkeys(("zero_shot", "adapted"), len(dataset.classnames)) if config.save_logits else {},
@@ -56,15 +59,15 @@ def run_dataset(config: ClassificationConfig, dataset: Dataset, models: Models, 
     records = run_samples(work, config, run)
     if run.shard.first:
         names = "".join(f"{name}\n" for name in dataset.classnames)
-        write_atomically(run.folder_of(dataset.name) / "classnames.txt", names)
+        folder = run.folder_of(dataset.name)
+        write_atomically(folder / "classnames.txt", names)
+        if not dataset.labelled:
+            write_atomically(folder / PREDICTIONS, as_csv(records))
     summary = summarise(records)
-    report(
-        run,
-        dataset.name,
-        summary,
-        as_line(dataset.name, config.method if config.how.changes_answer else None, summary),
-        device,
-    )
+    line = as_line(dataset.name, config.method if config.how.changes_answer else None, summary)
+    if not dataset.labelled:
+        line += f"; {run.folder_of(dataset.name) / PREDICTIONS}"
+    report(run, dataset.name, summary, line, device)
 
 
 def run(config: ClassificationConfig, datasets: Sequence[Dataset]) -> None:

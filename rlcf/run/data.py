@@ -1,6 +1,7 @@
 """Finding datasets below the data folder, and reading lists of captioned images."""
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -37,6 +38,13 @@ def find(name: str, places: Iterable[Path], is_it: Callable[[Path], bool] = Path
     if found is None:
         raise UserError(f"dataset {name} was not found; tried {', '.join(map(str, tried))}")
     return found
+
+
+def images_below(folder: Path) -> list[Path]:
+    """The images of a folder and of the folders below it, sorted; links are followed, hidden files left out."""
+    walk = sorted(os.walk(folder, followlinks=True))
+    names = [Path(place, name) for place, _, found in walk for name in sorted(found)]
+    return [file for file in names if file.name.lower().endswith(IMAGE_ENDINGS) and not file.name.startswith(".")]
 
 
 def find_list(name: str, data: Path) -> Path:
