@@ -77,7 +77,7 @@ def as_line(dataset: str, method: str, summary: Summary) -> str:
 
 
 def gain_of(metric: str) -> str:
-    """The name of a metric's gain: where its value for the corpus is no mean, it is that of the captions' own values."""
+    """The name of a metric's gain, which is that of the captions' own values where the corpus' is not their mean."""
     return f"{metric} of captions" if metric.startswith(NO_MEANS) else metric
 
 

@@ -1,16 +1,22 @@
 #!/usr/bin/env bash
 # Set everything up and show RLCF on the embedded world: pictures no model was trained on, tiny models, no download.
 #   bash scripts/demo.sh                  # classification, retrieval and captioning
-#   bash scripts/demo.sh classification   # that one alone
+#   bash scripts/demo.sh classification   # that one alone; or retrieval, or captioning
 # Leaves output/demo/: the pictures, a run folder a method, results.md, classification.png, captioning.png.
 source "$(dirname "$0")/env.sh"
 
 demo="$OUTPUT/demo"
 tasks="${ARGUMENTS[0]:-all}"
-if [[ "$tasks" != all && "$tasks" != classification ]]; then
-    echo "error: unknown demo '$tasks'; there are: all classification" >&2
-    exit 2
-fi
+case "$tasks" in
+    all) lines=. ;;
+    classification) lines='^(world single|classify) ' ;;
+    retrieval) lines='^(world scenes|retrieve) ' ;;
+    captioning) lines='^(world scenes|caption) ' ;;
+    *)
+        echo "error: unknown demo '$tasks'; there are: all classification retrieval captioning" >&2
+        exit 2
+        ;;
+esac
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1
 export PYTHON demo
 rm -rf "$demo"
@@ -46,8 +52,7 @@ export -f run classify retrieve caption world
 
 # Commands, one a line, each on one thread; a line that is not about the demo asked for is left out.
 two_at_a_time() {
-    if [ "$tasks" = classification ]; then grep -vE '^ *(retrieve|caption|world scenes) '; else cat; fi |
-        xargs -P 2 -I COMMAND bash -euc COMMAND || exit 2
+    grep -E "$lines" | xargs -P 2 -I COMMAND bash -euc COMMAND || exit 2
 }
 
 two_at_a_time << END

@@ -170,6 +170,17 @@ def test_limit_takes_the_first_of_the_seeds_order_and_keeps_the_gallery_whole(re
         assert scores.shape == (3, gallery)
 
 
+@pytest.mark.parametrize("momentum", [[], ["--momentum", "--momentum-decay", "0.5", "--momentum-every", "1"]])
+def test_a_trial_grows_with_its_limit_in_both_directions(retrieve, momentum):
+    whole, grown = retrieve("--limit", 4, *momentum, output="whole"), retrieve("--limit", 2, *momentum)
+    grown = retrieve("--limit", 4, *momentum)
+    for direction in ("i2t", "t2i"):
+        assert grown.records(f"json-blur-{direction}") == whole.records(f"json-blur-{direction}")
+    assert grown.metrics["json:blur"]["n"] == whole.metrics["json:blur"]["n"]
+    with pytest.raises(UserError, match="holds 4 samples and --limit 3 leaves out some of them"):
+        retrieve("--limit", 3, *momentum)
+
+
 def test_the_reward_model_is_asked_for_the_limited_queries_alone(retrieve):
     results = retrieve("--limit", 2, "--direction", "i2t")
     rows = {file.stem: len(load_file(file)["features"]) for file in (results.folder / "features").iterdir()}
