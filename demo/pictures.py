@@ -208,16 +208,16 @@ PICTURES = {
     "anchored": ("classification.png", classification_picture),
     "clipcap": ("captioning.png", captioning_picture),
 }
-"""A run that was made -> the picture of it."""
+"""A run -> the picture of it. Where a run was not made, there is none of it; retrieval has none."""
 
 
 def main() -> None:
     parser = Parser(description=__doc__)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
-    found = [picture for run, picture in PICTURES.items() if (folder / run).exists()]
-    if not found:
-        raise UserError(f"{folder} holds no run of the demo that is drawn; scripts/demo.sh makes them")
-    for name, draw in found:
-        draw(folder).save(folder / name)
-        print(f"picture: {folder / name}")
+    if not list(folder.glob("*/results.json")):
+        raise UserError(f"{folder} holds no run of the demo; scripts/demo.sh makes them")
+    for run, (name, draw) in PICTURES.items():
+        if (folder / run).exists():
+            draw(folder).save(folder / name)
+            print(f"picture: {folder / name}")

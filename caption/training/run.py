@@ -3,8 +3,8 @@
 import time
 from dataclasses import replace
 
-from caption.language_model import load_language_model
 from caption.files import MAPPER_FILE, TRAINING_FILE
+from caption.language_model import load_language_model
 from caption.training.config import KIND, TrainConfig
 from caption.training.examples import Examples, make_examples, split_examples
 from caption.training.features import read_features

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import get_linear_schedule_with_warmup
 
-from caption.language_model import LanguageModel
 from caption.files import MAPPER_FILE, TRAINING_FILE
+from caption.language_model import LanguageModel
 from caption.mapper import MAPPER_KEYS, Mapper, MLPMapper, TransformerMapper, save_mapper
 from caption.training.config import TrainConfig
 from caption.training.curve import History, write_curve
