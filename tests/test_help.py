@@ -34,7 +34,7 @@ COMMAND = re.compile(rf"(?:[A-Z_]+=\S+ )*(?:\S*\bpython|\S*\bpip|torchrun|bash|{
 PLACEHOLDERS = {
     *("ROOT", "PHOTO", "PHOTOS", "IMAGE", "IMAGES", "RUN", "FEATURES", "LISTS", "FILE", "FOLDER", "DIR", "ARTIST"),
     *("candidates.json", "refs.json", "captions.json", "ckpt-latest.pt", "COCO_train_set_image_text_vitb16_v2.pkl"),
-    *("coco_karpathy_train.json", "coco_karpathy_val.json", "train.json", "clean.json"),
+    *("coco_karpathy_train.json", "coco_karpathy_val.json", "train.json", "clean.json", "names.txt"),
 }
 """Words that stand for a user's own files."""
 VALUES = {"GPU": "0", "N": "1"}

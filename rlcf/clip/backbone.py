@@ -312,10 +312,10 @@ def _download(architecture: str, name: str, tag: str | None = None, missing: Pat
             )
     except Exception as error:  # open_clip and its download libraries raise many kinds
         where = f"there is no {missing} and " if missing else ""
-        kept = "put OpenAI's file into --clip-root" if name in OPENAI_ARCHITECTURES else "give the path of its folder"
-        raise UserError(
-            f"{where}{name} could not be downloaded or read ({in_one_line(error)}); download it on a connected machine "
-            f"and {kept}"
-        ) from error
+        get = "download it on a connected machine and give the path of its folder"
+        if name in OPENAI_ARCHITECTURES:
+            file = openai_file_name(name)
+            get = f"'rlcf-data get {file}' on a connected machine downloads it; put it into --clip-root"
+        raise UserError(f"{where}{name} could not be downloaded or read ({in_one_line(error)}); {get}") from error
     require_finite(name, model.state_dict())
     return model
