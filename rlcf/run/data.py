@@ -36,7 +36,7 @@ def find(name: str, places: Iterable[Path], is_it: Callable[[Path], bool] = Path
     tried = list(dict.fromkeys(places))
     found = next((place for place in tried if is_it(place)), None)
     if found is None:
-        get = "" if ":" in name else f"; 'rlcf-data get {name}' fetches it, or tells how to"
+        get = "" if ":" in name else f"; 'rlcf-data get {name}' fetches it or tells how"
         raise UserError(f"dataset {name} was not found; tried {', '.join(map(str, tried))}{get}")
     return found
 

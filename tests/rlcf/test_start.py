@@ -32,7 +32,7 @@ def folder(tmp_path):
     write_pictures(tmp_path, ["cat/0.png", "dog/1.png"])
     images = ("cat/0.png", "dog/1.png")
     (tmp_path / "list.json").write_text(json.dumps([{"image": image, "caption": ["a", "b"]} for image in images]))
-    (tmp_path / "candidates.json").write_text(json.dumps({image: "a" for image in images}))
+    (tmp_path / "candidates.json").write_text(json.dumps(dict.fromkeys(images, "a")))
     return tmp_path
 
 
