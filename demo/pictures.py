@@ -64,12 +64,14 @@ def classification_picture(folder: Path) -> Image.Image:
         names = (folder / "anchored" / style.replace(":", "-") / "classnames.txt").read_text().splitlines()
         style = style.removeprefix("folder:")
         cards.append(_answers_card(_picture(folder / "single" / style / record["id"]), style, record, names))
-    note = f"Bars: rewards of the answers that were sampled on the centre crop ({UNIT}). > : the answer that won."
+    note = (
+        f"Bars: rewards of the answers that were sampled on the centre crop ({UNIT}). Black arrow: the answer that won."
+    )
     return _sheet(cards, columns=4, note=note)
 
 
 def _answers_card(picture: Image.Image, style: str, record: dict[str, Any], names: Sequence[str]) -> Image.Image:
-    card, pen = _blank(picture, 424)
+    card, pen = _blank(picture, 404)
     y = _write(pen, 212, f"{style}: {names[record['label']]}", GREY, SMALL) + 2
     for key, when in (("zero_shot", "zero-shot"), ("adapted", "RLCF")):
         text = f"{when}: {names[record[key]]} ({100 * record[f'{key}_confidence']:.0f}%)"
@@ -123,7 +125,7 @@ def captioning_picture(folder: Path) -> Image.Image:
                 pen.polygon([(MARGIN, y + 4), (MARGIN, y + 14), (MARGIN + 8, y + 9)], BLACK)
             y = _write(pen, y, f"reward {rewards[when]:.2f}", BLACK, SMALL, indent=24) + 8
         cards.append(card)
-    note = f"Tick: the caption names both things. Reward: {UNIT}. > : the better rewarded caption."
+    note = f"Tick: the caption names both things. Reward: {UNIT}. Black arrow: the better rewarded caption."
     return _sheet(cards, columns=4, note=note)
 
 

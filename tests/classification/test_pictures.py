@@ -65,7 +65,7 @@ def test_a_picture_that_cannot_be_read_has_a_row_without_answers(predict, tmp_pa
 @pytest.mark.parametrize(
     ("flags", "names", "told"),
     [
-        ([], None, "dataset images has no class folders; give --classnames a file with one class name a line"),
+        ([], None, "dataset images has no class folders; give --classnames a text file with one class name a line"),
         ([], "gone.txt", "--classnames: there is no file of class names .*gone.txt"),
         (["--datasets", "images:gone"], "names.txt", "no folder .*photos/gone for dataset images:gone"),
         (["--sample-k", "7"], "names.txt", "--sample-k 7 exceeds the 6 classes of images"),
