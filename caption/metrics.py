@@ -91,7 +91,7 @@ def scores_as_line(dataset: str, method: str, summary: Summary, clip: str) -> st
         if metric in summary["adapted"]:
             before, after = (f"{100 * summary[name][metric]:.1f}" for name in ANSWERS)
             gained = {key: 100 * value for key, value in summary["gains"][gain_of(metric)].items()}
-            change = interval(gained, digits=1)
+            change = interval(gained, 1, "captions' gain" if metric.startswith(NO_MEANS) else "gain")
             told.append(f"{metric} {before}" + ("" if method == "zeroshot" else f" -> {after} ({change})"))
     which = "zero-shot" if method == "zeroshot" else f"zero-shot -> {method}"
     return f"{dataset}: scores times 100, {which}: {', '.join(told)}; CLIPScore by {clip}"
