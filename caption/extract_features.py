@@ -21,8 +21,10 @@ from caption.training.rows import encode_all, without_unread
 from rlcf.clip.backbone import Backbone, load_clip
 from rlcf.digests import digest_of
 from rlcf.errors import UserError
+from rlcf.inputs.lists import TRAINING, CaptionedImage, read_captions
+from rlcf.inputs.places import as_it_lies, expanded
+from rlcf.inputs.sources import Source
 from rlcf.run.config import parse_config, resolve_device, resolve_precision
-from rlcf.run.data import CaptionedImage, read_captions
 from rlcf.run.folder import open_run_folder
 from rlcf.run.identity import keep_identity, read_identity
 from rlcf.run.images import encode_images
@@ -41,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     config = parse_config(FeatureConfig, argv, __doc__ or "", EPILOG)
     device = resolve_device(config)
     precision = resolve_precision(config, device)
-    samples = read_captions(Path(config.data) / config.captions)
+    samples = read_captions(Path(config.data) / expanded(config.captions), TRAINING)
     resolved = replace(config, device=device.type, precision=precision)
     with open_run_folder(resolved, lambda folder: [folder] if is_begun(folder) else []) as folder:
         clip = load_clip(config.student, device, precision, config.clip_root)
@@ -66,14 +68,20 @@ def extract(config: FeatureConfig, samples: list[CaptionedImage], clip: Backbone
     image = None
     if config.images:
 
-        def encode(files: Sequence[Path]) -> Tensor:
+        def encode(files: Sequence[Source]) -> Tensor:
             with out_of_memory_told(config):
                 (rows,) = encode_images(
-                    [clip], files, config.workers, config.batch_size, None, None, config.skip_bad_images
+                    [clip],
+                    files,
+                    config.workers,
+                    config.batch_size,
+                    None,
+                    skip_bad=config.skip_bad_images,
+                    published=config.image_reading == "published",
                 )
             return rows
 
-        files = [root / sample.image for sample in samples]
+        files = [root / as_it_lies(root, sample.image) for sample in samples]
         samples, image = without_unread(samples, encode_all(folder, "image", key, files, width, config.chunk, encode))
     captions = [caption for sample in samples for caption in sample.captions]
     if not captions:

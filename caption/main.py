@@ -25,6 +25,7 @@ from caption.datasets import Dataset, load_dataset
 from caption.evaluate import Evaluator, write_captions
 from caption.metrics import REWARD, as_line, by_domain, describe, summarise
 from rlcf.adapt.views import PlannedViews
+from rlcf.inputs.stored import Columns
 from rlcf.run.images import ImageLoader, Loaded
 from rlcf.run.loop import Work, run_samples
 from rlcf.run.records import Record, Run, shuffled
@@ -47,9 +48,10 @@ def run_dataset(config: CaptionConfig, dataset: Dataset, models: CaptionModels, 
     count = len(shuffled(len(dataset.ids), config.seed, config.limit))
     config = replace(config, images_at_once=min(config.images_at_once, count))
     captioner, device = Captioner.of(config, models), models.student.device
+    published = config.reads_as_published(dataset.published)
 
     def read(indices: Sequence[int]) -> Iterator[Loaded]:
-        loader = ImageLoader(dataset.files, indices, captioner.views)
+        loader = ImageLoader(dataset.files, indices, captioner.views, published=published)
         return loader.one_by_one(config.workers, device.type == "cuda")
 
     def about(index: int) -> Record:
@@ -90,16 +92,18 @@ def write_results(
     report(run, dataset.name, summary, as_line(dataset.name, config.method, summary), device)
     if config.evaluate:
         for place, own, told in parts:
-            evaluator.score(place, own, dataset.root, told)
+            evaluator.score(place, own, dataset, told)
         run.report(dataset.name, summary)
 
 
 def main(argv: list[str] | None = None) -> None:
     setup = Setup.of_command(CaptionConfig, argv, __doc__ or "", EPILOG)
     config = setup.config
-    datasets = [load_dataset(name, config.data) for name in config.datasets]
+    columns = Columns(config.hf_config, config.image_column, config.caption_column)
+    datasets = [load_dataset(name, config.data, columns) for name in config.datasets]
     with setup.open_run() as run:
         models = load_caption_models(setup)
         evaluator = Evaluator(config, setup.device)
         for dataset in datasets:
+            run.tell(dataset.notes)
             run_dataset(config, dataset, models, evaluator, run)

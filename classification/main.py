@@ -22,9 +22,11 @@ from torch import Tensor
 from classification.classifier import Classifier, check_classes
 from classification.config import ClassificationConfig
 from classification.datasets import Dataset, load_dataset
+from classification.doubt import labels_doubtful
 from classification.metrics import TOP1, as_line, describe, summarise
 from rlcf.adapt.trace import Outcome
 from rlcf.adapt.views import PlannedViews
+from rlcf.inputs.stored import Columns
 from rlcf.run.files import write_atomically
 from rlcf.run.images import ImageLoader, Loaded
 from rlcf.run.loop import Work, run_samples
@@ -48,10 +50,11 @@ def run_dataset(config: ClassificationConfig, dataset: Dataset, models: Models, 
         config, images_at_once=min(config.images_at_once, len(shuffled(len(dataset.ids), config.seed, config.limit)))
     )
     classifier, device = Classifier.of(config, models, dataset.classnames), models.student.device
+    published = config.reads_as_published(dataset.published)
 
     def read(indices: Sequence[int]) -> Iterator[Loaded]:
         draft = models.student.size if config.draft_jpeg else None
-        loader = ImageLoader(dataset.files, indices, classifier.views, draft)
+        loader = ImageLoader(dataset.files, indices, classifier.views, draft, published)
         return loader.one_by_one(config.workers, device.type == "cuda")
 
     def describe_outcome(index: int, outcome: Outcome) -> tuple[Record, Mapping[str, Tensor]]:
@@ -80,6 +83,10 @@ def run_dataset(config: ClassificationConfig, dataset: Dataset, models: Models, 
         names = "".join(f"{name}\n" for name in dataset.classnames)
         write_atomically(run.folder_of(dataset.name) / "classnames.txt", names)
     summary = summarise(records)
+    doubt = labels_doubtful(records)
+    if doubt:
+        summary["doubt"] = doubt
+        run.tell([f"{dataset.name}: {doubt}"])
     report(
         run,
         dataset.name,
@@ -92,8 +99,9 @@ def run_dataset(config: ClassificationConfig, dataset: Dataset, models: Models, 
 def main(argv: list[str] | None = None) -> None:
     setup = Setup.of_command(ClassificationConfig, argv, __doc__ or "", EPILOG)
     config = setup.config
+    columns = Columns(config.hf_config, config.image_column, config.label_column)
     datasets = [
-        load_dataset(name, config.data, config.corruption, config.severity, config.classnames)
+        load_dataset(name, config.data, config.corruption, config.severity, config.classnames, columns)
         for name in config.datasets
     ]
     for dataset in datasets:
@@ -101,4 +109,5 @@ def main(argv: list[str] | None = None) -> None:
     with setup.open_run() as run:
         models = setup.load_models()
         for dataset in datasets:
+            run.tell(dataset.notes)
             run_dataset(config, dataset, models, run)

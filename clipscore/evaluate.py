@@ -23,7 +23,7 @@ class Evaluation:
 
     scores: metric -> value for all captions; per_instance: image name -> metric -> value; tokenizer: the one that split
     captions into words for the metrics against references, None without references; clip: name of the CLIP, prefix:
-    what stood before each caption for it, precision: what it computed in.
+    what stood before each caption for it, precision: what it computed in; empty: captions without words.
     """
 
     scores: dict[str, float]
@@ -32,6 +32,7 @@ class Evaluation:
     clip: str
     prefix: str
     precision: str
+    empty: int = 0
 
     @property
     def n(self) -> int:
@@ -45,12 +46,14 @@ def evaluate(
     spice: bool = False,
     prefix: str = PREFIX,
     workers: int = 2,
+    published: bool = False,
 ) -> Evaluation:
     """Every metric of captions: against references where there are any, and with their images.
 
     captions: from `match_captions`; with_java: use the programs that need Java, METEOR and the PTB tokenizer (see
     `use_java`); spice: SPICE also; prefix: stands before each caption for the CLIP; workers: processes that
-    read images. Raises UserError for an image that cannot be read and for a Java program that fails.
+    read images; published: read them as the published code reads its datasets. A candidate without words scores 0.
+    Raises UserError for an image that cannot be read and for a Java program that fails.
 
         captions = match_captions({"dog.jpg": "a dog"}, "images", {"dog.jpg": ["a dog runs"]})
         print(evaluate(captions, load_clip("ViT-B/32")).scores)
@@ -59,11 +62,11 @@ def evaluate(
     if captions.references is not None:
         scores = reference_scores(captions.candidates, captions.references, with_java, spice)
         tokenizer = PTB if with_java else BUILT_IN
-    scores |= clip_scores(captions, clip, prefix, workers)
+    scores |= clip_scores(captions, clip, prefix, workers, published)
     rows = zip(*(parts for _, parts in scores.values()), strict=True)
     per_instance = {name: dict(zip(scores, row, strict=True)) for name, row in zip(captions.names, rows, strict=True)}
     whole = {name: value for name, (value, _) in scores.items()}
-    return Evaluation(whole, per_instance, tokenizer, clip.name, prefix, clip.precision)
+    return Evaluation(whole, per_instance, tokenizer, clip.name, prefix, clip.precision, len(captions.empty))
 
 
 def write_evaluation(
@@ -78,6 +81,7 @@ def write_evaluation(
     if output is not None:
         result = {"scores": evaluation.scores, "n": evaluation.n, "tokenizer": evaluation.tokenizer}
         result |= {"clip": evaluation.clip, "prefix": evaluation.prefix, "precision": evaluation.precision}
+        result |= {"empty": evaluation.empty}
         packages = ("torch", "open_clip_torch", "pycocoevalcap")
         result |= {"command": command or command_line(), "versions": versions(packages)}
         write_atomically(output, json.dumps(result, indent=2) + "\n")

@@ -52,7 +52,9 @@ def classification_picture(folder: Path) -> Image.Image:
     columns, (width, height) = 4, CARD
     sheet = Image.new("RGB", (columns * width, -(-len(examples) // columns) * height), "white")
     for place, (style, record) in enumerate(examples):
-        names = (folder / "anchored" / style.replace(":", "-") / "classnames.txt").read_text().splitlines()
+        names = (
+            (folder / "anchored" / style.replace(":", "-") / "classnames.txt").read_text(encoding="utf-8").splitlines()
+        )
         image = Image.open(folder / "single" / style.removeprefix("folder:") / record["id"])
         card = _card(image, style.removeprefix("folder:"), record, names)
         sheet.paste(card, (place % columns * width, place // columns * height))

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from demo.study_methods import Task
 from rlcf.clip.backbone import Backbone
+from rlcf.inputs.images import read_image
 from rlcf.run.config import parse_config
-from rlcf.run.images import read_image
 from rlcf.run.setup import load_models
 
 IMAGES = 8

@@ -83,7 +83,7 @@ def write_report(place: Path, task: Task) -> None:
     described = place / "study.json"
     if not described.is_file():
         raise UserError(f"{place} holds no study; run it first: python -m demo.study run")
-    about = json.loads(described.read_text())
+    about = json.loads(described.read_text(encoding="utf-8"))
     lines = []
     for direction in task.directions:
         runs = read_runs(place, task, about["pairs"], direction)
@@ -188,7 +188,7 @@ def cost_table(runs: Runs, place: Path, task: Task) -> str:
             )
             for styles in (task.styles[:1], task.styles[1:])
         ]
-        passes = json.loads((place / f"pair-{next(iter(pairs))}" / name / "done").read_text())
+        passes = json.loads((place / f"pair-{next(iter(pairs))}" / name / "done").read_text(encoding="utf-8"))
         told = [_passes(passes, f"student_{what}") for what in ("images", "texts")]
         rows.append([task.methods[name][0], *(f"{e:.1f}" for e in errors), *told, _passes(passes, "reward_images")])
     return markdown(header, rows)

@@ -31,6 +31,7 @@ from rlcf.adapt.trace import Outcome
 from rlcf.adapt.views import Views
 from rlcf.clip.backbone import Backbone
 from rlcf.digests import digest_of
+from rlcf.inputs.stored import Columns
 from rlcf.run.images import ImageLoader
 from rlcf.run.loop import Work, run_samples
 from rlcf.run.records import Record, Run, shuffled
@@ -97,7 +98,10 @@ def load_samples(
     if config.direction == "t2i":
         return ((index, dataset.texts[index]) for index in indices)
     views = Views(student.centre_view, student.size, count=1)
-    return ImageLoader(dataset.files, indices, views).one_by_one(config.workers, student.device.type == "cuda")
+    published = config.reads_as_published(dataset.published)
+    return ImageLoader(dataset.files, indices, views, published=published).one_by_one(
+        config.workers, student.device.type == "cuda"
+    )
 
 
 def run_dataset(config: RetrievalConfig, features: FrozenFeatures, models: Models, run: Run) -> None:
@@ -122,13 +126,20 @@ def run_dataset(config: RetrievalConfig, features: FrozenFeatures, models: Model
 def main(argv: list[str] | None = None) -> None:
     setup = Setup.of_command(RetrievalConfig, argv, __doc__ or "", EPILOG)
     config = setup.config
-    datasets = [load_dataset(name, config.data, config.clean_text) for name in config.datasets]
+    columns = Columns(config.hf_config, config.image_column, config.caption_column)
+    datasets = [load_dataset(name, config.data, config.clean_text, columns) for name in config.datasets]
     for dataset, way in itertools.product(datasets, config.one_way):
         check_gallery(way, len(dataset.gallery(way.direction)), dataset.name)
     with setup.open_run() as run:
         models = setup.load_models()
         for dataset in datasets:
             features = FrozenFeatures(
-                run.folder / "features", dataset, models.student, run.shard, config.workers, config.skip_bad_images
+                run.folder / "features",
+                dataset,
+                models.student,
+                run.shard,
+                config.workers,
+                config.skip_bad_images,
+                config.reads_as_published(dataset.published),
             )
             run_dataset(config, features, models, run)

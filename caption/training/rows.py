@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from rlcf.run.data import CaptionedImage
+from rlcf.inputs.lists import CaptionedImage
 from rlcf.run.files import writing
 from rlcf.run.folder import logger
 from rlcf.run.parts import SUM, checksum

@@ -14,8 +14,9 @@ from PIL import Image
 from rlcf.adapt.groups import Unreadable
 from rlcf.adapt.views import Views
 from rlcf.errors import UserError
-from rlcf.run.data import read_captions
-from rlcf.run.images import ImageLoader, _as_array, as_image, check_sides, read_image
+from rlcf.inputs.images import as_image, check_sides, read_image
+from rlcf.inputs.lists import read_captions
+from rlcf.run.images import ImageLoader, _as_array
 from tests.faults import forked
 from tests.tools import write_picture
 

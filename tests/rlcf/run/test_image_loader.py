@@ -12,7 +12,8 @@ from rlcf.adapt.groups import Unreadable
 from rlcf.adapt.views import PlannedViews, Views
 from rlcf.clip.backbone import Backbone
 from rlcf.errors import UserError
-from rlcf.run.images import ImageLoader, as_image, encode_images, large_enough, read_image, refuse_or_skip
+from rlcf.inputs.images import as_image, large_enough, read_image
+from rlcf.run.images import ImageLoader, encode_images, refuse_or_skip
 from tests.tools import VIT, build_clip
 
 MEAN_STD = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.25]}
