@@ -96,8 +96,8 @@ def _entries(file: Path) -> list[str] | dict[str, str]:
         return lines
     entries: dict[str, str] = {}
     for line in lines:
-        folder, tab, name = (part.strip() for part in line.partition("\t"))
-        if not tab or not folder or not name or folder in entries:
+        folder, _, name = (part.strip() for part in line.partition("\t"))
+        if not folder or not name or folder in entries:
             wrong = "names a folder twice" if folder in entries else "is not 'folder<TAB>name' as others are"
             raise UserError(f"{file}: the line '{line}' {wrong}; mend it")
         entries[folder] = name

@@ -10,7 +10,7 @@ from rlcf.errors import UserError
 from rlcf.inputs.folders import image_suffixes
 from rlcf.inputs.json_files import as_id, as_text, read_json, shown
 from rlcf.inputs.lists import ID_KEYS, IMAGE_KEYS, CaptionedImage, captions_in
-from rlcf.inputs.places import with_slashes
+from rlcf.inputs.places import is_there, with_slashes
 from rlcf.inputs.sources import Source
 
 RESULT = '{"image_id": id, "caption": text}'
@@ -172,7 +172,7 @@ def _find_images(names: Iterable[str], root: Path) -> list[Source]:
     listed: dict[Path, Names] = {}
     images: list[Source] = []
     for name in names:
-        image = next((root / form for form in (name, with_slashes(name)) if (root / form).is_file()), None)
+        image = next((root / form for form in (name, with_slashes(name)) if is_there(root / form)), None)
         if image is None:
             wanted = root / with_slashes(name)
             folder = wanted.parent

@@ -87,8 +87,9 @@ def _load_configured(config: Path, weights: Path) -> tuple[nn.Module, Any]:
 def load_named(architecture: str, file: Path) -> tuple[nn.Module, Any]:
     """The model and the tokenizer of a checkpoint file of one of open_clip's architectures.
 
-    architecture: its name, which "-quickgelu" may follow. The activation is the architecture's; OpenAI's own files have theirs. Raises UserError for a file that is damaged or
-    of another architecture, and for a tokenizer that cannot be loaded.
+    architecture: its name, which "-quickgelu" may follow. The activation is the architecture's; OpenAI's own files have
+    theirs. Raises UserError for a file that is damaged or of another architecture, and for
+    a tokenizer that cannot be loaded.
     """
     plain = architecture.removesuffix(QUICK)
     named = architecture if architecture in open_clip.list_models() else plain

@@ -243,10 +243,16 @@ def _preprocess(folder: Path, config: Any) -> dict[str, Any]:
     """open_clip's settings of the input: CLIP's images are cropped, SigLIP's are squashed."""
     file = folder / "preprocessor_config.json"
     held = read_json(file) if file.is_file() else {}
-    given = {ours: held[theirs] for ours, theirs in (("mean", "image_mean"), ("std", "image_std")) if held.get(theirs)}
-    numbers = [number for numbers in given.values() for number in (numbers if isinstance(numbers, list) else [None])]
-    if not isinstance(held, dict) or len(numbers) != 3 * len(given) or not all(map(_is_number, numbers)):
-        raise UserError(f"{file} describes no input of images; download the folder again")
+    given = {}
+    for ours, theirs in (("mean", "image_mean"), ("std", "image_std")):
+        numbers = held.get(theirs) if isinstance(held, dict) else 0
+        if numbers is None:
+            continue
+        if not isinstance(numbers, list) or len(numbers) != 3 or not all(map(_is_number, numbers)):
+            raise UserError(f"{file} has no {theirs} of three numbers; download the folder again")
+        given[ours] = numbers
+    if 0 in given.get("std", []):
+        raise UserError(f"{file} has an image_std of 0; download the folder again")
     siglip = config.model_type == "siglip"
     half = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "resize_mode": "squash"} if siglip else {}
     size = {"size": config.vision_config.image_size}

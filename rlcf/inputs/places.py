@@ -93,15 +93,23 @@ def find_images(file: Path, paths: Sequence[str], roots: Iterable[Path]) -> tupl
     """
     roots = list(roots)
     first = [paths[0], with_slashes(paths[0])] if paths else []
-    root = next((root for root in roots for path in first if (root / path).is_file()), roots[0])
+    root = next((root for root in roots for path in first if is_there(root / path)), roots[0])
     found = []
     for path in paths:
         found.append(as_it_lies(root, path))
-        if not (root / found[-1]).is_file():
+        if not is_there(root / found[-1]):
             raise UserError(f"{file} lists an image that is not there: {root / path}")
     return root, found
 
 
+def is_there(file: Path) -> bool:
+    """True for a file that exists; False also for a name that no file can have."""
+    try:
+        return file.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def as_it_lies(root: Path, path: str) -> str:
     """The path below `root` that is there: as it is, or with slashes for backslashes; else as it is."""
-    return next((name for name in (path, with_slashes(path)) if (root / name).is_file()), path)
+    return next((name for name in (path, with_slashes(path)) if is_there(root / name)), path)

@@ -1,93 +1,48 @@
+"""Lists of captioned images in every form, and what is wrong with them."""
+
 import json
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rlcf.errors import UserError
-from rlcf.run.data import (
-    CaptionedImage,
-    data_folder,
-    find,
-    find_karpathy_list,
-    find_list,
-    image_root,
-    read_captions,
-    require_images,
-)
-from tests.tools import write_pictures
+from rlcf.inputs.json_files import as_id, read_json
+from rlcf.inputs.lists import TRAINING, CaptionedImage, captions_in, read_captions
+
+CASES = Path(__file__).resolve().parents[2] / "cases" / "lists"
 
 
 @pytest.fixture
 def listed(tmp_path):
     """Writes a caption list; returns its file."""
 
-    def write(held, name="list.json"):
-        file = tmp_path / name
-        file.write_text(held if isinstance(held, str) else json.dumps(held), encoding="utf-8")
+    def write(held):
+        file = tmp_path / "list.json"
+        if isinstance(held, bytes):
+            file.write_bytes(held)
+        else:
+            file.write_text(held if isinstance(held, str) else json.dumps(held), encoding="utf-8")
         return file
 
     return write
 
 
-def told(function, *arguments, **settings):
+def told(*arguments, **settings):
     with pytest.raises(UserError) as error:
-        function(*arguments, **settings)
+        read_captions(*arguments, **settings)
     return str(error.value)
 
 
-# ---- where datasets are ----
+# ---- forms ----
 
 
-@pytest.mark.parametrize("data", ["", "/no/such"])
-def test_a_data_folder_that_is_not_there_is_told(data):
-    assert told(data_folder, data) == f"no data folder '{data}'; give --data the folder that holds the datasets"
-
-
-def test_a_file_is_no_data_folder(listed):
-    assert told(data_folder, str(listed([]))).startswith("no data folder '")
-
-
-def test_the_first_place_that_is_there_is_found(tmp_path, listed):
-    assert data_folder(str(tmp_path)) == tmp_path
-    second, third = listed([], "b.json"), listed([], "c.json")
-    assert find("coco", [tmp_path / "a.json", second, third]) == second
-    assert find("coco", [second, tmp_path], lambda place: place.is_dir()) == tmp_path
-
-
-def test_a_dataset_that_is_nowhere_is_told_with_each_place_once(tmp_path):
-    places = [tmp_path / name for name in ("a", "b", "a")]
-    assert told(find, "coco", places) == f"dataset coco was not found; tried {tmp_path}/a, {tmp_path}/b"
-
-
-@pytest.mark.parametrize("name", ["json:list", "json:list.json"])
-def test_a_list_is_found_with_and_without_its_ending(tmp_path, listed, name):
-    file = listed([])
-    assert find_list(name, tmp_path) == file
-
-
-@pytest.mark.parametrize("name", ["json", "json:"])
-def test_a_list_dataset_without_its_file_is_told(tmp_path, name):
-    assert told(find_list, name, tmp_path) == "dataset json needs its list: json:FILE, a file below --data"
-
-
-def test_a_list_that_is_not_there_is_told(tmp_path):
-    expected = f"dataset json:coco was not found; tried {tmp_path}/coco, {tmp_path}/coco.json"
-    assert told(find_list, "json:coco", tmp_path) == expected
-
-
-def test_images_start_from_the_first_folder_that_holds_one(tmp_path):
-    write_pictures(tmp_path, ["first/", "second/a.jpg", "third/a.jpg"])
-    roots = [tmp_path / name for name in ("first", "second", "third")]
-    assert image_root("a.jpg", roots) == roots[1] and image_root("b.jpg", roots) == roots[0]
-
-
-def test_a_list_of_images_that_are_not_there_is_told(tmp_path):
-    write_pictures(tmp_path, ["a.jpg"])
-    require_images(tmp_path / "l.json", [tmp_path / "a.jpg"])
-    message = told(require_images, tmp_path / "l.json", [tmp_path / "a.jpg", tmp_path / "b.jpg"])
-    assert message == f"{tmp_path}/l.json lists an image that is not there: {tmp_path}/b.jpg"
-
-
-# ---- what a list holds ----
+@pytest.mark.parametrize("form", ["flat", "coco", "coco_str", "karpathy", "bom", "references"])
+def test_every_form_gives_the_samples_of_the_plain_one(form):
+    plain, found = read_captions(CASES / "plain.json"), read_captions(CASES / f"{form}.json")
+    count = 3 if form == "karpathy" else 6  # the other three are in its split "train"
+    assert found == plain[:count] and len(plain) == 6
 
 
 def test_a_list_has_an_entry_an_image_or_an_entry_a_caption(listed):
@@ -97,22 +52,25 @@ def test_a_list_has_an_entry_an_image_or_an_entry_a_caption(listed):
         {"image": "b/./c.jpg", "caption": "three"},
         {"image": "a.jpg", "caption": "two"},
     ]
+    by_name = {"a.jpg": ["one", "two"], "./b/c.jpg": "three"}
     expected = [CaptionedImage("a.jpg", ["one", "two"]), CaptionedImage("b/c.jpg", ["three"])]
-    assert read_captions(listed(by_image)) == read_captions(listed(by_caption)) == expected
+    for form in (by_image, by_caption, by_name):
+        assert read_captions(listed(form)) == expected
 
 
-def test_a_list_with_an_entry_an_image_refuses_a_second_one(listed):
-    file = listed([{"image": name, "caption": "one"} for name in ("a.jpg", "b.jpg", "a.jpg", "a.jpg")])
-    message = told(read_captions, file, unique=True)
-    assert message == f"{file} lists a.jpg 3 times; give each image one entry with all texts"
-    assert [len(entry.captions) for entry in read_captions(file)] == [3, 1]
+def test_an_image_with_two_lists_of_captions_is_refused(listed):
+    file = listed([{"image": name, "caption": ["one"]} for name in ("a.jpg", "b.jpg", "./a.jpg", "a.jpg")])
+    assert told(file) == f"{file} lists a.jpg 3 times; give each image one entry with all texts"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_a_list_may_have_any_encoding_of_json(listed, encoding):
+    text = json.dumps([{"image": "é.jpg", "caption": "ein Bär"}], ensure_ascii=False)
+    assert read_captions(listed(text.encode(encoding))) == [CaptionedImage("é.jpg", ["ein Bär"])]
 
 
 NOCAPS = {
-    "images": [
-        {"id": 1, "file_name": "a.jpg", "domain": "in-domain"},
-        {"id": 0, "file_name": "b.jpg"},
-    ],
+    "images": [{"id": 1, "file_name": "a.jpg", "domain": "in-domain"}, {"id": 0, "file_name": "b.jpg"}],
     "annotations": [
         {"image_id": 0, "caption": "three"},
         {"image_id": 1, "caption": "one"},
@@ -126,72 +84,174 @@ def test_nocaps_form_is_read_in_the_order_of_its_images(listed):
     assert read_captions(listed(NOCAPS)) == expected
 
 
+def test_ids_may_be_numbers_in_one_place_and_texts_in_another(listed):
+    images = [{"id": "000001", "file_name": "a.jpg"}, {"id": 2.0, "file_name": "b.jpg"}, {"id": "x", "file_name": "c"}]
+    annotations = [{"image_id": key, "caption": str(key)} for key in (1, "2", "x")]
+    found = read_captions(listed({"images": images, "annotations": annotations}))
+    assert [image.captions for image in found] == [["1"], ["2"], ["x"]]
+    assert [image.key for image in found] == ["1", "2", "x"]
+
+
 @pytest.mark.parametrize("annotations", [{}, {"annotations": None}, {"annotations": []}])
 def test_a_test_set_may_keep_its_captions_back(listed, annotations):
     entries = read_captions(listed({"images": NOCAPS["images"]} | annotations))
     assert [entry.captions for entry in entries] == [[], []]
 
 
+KARPATHY = {
+    "images": [
+        {"filename": "a.jpg", "filepath": "val2014", "split": "test", "sentences": [{"raw": "one"}], "cocoid": 7},
+        {"filename": "b.jpg", "filepath": "train2014", "split": "train", "sentences": [{"raw": "two"}]},
+        {"filename": "c.jpg", "split": "restval", "sentences": [{"raw": "three"}, {"raw": "four"}]},
+        {"filename": "d.jpg", "split": "val", "sentences": [{"raw": "five"}]},
+    ]
+}
+
+
+def test_of_karpathys_file_the_wanted_splits_are_taken(listed):
+    file = listed(KARPATHY)
+    assert read_captions(file) == [CaptionedImage("val2014/a.jpg", ["one"])] and read_captions(file)[0].key == "7"
+    trained = [CaptionedImage("train2014/b.jpg", ["two"]), CaptionedImage("c.jpg", ["three", "four"])]
+    assert read_captions(file, TRAINING) == trained
+
+
+def test_a_split_that_karpathys_file_lacks_is_told_with_those_it_has(listed):
+    file = listed({"images": KARPATHY["images"][1:]})
+    assert told(file) == f"{file} has no image of the split test; it has train, restval, val"
+
+
+# ---- what is wrong ----
+
+
 def test_a_list_that_is_not_there_or_no_json_is_told(listed, tmp_path):
-    assert told(read_captions, tmp_path / "no.json") == f"no caption list {tmp_path}/no.json"
-    file = listed("{")
-    assert told(read_captions, file).startswith(f"{file} is no JSON file (")
+    assert told(tmp_path / "no.json") == f"no caption list {tmp_path}/no.json"
+    for content in ("{", b"\xff\xfe\x00", "[" * 100_000, b"[\xff]", "9" * 5000):
+        file = listed(content)
+        assert told(file).startswith(f"{file} cannot be read as JSON (")
 
 
-@pytest.mark.parametrize("held", [{}, "words", 3, {"images": 3}])
+@pytest.mark.parametrize("held", [{}, "words", 3, None, {"images": 3}, {"a.jpg": 3}])
 def test_json_of_another_form_is_told_with_the_known_ones(listed, held):
     file = listed(json.dumps(held))
-    message = told(read_captions, file)
+    message = told(file)
     assert message.startswith(f'{file} is no caption list; it must hold [{{"image": path, "caption": text or texts}}')
 
 
 @pytest.mark.parametrize("held", [[], {"images": []}])
 def test_an_empty_list_is_told(listed, held):
     file = listed(held)
-    assert told(read_captions, file).startswith(f"{file} lists no image; it must hold [")
+    assert told(file).startswith(f"{file} lists no image; it must hold [")
 
 
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
         ("a.jpg", "names no image; it must be"),
+        (None, "names no image; it must be"),
         ({"caption": "x"}, "names no image; it must be"),
         ({"image": "", "caption": "x"}, "names no image; it must be"),
+        ({"image": None, "caption": "x"}, "names no image; it must be"),
         ({"image": "b.jpg"}, '(b.jpg) has no captions; "caption" must hold one text or more'),
         ({"image": "b.jpg", "caption": []}, '(b.jpg) has no captions; "caption" must hold one text or more'),
-        ({"image": "b.jpg", "caption": ["one", " "]}, "(b.jpg) has an empty caption; give it words or take it out"),
-        ({"image": "b.jpg", "caption": [3]}, "(b.jpg) has an empty caption; give it words or take it out"),
+        ({"image": "b.jpg", "caption": ["one", " "]}, "(b.jpg) is empty; give it words or take it out"),
+        ({"image": "b.jpg", "caption": [3]}, "(b.jpg) must be a text and is 3"),
+        ({"image": "b.jpg", "caption": [None]}, "(b.jpg) must be a text and is None"),
+        ({"image": "b.jpg", "caption": [[["x"]]]}, "(b.jpg) must be a text and is [['x']]"),
+        ({"image": "b.jpg", "caption": "x", "image_id": [1]}, "must be a whole number or a text and is [1]"),
     ],
 )
 def test_a_broken_entry_is_told_with_its_number(listed, entry, message):
     file = listed([{"image": "a.jpg", "caption": "fine"}, entry])
-    told_of = told(read_captions, file)
-    assert told_of.startswith(f"{file}, entry 2") and message in told_of
+    said = told(file)
+    assert f"{file}, entry 2" in said and message in said
 
 
 @pytest.mark.parametrize(
-    "broken",
+    ("broken", "message"),
     [
-        {"images": [{"id": 1}]},
-        {"images": ["a.jpg"]},
-        {"images": NOCAPS["images"], "annotations": [{"image_id": 7, "caption": "x"}]},
-        {"images": NOCAPS["images"], "annotations": [{"caption": "x"}]},
+        ({"images": [{"id": 1}]}, "image 1 names no file"),
+        ({"images": ["a.jpg"]}, "image 1 names no file"),
+        ({"images": [None]}, "image 1 names no file"),
+        ({"images": [{"file_name": "a.jpg"}]}, "must be a whole number or a text and is None"),
+        ({"images": [{"id": True, "file_name": "a.jpg"}]}, "must be a whole number or a text and is True"),
+        ({"images": [{"id": 1, "file_name": "a.jpg", "domain": 3}]}, "image 1 names no file"),
+        ({"images": [NOCAPS["images"][0], NOCAPS["images"][0]]}, "image 2 (a.jpg) has the id 1 of another image"),
+        (
+            {"images": NOCAPS["images"], "annotations": [{"image_id": 7, "caption": "x"}]},
+            "annotation 1 is of the image",
+        ),
+        ({"images": NOCAPS["images"], "annotations": [{"caption": "x"}]}, "the image_id of"),
+        ({"images": NOCAPS["images"], "annotations": [{"image_id": {}, "caption": "x"}]}, "the image_id of"),
+        ({"images": NOCAPS["images"], "annotations": [None]}, "the image_id of"),
+        ({"images": NOCAPS["images"], "annotations": 3}, "has annotations that are no list"),
+        (
+            {"images": NOCAPS["images"], "annotations": [{"image_id": 0, "caption": ""}]},
+            "(b.jpg) is empty",
+        ),
+        ({"images": [{"sentences": [], "split": "test"}]}, "image 1 names no file"),
+        ({"images": [{"filename": "a", "sentences": 3}]}, "image 1 (a) has no list of sentences"),
+        ({"images": [{"filename": "a", "sentences": [{}]}]}, "of list.json, image 1 (a) must be a text and is None"),
+        ({"images": [{"filename": "a", "sentences": [], "split": []}]}, "list.json lists no image"),
     ],
 )
-def test_a_broken_list_of_nocaps_form_is_told(listed, broken):
-    file = listed(broken)
-    assert told(read_captions, file).startswith(f"{file} is no caption list of NoCaps' form; it must hold [")
+def test_a_broken_list_of_another_form_is_told_with_its_entry(broken, message):
+    with pytest.raises(UserError) as error:
+        captions_in(broken, "list.json")
+    assert "list.json" in str(error.value) and message in str(error.value)
 
 
-def test_an_empty_caption_of_nocaps_form_is_told_with_its_image(listed):
-    file = listed({"images": NOCAPS["images"], "annotations": [{"image_id": 0, "caption": ""}]})
-    assert told(read_captions, file) == f"{file} (b.jpg) has an empty caption; give it words or take it out"
+def test_infinite_and_huge_numbers_are_no_ids():
+    for number in (float("inf"), float("nan"), 1.5):
+        with pytest.raises(UserError, match="the id must be a whole number"):
+            as_id(number, "the id")
+    assert as_id(10**4000, "the id") == "1" + "0" * 4000
 
 
-def test_a_lists_own_name_wins_over_a_plain_one(tmp_path):
-    """flickr30k/test.json is a name that anything may have; annotations/flickr30k_test.json is the set's own."""
-    own = tmp_path / "flickr30k" / "annotations" / "flickr30k_test.json"
-    for file in (own, tmp_path / "flickr30k" / "test.json"):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("[]")
-    assert find_karpathy_list("flickr30k", tmp_path) == own
+def test_lone_surrogates_in_captions_are_question_marks(listed):
+    assert read_captions(listed(r'[{"image": "a", "caption": "dog \ud83d"}]'))[0].captions == ["dog ?"]
+
+
+def test_a_name_that_stands_twice_is_told(listed):
+    file = listed('{"a": "dog", "b": "cat", "a": "bird"}')
+    assert told(file) == f"{file} names 'a' twice; keep one of them"
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.just(10**400)
+KEYS = st.sampled_from(
+    [
+        "image",
+        "images",
+        "caption",
+        "annotations",
+        "id",
+        "image_id",
+        "file_name",
+        "filename",
+        "split",
+        "sentences",
+        "raw",
+    ]
+)
+VALUES = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4), max_leaves=12
+)
+
+
+@given(VALUES)
+def test_any_json_is_a_list_or_told_with_its_file(held):
+    try:
+        images = captions_in(held, "list.json")
+    except UserError as error:
+        assert "list.json" in str(error)
+    else:
+        assert all(image.image and all(image.captions) for image in images)
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_are_json_or_told_with_their_file(tmp_path_factory, content):
+    file = tmp_path_factory.getbasetemp() / "any.json"
+    file.write_bytes(content)
+    try:
+        read_json(file)
+    except UserError as error:
+        assert str(file) in str(error)
