@@ -23,7 +23,7 @@ from rlcf.adapt.trace import TracedStep, traced
 from rlcf.adapt.views import PlannedViews, Views
 from rlcf.digests import digest_of_tensors
 from rlcf.errors import UserError, flags_as_settings
-from rlcf.run.images import as_image
+from rlcf.inputs.images import as_image
 from rlcf.run.setup import Models, Setup, reward_weights
 
 

@@ -27,8 +27,10 @@ class CaptionConfig(Config):
 
     datasets: list[str] = data_option(["coco"], f"one or more of {' '.join(NAMES)} folder:SUBFOLDER", may_change=True)
 
+    caption_column: str | None = data_option(None, "of an hf dataset that has several columns of texts")
+
     evaluate: bool = evaluation_option(False, "score the captions, before and after, as clipscore/main.py does")
-    evaluate_clip: str = evaluation_option("ViT-B/32", "the CLIP of CLIPScore")
+    evaluate_clip: str = evaluation_option("ViT-B/32", "the CLIP of CLIPScore", path=True)
     evaluate_java: bool = evaluation_option(True, "METEOR and the PTB tokenizer, by Java where there is one")
     evaluate_prefix: str = evaluation_option("A photo depicts ", "what stands before a caption for it")
 

@@ -12,8 +12,9 @@ if __name__ == "__main__":  # imports start from the project; from here on a sig
 from pathlib import Path
 
 from caption.training.config import FeatureConfig
+from rlcf.inputs.lists import TRAINING, read_captions
+from rlcf.inputs.places import expanded
 from rlcf.run.config import parse_config
-from rlcf.run.data import read_captions
 from rlcf.start import importing
 
 EPILOG = """examples:
@@ -28,7 +29,7 @@ features.safetensors and captions.json. The same command again goes on with an e
 def main(argv: list[str] | None = None) -> None:
     config = parse_config(FeatureConfig, argv, __doc__ or "", EPILOG)
     config.require_files()
-    samples = read_captions(Path(config.data) / config.captions)
+    samples = read_captions(Path(config.data) / expanded(config.captions), TRAINING)
     with importing():  # of torch, now that the settings are right
         from caption.training.extract import run
     run(config, samples)

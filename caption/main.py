@@ -15,6 +15,7 @@ if __name__ == "__main__":  # imports start from the project; from here on a sig
 
 from caption.config import CaptionConfig
 from caption.datasets import load_dataset
+from rlcf.inputs.stored import Columns
 from rlcf.run.config import parse_config
 from rlcf.start import importing
 
@@ -32,7 +33,8 @@ that was stopped. Presets: caption/configs/.
 def main(argv: list[str] | None = None) -> None:
     config = parse_config(CaptionConfig, argv, __doc__ or "", EPILOG)
     config.require_files()
-    datasets = [load_dataset(name, config.data) for name in config.datasets]
+    columns = Columns(config.hf_config, config.image_column, config.caption_column)
+    datasets = [load_dataset(name, config.data, columns) for name in config.datasets]
     with importing():  # of torch, now that the settings are right
         from caption.run import run
     run(config, datasets)

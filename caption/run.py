@@ -12,6 +12,7 @@ from caption.datasets import Dataset
 from caption.evaluate import Evaluator, write_captions
 from caption.metrics import REWARD, as_line, by_domain, describe, scores_as_line, summarise
 from rlcf.adapt.views import PlannedViews
+from rlcf.inputs.sources import folder_of
 from rlcf.run.images import ImageLoader, Loaded
 from rlcf.run.loop import Work, run_samples
 from rlcf.run.records import Record, Run, shuffled
@@ -24,9 +25,10 @@ def run_dataset(config: CaptionConfig, dataset: Dataset, models: CaptionModels, 
     count = len(shuffled(len(dataset.ids), config.seed, config.limit))
     config = replace(config, images_at_once=min(config.images_at_once, count))
     captioner, device = Captioner.of(config, models), models.student.device
+    published = config.reads_as_published(dataset.published)
 
     def read(indices: Sequence[int]) -> Iterator[Loaded]:
-        loader = ImageLoader(dataset.files, indices, captioner.views)
+        loader = ImageLoader(dataset.files, indices, captioner.views, published=published)
         return loader.one_by_one(config.workers, device.type == "cuda")
 
     def about(index: int) -> Record:
@@ -47,7 +49,7 @@ def run_dataset(config: CaptionConfig, dataset: Dataset, models: CaptionModels, 
         at_once=config.images_at_once,
         memory=captioner.memory,
         contents={**dataset.digests, **models.digests},
-        images=dataset.root,
+        images=folder_of(dataset.files[0], dataset.ids[0]),
     )
     records = run_samples(work, config, run)
     if run.shard.first:
@@ -69,7 +71,7 @@ def write_results(
     if config.evaluate:
         lines = []
         for place, own, told in parts:
-            evaluator.score(place, own, dataset.root, told)
+            evaluator.score(place, own, dataset, told)
             name = dataset.name if place == folder else f"{dataset.name}, {place.name}"
             lines.append(scores_as_line(name, config.method, told, config.evaluate_clip))
         run.report(dataset.name, summary)
@@ -83,4 +85,5 @@ def run(config: CaptionConfig, datasets: Sequence[Dataset]) -> None:
         models = load_caption_models(setup)
         evaluator = Evaluator(config, setup.device)
         for dataset in datasets:
+            run.tell(dataset.notes)
             run_dataset(config, dataset, models, evaluator, run)

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from classification.datasets import NAMES
 from classification.methods import METHODS, Method
+from classification.prompts import split_prompt
 from rlcf.errors import UserError
 from rlcf.run.config import adaptation_option, beyond_option, data_option, method_option, option, speed_option
 from rlcf.run.presence import require_path
@@ -31,9 +32,11 @@ class ClassificationConfig(ListConfig):
     severity: int = data_option(5, "of dataset C, 1 to 5", at_least=1, at_most=5)
     classnames: str | None = data_option(
         None,
-        "text file of class names, a name a line: for folder datasets in the folders' sorted order, for images in any",
+        "file of class names for folder, hf and images datasets: lines folder<TAB>name, JSON {folder: name}, or a name "
+        "a line, of folders in their sorted order",
         path=True,
     )
+    label_column: str | None = data_option(None, "of an hf dataset that has several columns of labels")
 
     method: str = method_option("rlcf", "zeroshot, or what adapts", choices=tuple(METHODS))
     lr: float = adaptation_option(
@@ -113,7 +116,9 @@ class ClassificationConfig(ListConfig):
     views_on_device: bool = speed_option(False, "make the views on the device that adapts, crop only")
     draft_jpeg: bool = speed_option(False, "decode a JPEG much larger than the views at a half, a quarter or an eighth")
 
-    prompt: str = prompt_option("a photo of a", "words of the class prompts, also of the reward models'")
+    prompt: str = prompt_option(
+        "a photo of a", "words of the class prompts, also of the reward models'; with {} where the class name stands"
+    )
     class_position: str = prompt_option(
         "end", "where the class name stands in the prompt", choices=("end", "middle", "front")
     )
@@ -126,8 +131,14 @@ class ClassificationConfig(ListConfig):
     )
 
     def __post_init__(self) -> None:
+        """Fill in the learning rate, and read a prompt with {} in it.
+
+        "a photo of a {}." is "a photo of a" with the class name at the end.
+        """
         if self.lr is None:
             self.lr = LEARNING_RATES[self.tune]
+        if "{" in self.prompt:
+            self.prompt, self.class_position = split_prompt(self.prompt, self.class_position)
 
     def check(self) -> None:
         """Raises UserError for settings that contradict each other."""

@@ -15,6 +15,7 @@ if __name__ == "__main__":  # imports start from the project; from here on a sig
 
 from classification.config import ClassificationConfig
 from classification.datasets import load_dataset
+from rlcf.inputs.stored import Columns
 from rlcf.run.config import parse_config
 from rlcf.start import importing
 
@@ -32,8 +33,9 @@ a run that was stopped. Presets: classification/configs/.
 def main(argv: list[str] | None = None) -> None:
     config = parse_config(ClassificationConfig, argv, __doc__ or "", EPILOG)
     config.require_files()
+    columns = Columns(config.hf_config, config.image_column, config.label_column)
     datasets = [
-        load_dataset(name, config.data, config.corruption, config.severity, config.classnames)
+        load_dataset(name, config.data, config.corruption, config.severity, config.classnames, columns)
         for name in config.datasets
     ]
     for dataset in datasets:

@@ -9,9 +9,11 @@ from torch import Tensor
 from classification.classifier import Classifier
 from classification.config import ClassificationConfig
 from classification.datasets import Dataset
+from classification.doubt import labels_doubtful
 from classification.metrics import CONFIDENCE, TOP1, about, as_csv, as_line, describe, summarise
 from rlcf.adapt.trace import Outcome
 from rlcf.adapt.views import PlannedViews
+from rlcf.inputs.sources import folder_of
 from rlcf.run.files import write_atomically
 from rlcf.run.images import ImageLoader, Loaded
 from rlcf.run.loop import Work, run_samples
@@ -29,10 +31,11 @@ def run_dataset(config: ClassificationConfig, dataset: Dataset, models: Models, 
         config, images_at_once=min(config.images_at_once, len(shuffled(len(dataset.ids), config.seed, config.limit)))
     )
     classifier, device = Classifier.of(config, models, dataset.classnames), models.student.device
+    published = config.reads_as_published(dataset.published)
 
     def read(indices: Sequence[int]) -> Iterator[Loaded]:
         draft = models.student.size if config.draft_jpeg else None
-        loader = ImageLoader(dataset.files, indices, classifier.views, draft)
+        loader = ImageLoader(dataset.files, indices, classifier.views, draft, published)
         return loader.one_by_one(config.workers, device.type == "cuda")
 
     def describe_outcome(index: int, outcome: Outcome) -> tuple[Record, Mapping[str, Tensor]]:
@@ -54,7 +57,7 @@ def run_dataset(config: ClassificationConfig, dataset: Dataset, models: Models, 
         arrays=dict.fromkeys(("zero_shot", "adapted"), len(dataset.classnames)) if config.save_logits else {},
         described={"classnames": json.dumps(dataset.classnames)},
         contents={**dataset.digests, **classifier.digests},
-        images=dataset.root,
+        images=folder_of(dataset.files[0], dataset.ids[0]),
     )
     records = run_samples(work, config, run)
     if run.shard.first:
@@ -64,6 +67,10 @@ def run_dataset(config: ClassificationConfig, dataset: Dataset, models: Models, 
         if not dataset.labelled:
             write_atomically(folder / PREDICTIONS, as_csv(records))
     summary = summarise(records)
+    doubt = labels_doubtful(records) if dataset.labelled else ""
+    if doubt:
+        summary["doubt"] = doubt
+        run.tell([f"{dataset.name}: {doubt}"])
     line = as_line(dataset.name, config.method if config.how.changes_answer else None, summary)
     if not dataset.labelled:
         line += f"; {run.folder_of(dataset.name) / PREDICTIONS}"
@@ -76,4 +83,5 @@ def run(config: ClassificationConfig, datasets: Sequence[Dataset]) -> None:
     with setup.open_run() as run:
         models = setup.load_models()
         for dataset in datasets:
+            run.tell(dataset.notes)
             run_dataset(config, dataset, models, run)

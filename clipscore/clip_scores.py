@@ -24,20 +24,25 @@ def count_cut(captions: Captions, clip: Backbone, prefix: str = PREFIX) -> int:
     return clip.truncated(texts)
 
 
-def clip_scores(captions: Captions, clip: Backbone, prefix: str = PREFIX, workers: int = 2) -> Scores:
+def clip_scores(
+    captions: Captions, clip: Backbone, prefix: str = PREFIX, workers: int = 2, published: bool = False
+) -> Scores:
     """CLIPScore of each caption with its image, and RefCLIPScore where there are references; their means.
 
-    Raises UserError for an image that cannot be read.
+    A caption without words has 0. published: read images as the published code does. Raises UserError for an image that
+    cannot be read.
     """
     if captions.images is None:
         raise UserError("CLIPScore compares captions with images; give match_captions their folder")
-    (images,) = encode_images([clip], captions.images, workers)
+    (images,) = encode_images([clip], captions.images, workers, published=published)
     texts = clip.encode_text([prefix + text for text in captions.candidates], desc="captions")
     values = {"CLIPScore": clip_score(images, texts)}
+    values["CLIPScore"][captions.empty] = 0.0
     if captions.references is not None:
         flat = [prefix + text for group in captions.references for text in group]
         groups = clip.encode_text(flat, desc="references").split([len(group) for group in captions.references])
         values["RefCLIPScore"] = ref_clip_score(values["CLIPScore"], texts, groups)
+        values["RefCLIPScore"][captions.empty] = 0.0
     return {name: (value.mean().item(), value.tolist()) for name, value in values.items()}
 
 

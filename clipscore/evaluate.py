@@ -28,7 +28,7 @@ class Evaluation:
     scores: metric -> value for all captions; per_instance: image name -> metric -> value; tokenizer: the one that split
     captions into words for the metrics against references, None without references. clip: name of the CLIP, prefix:
     what stood before each caption for it, precision: what it computed in, None without a CLIP; cut: captions and
-    references that were longer than its context.
+    references that were longer than its context; empty: captions without words.
     """
 
     scores: dict[str, float]
@@ -38,6 +38,7 @@ class Evaluation:
     prefix: str | None = None
     precision: str | None = None
     cut: int = 0
+    empty: int = 0
 
     @property
     def n(self) -> int:
@@ -51,13 +52,15 @@ def evaluate(
     spice: bool = False,
     prefix: str = PREFIX,
     workers: int = 2,
+    published: bool = False,
 ) -> Evaluation:
     """Every metric of captions: against references where there are any, and by a CLIP with their images.
 
     captions: from `match_captions`; clip: one that is loaded, or its name, or None for the metrics against references
     alone; with_java: use the programs that need Java, METEOR and the PTB tokenizer (see `use_java`); spice: SPICE also;
-    prefix: stands before each caption for the CLIP; workers: processes that read images. Raises UserError for a word
-    that the CLIP does not know, an image that cannot be read, and a Java program that fails.
+    prefix: stands before each caption for the CLIP; workers: processes that read images; published: read them as the
+    published code reads its datasets. A candidate without words scores 0. Raises UserError for a word that the CLIP
+    does not know, an image that cannot be read, and a Java program that fails.
 
     >>> captions = match_captions({"dog.jpg": "a dog runs"}, references={"dog.jpg": ["a dog is running", "a dog runs"]})
     >>> evaluation = evaluate(captions, clip=None)
@@ -81,10 +84,11 @@ def evaluate(
         scores = reference_scores(captions.candidates, captions.references, with_java, spice)
         told["tokenizer"] = PTB if with_java else BUILT_IN
     if clip is not None:
-        scores |= clip_scores(captions, clip, prefix, workers)
+        scores |= clip_scores(captions, clip, prefix, workers, published)
     rows = zip(*(parts for _, parts in scores.values()), strict=True)
     per_instance = {name: dict(zip(scores, row, strict=True)) for name, row in zip(captions.names, rows, strict=True)}
-    return Evaluation({name: value for name, (value, _) in scores.items()}, per_instance, **told)
+    whole = {name: value for name, (value, _) in scores.items()}
+    return Evaluation(whole, per_instance, empty=len(captions.empty), **told)
 
 
 def write_evaluation(
@@ -99,7 +103,7 @@ def write_evaluation(
     if output is not None:
         result = {"scores": evaluation.scores, "n": evaluation.n, "tokenizer": evaluation.tokenizer}
         result |= {"clip": evaluation.clip, "prefix": evaluation.prefix, "precision": evaluation.precision}
-        result |= {"cut": evaluation.cut}
+        result |= {"cut": evaluation.cut, "empty": evaluation.empty}
         packages = ("torch", "open_clip_torch", "pycocoevalcap")
         result |= {"command": command or command_line(), "versions": versions(packages)}
         write_atomically(output, json.dumps(result, indent=2) + "\n")

@@ -121,11 +121,16 @@ def spice(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tup
     pairs = enumerate(zip(candidates, references, strict=True))
     with tempfile.TemporaryDirectory() as folder:
         asked, answered = Path(folder) / "captions.json", Path(folder) / "scores.json"
-        asked.write_text(json.dumps([{"image_id": i, "test": c, "refs": list(group)} for i, (c, group) in pairs]))
+        asked.write_text(
+            json.dumps([{"image_id": i, "test": c, "refs": list(group)} for i, (c, group) in pairs]), encoding="utf-8"
+        )
         options = ["-Xmx8G", "-jar", str(jar), str(asked), "-out", str(answered), "-subset", "-silent"]
         _run("SPICE", options, len(candidates))
         try:
-            found = {row["image_id"]: float(row["scores"]["All"]["f"]) for row in json.loads(answered.read_text())}
+            found = {
+                row["image_id"]: float(row["scores"]["All"]["f"])
+                for row in json.loads(answered.read_text(encoding="utf-8"))
+            }
             scores = [found[i] for i in range(len(candidates))]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise _failed("SPICE", f"its scores cannot be read: {error}") from error

@@ -61,7 +61,8 @@ def classification_picture(folder: Path) -> Image.Image:
     """Cards: the image, both answers, right or wrong, and the best rewards of the answers that were sampled."""
     cards = []
     for style, record in choose_examples(folder):
-        names = (folder / "anchored" / style.replace(":", "-") / "classnames.txt").read_text().splitlines()
+        file = folder / "anchored" / style.replace(":", "-") / "classnames.txt"
+        names = file.read_text(encoding="utf-8").splitlines()
         style = style.removeprefix("folder:")
         cards.append(_answers_card(_picture(folder / "single" / style / record["id"]), style, record, names))
     note = (

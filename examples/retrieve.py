@@ -15,8 +15,8 @@ if not __package__:  # run as a script: imports start from the project, not from
 
 from retrieval import Retriever
 from rlcf.errors import run_main
+from rlcf.inputs.folders import LeftOut, scan
 from rlcf.run.config import Parser
-from rlcf.run.data import images_below
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--reward", nargs="+", default=["ViT-L/14"], help="the CLIP that rewards it")
     args = parser.parse_args()
 
-    files = images_below(args.folder) if args.folder.is_dir() else [args.folder]
+    files = scan(args.folder, LeftOut()) if args.folder.is_dir() else [args.folder]
     k = min(12, len(files))
     retriever = Retriever(images=files, student=args.student, reward=args.reward, steps=8, lr=1e-5, sample_k=k)
     answer = retriever(args.text)

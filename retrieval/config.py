@@ -24,6 +24,8 @@ class RetrievalConfig(ListConfig):
 
     datasets: list[str] = data_option(["coco"], f"one or more of {' '.join(NAMES)}", may_change=True)
 
+    caption_column: str | None = data_option(None, "of an hf dataset that has several columns of texts")
+
     method: str = method_option(
         "rlcf", "zeroshot, ensemble (student times reward model), or what adapts", choices=tuple(METHODS)
     )

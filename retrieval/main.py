@@ -18,6 +18,7 @@ import itertools
 
 from retrieval.config import RetrievalConfig
 from retrieval.datasets import load_dataset
+from rlcf.inputs.stored import Columns
 from rlcf.run.config import parse_config
 from rlcf.start import importing
 
@@ -34,7 +35,8 @@ the frozen features. The same command again goes on with a run that was stopped.
 def main(argv: list[str] | None = None) -> None:
     config = parse_config(RetrievalConfig, argv, __doc__ or "", EPILOG)
     config.require_files()
-    datasets = [load_dataset(name, config.data, config.clean_text) for name in config.datasets]
+    columns = Columns(config.hf_config, config.image_column, config.caption_column)
+    datasets = [load_dataset(name, config.data, config.clean_text, columns) for name in config.datasets]
     for dataset, way in itertools.product(datasets, config.one_way):
         way.check_gallery(len(dataset.gallery(way.direction)), dataset.name)
     with importing():  # of torch, now that the settings are right

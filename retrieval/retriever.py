@@ -21,8 +21,8 @@ from rlcf.adapt.trace import Outcome, TracedStep, traced
 from rlcf.adapt.views import Views
 from rlcf.clip.backbone import Backbone
 from rlcf.errors import UserError, flags_as_settings
+from rlcf.inputs.images import as_image
 from rlcf.metrics import top_indices
-from rlcf.run.images import as_image
 from rlcf.run.setup import Models, Setup, as_texts, reward_weights
 
 Picture = PIL.Image.Image | str | Path | Tensor

@@ -16,6 +16,7 @@ from rlcf.adapt.trace import Outcome
 from rlcf.adapt.views import Views
 from rlcf.clip.backbone import Backbone
 from rlcf.digests import digest_of
+from rlcf.inputs.sources import folder_of
 from rlcf.run.images import ImageLoader
 from rlcf.run.loop import Work, run_samples
 from rlcf.run.records import Record, Run, shuffled
@@ -60,7 +61,7 @@ def run_direction(
         memory=retriever.memory,
         arrays=dict.fromkeys(("zero_shot", "adapted"), len(labels)) if config.save_logits else {},
         contents={"images": digest_of(dataset.ids), "texts": digest_of(dataset.captions), **models.digests},
-        images=next((root for root in dataset.files[0].parents if root / dataset.ids[0] == dataset.files[0]), None),
+        images=folder_of(dataset.files[0], dataset.ids[0]),
     )
     return summarise(run_samples(work, config, run), direction, dataset.image_of)
 
@@ -72,7 +73,10 @@ def load_samples(
     if config.direction == "t2i":
         return ((index, dataset.texts[index]) for index in indices)
     views = Views(student.centre_view, student.size, count=1)
-    return ImageLoader(dataset.files, indices, views).one_by_one(config.workers, student.device.type == "cuda")
+    published = config.reads_as_published(dataset.published)
+    return ImageLoader(dataset.files, indices, views, published=published).one_by_one(
+        config.workers, student.device.type == "cuda"
+    )
 
 
 def run_dataset(config: RetrievalConfig, features: FrozenFeatures, models: Models, run: Run) -> None:
@@ -101,6 +105,12 @@ def run(config: RetrievalConfig, datasets: Sequence[Dataset]) -> None:
         models = setup.load_models()
         for dataset in datasets:
             features = FrozenFeatures(
-                run.folder / "features", dataset, models.student, run.shard, config.workers, config.skip_bad_images
+                run.folder / "features",
+                dataset,
+                models.student,
+                run.shard,
+                config.workers,
+                config.skip_bad_images,
+                config.reads_as_published(dataset.published),
             )
             run_dataset(config, features, models, run)

@@ -34,6 +34,7 @@ def start(module: str) -> None:
     A signal during the module's imports ends the process at once: there is nothing to keep yet. Afterwards it raises
     `Stopped`, so that the run's state is written. A signal that is ignored, as under nohup, stays ignored.
     """
+    _use_utf8()
     signals = _Signals()
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -58,6 +59,18 @@ def importing() -> Iterator[None]:
     yield
     for handler in handlers:
         handler.imported = True
+
+
+def _use_utf8() -> None:
+    """Starts this command again in Python's UTF-8 mode where the locale has another encoding.
+
+    Names of files and their contents are then the same in every locale. The terminal keeps its encoding.
+    """
+    if sys.flags.utf8_mode or sys.getfilesystemencoding().lower() in ("utf-8", "utf8"):
+        return
+    if sys.stdout is not None:
+        os.environ.setdefault("PYTHONIOENCODING", f"{sys.stdout.encoding}:backslashreplace")
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def stopped_line(number: int) -> str:

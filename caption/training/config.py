@@ -24,7 +24,7 @@ class TrainConfig(Settings):
 
     data: str = option("", "features: a folder of caption/extract_features.py, or a published .pkl file", path=True)
     output: str = option(
-        "output/captioner", "run folder: config.yaml, log.txt, loss curve, checkpoints", may_change=True
+        "output/captioner", "run folder: config.yaml, log.txt, loss curve, checkpoints", may_change=True, path=True
     )
     seed: int = option(0, "decides the first weights, the order of the captions, and the noise", at_least=0)
     validation: str | None = option(None, "features for the validation loss", path=True)
@@ -87,9 +87,14 @@ class FeatureConfig(Settings):
 
     data: str = option("", "folder that holds the list, and the images that its paths start from", path=True)
     output: str = option(
-        "output/features", "folder of the features: config.yaml, log.txt, the features", may_change=True
+        "output/features", "folder of the features: config.yaml, log.txt, the features", may_change=True, path=True
     )
     captions: str = option("", "list of captioned images, a file below --data")
+    image_reading: str = option(
+        "upright",
+        "upright: as people see pictures; published: by PIL's conversion to RGB alone, as the published code",
+        choices=("upright", "published"),
+    )
     images: bool = option(True, "also the images' features; CapDec needs none")
     student: str = model_option("ViT-B/16", "the CLIP: OpenAI or open_clip name, hf-hub:..., path", path=True)
     clip_root: str | None = model_option(None, "folder with OpenAI's files (ViT-B-16.pt, ...)", path=True)

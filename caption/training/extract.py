@@ -12,7 +12,9 @@ from caption.training.rows import encode_all, without_unread
 from rlcf.clip.backbone import Backbone, load_clip
 from rlcf.digests import digest_of
 from rlcf.errors import UserError
-from rlcf.run.data import CaptionedImage
+from rlcf.inputs.lists import CaptionedImage
+from rlcf.inputs.places import as_it_lies
+from rlcf.inputs.sources import Source
 from rlcf.run.device import resolve_device, resolve_precision
 from rlcf.run.folder import open_run_folder
 from rlcf.run.identity import keep_identity, read_identity
@@ -48,14 +50,20 @@ def extract(config: FeatureConfig, samples: list[CaptionedImage], clip: Backbone
     image = None
     if config.images:
 
-        def encode(files: Sequence[Path]) -> Tensor:
+        def encode(files: Sequence[Source]) -> Tensor:
             with out_of_memory_told(config):
                 (rows,) = encode_images(
-                    [clip], files, config.workers, config.batch_size, None, None, config.skip_bad_images
+                    [clip],
+                    files,
+                    config.workers,
+                    config.batch_size,
+                    None,
+                    skip_bad=config.skip_bad_images,
+                    published=config.image_reading == "published",
                 )
             return rows
 
-        files = [root / sample.image for sample in samples]
+        files = [root / as_it_lies(root, sample.image) for sample in samples]
         samples, image = without_unread(samples, encode_all(folder, "image", key, files, width, config.chunk, encode))
     captions = [caption for sample in samples for caption in sample.captions]
     if not captions:

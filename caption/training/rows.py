@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlcf.inputs.lists import CaptionedImage
 from rlcf.progress import progress_bar
-from rlcf.run.data import CaptionedImage
 from rlcf.run.files import writing
 from rlcf.run.folder import logger
 from rlcf.run.parts import SUM, checksum

@@ -19,12 +19,22 @@ from PIL import Image
 from tokenizers.models import WordLevel
 from torch import Tensor, nn
 
-from rlcf.clip.checkpoints import in_one_line, load_clip_file, load_clip_folder, load_tokenizer, quiet_root_logger
+from rlcf.clip.checkpoints import (
+    QUICK,
+    in_one_line,
+    load_clip_file,
+    load_clip_folder,
+    load_named,
+    load_openai,
+    load_tokenizer,
+    quiet_root_logger,
+)
 from rlcf.clip.text_tower import TextTower, word_tokens
 from rlcf.clip.transformer import encode_class_token, pools_class_token
 from rlcf.clip.weights import require_finite
 from rlcf.digests import digest_of, digest_of_tensors
 from rlcf.errors import UserError
+from rlcf.inputs.places import expanded
 from rlcf.progress import progress_bar
 from rlcf.shipped import shipped_folder, shipped_names
 
@@ -216,7 +226,9 @@ def load_clip(
         by open_clip;
         an open_clip architecture and the name of its weights, such as "ViT-B-16:laion2b_s34b_b88k";
         "hf-hub:" and a Hugging Face repository with an open_clip model;
-        the path of a checkpoint file, or of a folder with its open_clip_config.json;
+        an open_clip architecture and the path of a file of its weights, such as "ViT-B-32:runs/epoch_10.pt";
+        the path of a checkpoint file that tells its architecture, of a folder with its open_clip_config.json, or of a
+        folder of Hugging Face with a CLIP or SigLIP (config.json, model.safetensors, ...);
         the name of a model that comes with the project.
     precision: "fp32", or "bf16" or "fp16" for autocast.
     Raises UserError for an unknown name, and naming the file that is missing or damaged.
@@ -233,16 +245,16 @@ def load_clip(
 
 def _load(name: str, clip_root: str | Path | None) -> tuple[nn.Module, Any]:
     """The model and the tokenizer of a name; `load_clip` lists the names."""
-    path = Path(name).expanduser()
+    path = Path(expanded(name))
     shipped = shipped_folder(name)
     if shipped is not None and not path.is_dir():
         return load_clip_folder(shipped)
     if name.startswith("hf-hub:"):
         return _download(name, name), _download_tokenizer(name)
     if name in OPENAI_ARCHITECTURES:
-        file = Path(clip_root).expanduser() / openai_file_name(name) if clip_root else None
+        file = Path(expanded(str(clip_root))) / openai_file_name(name) if clip_root else None
         if file is not None and file.is_file():
-            return load_clip_file(file)
+            return load_openai(file)
         architecture = OPENAI_ARCHITECTURES[name]
         return _download(architecture, name, "openai", file), open_clip.get_tokenizer(architecture)
     if path.is_dir():
@@ -251,6 +263,12 @@ def _load(name: str, clip_root: str | Path | None) -> tuple[nn.Module, Any]:
         return load_clip_file(path)
     architecture, _, tag = name.partition(":")
     architecture = architecture.replace("/", "-")
+    if tag and architecture.removesuffix(QUICK) in open_clip.list_models():
+        file = Path(expanded(tag))
+        if file.is_file():
+            return load_named(architecture, file)
+        if "/" in tag or file.suffix:
+            raise UserError(f"no checkpoint file {file} of {architecture}")
     if architecture in open_clip.list_models():
         tags = open_clip.list_pretrained_tags_by_model(architecture)
         if tag not in tags:
@@ -278,7 +296,7 @@ def _unknown(name: str) -> str:
     advice = f"did you mean '{near[0]}'? Give" if near else "give"
     return (
         f"unknown model '{name}'; {advice} one of {', '.join(names)}, an open_clip pair such as "
-        "ViT-B-16:laion2b_s34b_b88k, hf-hub:..., or the path of a checkpoint"
+        "ViT-B-16:laion2b_s34b_b88k, ViT-B-16:FILE, hf-hub:..., or the path of a checkpoint"
     )
 
 

@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 
 from rlcf import __version__
 from rlcf.errors import UserError
+from rlcf.inputs.places import expanded
 
 
 def option(
@@ -66,7 +67,10 @@ class Settings:
 
     data: str = data_option("", "folder that holds the datasets", path=True)
     output: str = data_option(
-        "output/run", "run folder: config.yaml, records.jsonl per dataset, results.json, log.txt", may_change=True
+        "output/run",
+        "run folder: config.yaml, records.jsonl per dataset, results.json, log.txt",
+        may_change=True,
+        path=True,
     )
     device: str = option("auto", "auto (CUDA when there is one), cpu, cuda or cuda:N")
     precision: str = option(
@@ -149,9 +153,19 @@ def _checked(kind: type[AnyConfig], settings: Mapping[str, Any], sources: Mappin
         for spec in dataclasses.fields(kind)
         if spec.name in settings
     }
+    for spec in dataclasses.fields(kind):
+        if spec.metadata["path"] and spec.name in values:
+            values[spec.name] = _expanded(values[spec.name])
     config = kind(**values)
+    if not config.output.strip():
+        raise UserError(f"{sources['output']} is empty; give it the name of a folder")
     config.check()
     return config
+
+
+def _expanded(value: Any) -> Any:
+    """A path, or each of several, with the home folder for ~."""
+    return [_expanded(part) for part in value] if isinstance(value, list) else expanded(value) if value else value
 
 
 def _unknown_key(wrong: str, key: str, known: list[str]) -> str:
@@ -161,8 +175,8 @@ def _unknown_key(wrong: str, key: str, known: list[str]) -> str:
 
 def find_preset(kind: type[Settings], named: str) -> Path:
     """The file of a preset given by its path, or by its name in `kind.presets`. Raises UserError when there is none."""
-    if Path(named).is_file():
-        return Path(named)
+    if Path(expanded(named)).is_file():
+        return Path(expanded(named))
     if kind.presets is None:
         raise UserError(f"no preset {named}")
     file = kind.presets / f"{named.removesuffix('.yaml')}.yaml"
@@ -175,7 +189,7 @@ def find_preset(kind: type[Settings], named: str) -> Path:
 def read_preset(kind: type[Settings], path: str | Path) -> dict[str, Any]:
     """A YAML preset as a dict. Raises UserError for broken YAML or an unknown key."""
     try:
-        preset = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        preset = OmegaConf.to_container(OmegaConf.load(path), resolve=False)  # ${x} in a path is the path's own
     except Exception as error:  # YAML and OmegaConf errors of several kinds
         raise UserError(f"{path} is no readable YAML preset ({str(error).splitlines()[0]})") from error
     if not isinstance(preset, dict):
@@ -262,4 +276,4 @@ def _read(value: Any, kind: Any) -> Any:
 
 def command_line(script: str = "", argv: list[str] | None = None) -> str:
     """The command as it was typed, for log.txt; of a script that was called with `argv`, as it would be typed."""
-    return " ".join(sys.argv) if argv is None else shlex.join([script, *argv])
+    return shlex.join(sys.argv) if argv is None else shlex.join([script, *argv])

@@ -1,12 +1,14 @@
 """Names files, and writes them atomically: a reader finds the old content or the whole new one, also after a crash."""
 
 import hashlib
+import json
 import os
 import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -82,4 +84,10 @@ def replacing(file: Path) -> Iterator[Path]:
 def write_atomically(file: Path, content: str | bytes) -> None:
     """Writes a text, or bytes, to a file, by way of a temporary file beside it. Raises UserError as `writing`."""
     with replacing(file) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.write_bytes(content.encode(errors="surrogateescape") if isinstance(content, str) else content)
+
+
+def to_json(content: Any) -> str:
+    """JSON that people read, with a line end. What of a file name is not UTF-8 is written as JSON's escapes."""
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"

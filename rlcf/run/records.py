@@ -21,7 +21,7 @@ from rlcf.digests import digest_of, digest_of_tensors
 from rlcf.errors import UserError
 from rlcf.run.config import command_line
 from rlcf.run.files import file_name, write_atomically
-from rlcf.run.folder import commit, logger, open_run_folder, versions
+from rlcf.run.folder import commit, logger, open_run_folder, tell, versions
 from rlcf.run.identity import fixed_settings, keep_identity, read_identity
 from rlcf.run.parts import SUM, Part, Record, read_whole, repeated, rows_of
 from rlcf.run.settings import Config
@@ -73,6 +73,11 @@ class Run:
 
     def __exit__(self, *_: object) -> None:
         self._held.close()
+
+    def tell(self, lines: Sequence[str]) -> None:
+        """Put what a user should know on standard error and into the log; in the first process alone."""
+        for line in lines if self.shard.first else ():
+            tell(line)
 
     def folder_of(self, dataset: str) -> Path:
         """The dataset's folder in the run's."""

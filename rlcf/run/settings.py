@@ -46,6 +46,15 @@ class Config(Settings):
         False, "record an image that cannot be read and go on, instead of stopping", may_change=True
     )
 
+    image_reading: str = data_option(
+        "auto",
+        "upright: as people see pictures, turned by their EXIF data, deep ones scaled to 8 bits, on white where they "
+        "are transparent; published: by PIL's conversion to RGB alone; auto: published for the datasets of the paper",
+        choices=("auto", "upright", "published"),
+    )
+    hf_config: str | None = data_option(None, "of an hf dataset that has several parts, the name of one")
+    image_column: str | None = data_option(None, "of an hf dataset that has several columns of images")
+
     student: str = model_option(
         "ViT-B/16", "the CLIP that adapts: OpenAI or open_clip name, hf-hub:..., path", path=True
     )
@@ -115,6 +124,10 @@ class Config(Settings):
         for name in self.reward if self.asks_rewards else ():
             if not name.startswith(PY):
                 require_clip("--reward", name)
+
+    def reads_as_published(self, published: bool) -> bool:
+        """True where images are read as the published code reads them. published: of a dataset that it reads so."""
+        return published if self.image_reading == "auto" else self.image_reading == "published"
 
     @property
     def how(self) -> Any:
