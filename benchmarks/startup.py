@@ -4,7 +4,8 @@
     python benchmarks/startup.py --checkout BEFORE
 
 starts classification/main.py and clipscore/main.py in processes of their own, in turn; with --checkout also those of
-another checkout of the project, to compare with. The medians, and the least, of the starts are printed.
+another checkout of the project, to compare with. The medians of the starts are printed: seconds, and seconds of the
+processor, which depend less on what else the machine does.
 """
 
 import argparse
@@ -40,40 +41,46 @@ class Start:
     until_begun: bool = False
 
 
-def starts(data: Path) -> list[Start]:
-    """What is started. data: a folder with two class folders of shipped emoji, and candidates.json beside them."""
+def starts(data: Path) -> dict[str, Start]:
+    """What is started, by its name on the command line.
+
+    data: a folder with two class folders of pictures, and a place for the run's folder.
+    """
     classify = ["classification/main.py", "--student", "demo-student", "--reward", "demo-reward", "--device", "cpu"]
     classify += ["--workers", "0", "--views", "12", "--selection", "0.5", "--sample-k", "2", "--tune", "prompt"]
     folder = ["--datasets", "folder", "--output", str(data / "run"), "--data"]
-    return [
-        Start("classification: --help", ["classification/main.py", "--help"]),
-        Start("classification: a wrong flag", ["classification/main.py", "--nothing"]),
-        Start("classification: a missing folder", [*classify, *folder, str(data / "gone")]),
-        Start("clipscore: --help", ["clipscore/main.py", "--help"]),
-        Start("classification: a run begins", [*classify, *folder, str(data / "pictures")], until_begun=True),
-    ]
+    return {
+        "help": Start("--help", ["classification/main.py", "--help"]),
+        "flag": Start("a wrong flag", ["classification/main.py", "--nothing"]),
+        "folder": Start("a missing folder", [*classify, *folder, str(data / "gone")]),
+        "clipscore": Start("clipscore's --help", ["clipscore/main.py", "--help"]),
+        "run": Start("a run begins", [*classify, *folder, str(data / "pictures")], until_begun=True),
+    }
 
 
-def seconds(start: Start, checkout: Path) -> float:
-    """Seconds from the start of a process to its end, or to its progress bar. Raises UserError when none comes."""
+def measure(start: Start, checkout: Path) -> tuple[float, float]:
+    """Seconds from the start of a process to its end, or to its progress bar, and its processor's seconds.
+
+    Raises UserError when no progress bar comes.
+    """
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, str(checkout / start.words[0]), *start.words[1:]]
-    began = time.perf_counter()
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, bufsize=0
-    ) as process:
-        assert process.stderr is not None
-        said = b""
-        while chunk := process.stderr.read(4096):
-            said += chunk
-            if start.until_begun and BEGUN in said:
-                break
-        taken = time.perf_counter() - began
-        if start.until_begun:
-            process.kill()
-            if BEGUN not in said:
-                raise UserError(f"{' '.join(command)} did not begin: {said.decode(errors='replace')[-200:]}")
-    return taken
+    began, said = time.perf_counter(), b""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, bufsize=0)
+    assert process.stderr is not None
+    while chunk := process.stderr.read(4096):
+        said += chunk
+        if start.until_begun and BEGUN in said:
+            break
+    taken = time.perf_counter() - began
+    if start.until_begun:
+        process.kill()
+    _, _, used = os.wait4(process.pid, 0)
+    process.returncode = 0  # it was waited for
+    process.stderr.close()
+    if start.until_begun and BEGUN not in said:
+        raise UserError(f"{' '.join(command)} did not begin: {said.decode(errors='replace')[-200:]}")
+    return taken, used.ru_utime + used.ru_stime
 
 
 def write_data(folder: Path) -> None:
@@ -96,6 +103,8 @@ def at_least_one(text: str) -> int:
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(description=__doc__)
     parser.add_argument("--repeats", type=at_least_one, default=5, metavar="N", help="starts of each command (5)")
+    names = list(starts(Path()))
+    parser.add_argument("--starts", nargs="+", choices=names, default=names, help="what is started")
     parser.add_argument("--checkout", type=Path, metavar="FOLDER", help="another checkout, started in turn with this")
     parser.add_argument("--output", type=Path, default=Path("output/benchmarks/startup.json"), metavar="FILE")
     options = parser.parse_args(argv)
@@ -106,14 +115,17 @@ def main(argv: list[str] | None = None) -> None:
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         write_data(Path(temporary))
-        for start in starts(Path(temporary)):
-            taken: dict[str, list[float]] = {name: [] for name in checkouts}
+        for start in [starts(Path(temporary))[name] for name in options.starts]:
+            taken: dict[str, list[tuple[float, float]]] = {name: [] for name in checkouts}
             for _ in range(options.repeats):
                 for name, folder in checkouts.items():
-                    taken[name].append(seconds(start, folder))
-            rows.append({"start": start.name, "seconds": taken})
-            told = ", ".join(f"{name} {median(times):.2f} s (least {min(times):.2f})" for name, times in taken.items())
-            print(f"{start.name}: {told}", flush=True)
+                    taken[name].append(measure(start, folder))
+            rows.append({"start": start.name, "seconds and processor seconds": taken})
+            told = (
+                f"{name} {median(s for s, _ in times):.2f} s (processor {median(p for _, p in times):.2f})"
+                for name, times in taken.items()
+            )
+            print(f"{start.name}: {', '.join(told)}", flush=True)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     content = {"command": command_line("benchmarks/startup.py", argv), "cores": os.cpu_count(), "rows": rows}
     write_atomically(options.output, json.dumps(content, indent=2) + "\n")

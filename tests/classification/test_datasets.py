@@ -69,7 +69,8 @@ def test_a_dataset_that_is_not_found_lists_every_path_that_was_tried(plant, name
     tried = {str(data / root / folder) + suffix for root in ROOTS for folder in folders}
     message = told(name, str(data), "fog", 2)
     assert message.startswith(f"dataset {name} was not found; tried ")
-    assert set(message.partition("tried ")[2].split(", ")) == tried
+    assert message.endswith(f"; 'rlcf-data get {name}' fetches it or tells how")
+    assert set(message.partition("tried ")[2].partition(";")[0].split(", ")) == tried
 
 
 @pytest.mark.parametrize("name", IMAGENET_FAMILY)
@@ -266,7 +267,7 @@ def test_a_class_name_file_that_is_missing_or_no_text_is_told(tmp_path):
 
 @pytest.mark.parametrize("name", ["I", "dtd"])
 def test_class_names_are_for_folders_alone(plant, name):
-    message = f"--classnames is for 'folder' and 'hf' datasets; the names of {name} are known"
+    message = f"--classnames is for 'folder', 'hf' and 'images' datasets; the names of {name} are known"
     assert told(name, str(plant("x/")), classnames="names.txt") == message
 
 
