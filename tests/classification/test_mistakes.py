@@ -55,7 +55,7 @@ from .conftest import TINY_RUN
         (["--reward-weights", "1", "2"], "--reward-weights has 2 numbers for 1 reward models"),
         (["--method", "ppo"], f"--method: 'ppo' is not one of {', '.join(METHODS)}"),
         (["--step", "2"], "unrecognized arguments: --step 2; --help lists the flags"),
-        (["--classnames", "no-names.txt"], "--classnames: there is no file of class names no-names.txt; it holds one name a line"),
+        (["--classnames", "no-names.txt"], "--classnames: there is no file of class names no-names.txt; it holds one "),
         (
             ["--prompt", "the essence of"],
             "demo-student knows a few words only, not all of 'the essence of apple.'; use a CLIP ",
