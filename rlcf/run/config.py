@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, TypeVar
 
-from omegaconf import OmegaConf
+import yaml
 
 from rlcf import __version__
 from rlcf.errors import UserError
@@ -189,8 +189,14 @@ def find_preset(kind: type[Settings], named: str) -> Path:
 def read_preset(kind: type[Settings], path: str | Path) -> dict[str, Any]:
     """A YAML preset as a dict. Raises UserError for broken YAML or an unknown key."""
     try:
-        preset = OmegaConf.to_container(OmegaConf.load(path), resolve=False)  # ${x} in a path is the path's own
-    except Exception as error:  # YAML and OmegaConf errors of several kinds
+        text = Path(path).read_text(encoding="utf-8")
+        node = yaml.compose(text, yaml.SafeLoader)
+        keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+        twice = next((key for i, key in enumerate(keys) if key in keys[:i]), None)
+        if twice is not None:
+            raise ValueError(f"found duplicate key {twice}")
+        preset = yaml.safe_load(text)  # what looks like a reference, such as ${x} in a path, is the path's own
+    except Exception as error:  # YAML errors of several kinds, and files that are no text
         raise UserError(f"{path} is no readable YAML preset ({str(error).splitlines()[0]})") from error
     if not isinstance(preset, dict):
         raise UserError(f"{path} must hold 'key: value' lines")
@@ -202,7 +208,7 @@ def read_preset(kind: type[Settings], path: str | Path) -> dict[str, Any]:
 
 
 def to_yaml(config: Settings) -> str:
-    return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))
+    return str(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True, width=10**6))
 
 
 def dashed(name: str) -> str:

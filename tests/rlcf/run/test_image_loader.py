@@ -61,6 +61,14 @@ def test_an_unreadable_file_stops_unless_it_may_be_skipped(caplog):
 # ---- many files ----
 
 
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    """A smooth JPEG of 4000 x 3000 pixels."""
+    file = tmp_path_factory.mktemp("photo") / "x.jpg"
+    picture(size=(16, 12)).resize((4000, 3000), Image.Resampling.BICUBIC).save(file)
+    return file
+
+
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_images_come_in_the_asked_order_whatever_the_number_of_workers(files, workers):
     order = [4, 0, 6, 2]
