@@ -69,8 +69,12 @@ def paired_bootstrap(
     sums, sizes = np.bincount(group, weights=difference), np.bincount(group)
     # Many groups are equal. Drawing N groups is drawing how often each distinct one occurs among N.
     distinct, counts = np.unique(np.stack([sums, sizes], axis=1), axis=0, return_counts=True)
-    draws = np.random.default_rng(seed).multinomial(len(sums), counts / len(sums), size=resamples)
-    low, high = np.percentile(draws @ distinct[:, 0] / (draws @ distinct[:, 1]), [2.5, 97.5])
+    generator, block = np.random.default_rng(seed), max(1, 4_000_000 // len(counts))  # of draws, to bound the memory
+    means = []
+    for start in range(0, resamples, block):
+        draws = generator.multinomial(len(sums), counts / len(sums), size=min(block, resamples - start))
+        means.append(draws @ distinct[:, 0] / (draws @ distinct[:, 1]))
+    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return float(difference.mean()), float(low), float(high)
 
 

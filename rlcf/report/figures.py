@@ -4,6 +4,7 @@ import io
 import logging
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -25,7 +26,7 @@ COLOURS = {
     "wrong": "#000007",
 }
 """The page's colours -> what stands for them while matplotlib draws."""
-STYLE = {
+STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "font.size": 10,
     "font.family": "sans-serif",
@@ -51,7 +52,8 @@ def draw(paint: Callable[[Axes], None], key: str, title: str, size: tuple[float,
     """A figure as an SVG element. paint: draws into the axes; key: other figures of the page have other ones, for the
     names inside are the page's; title: what it shows, for those who hear the page."""
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # glyphs of a name that no font here has
-    with rc_context({**STYLE, "svg.hashsalt": key}):
+    style: Any = {**STYLE, "svg.hashsalt": key}  # matplotlib's own type has a literal for each key
+    with rc_context(style):
         figure = Figure(figsize=size, layout="constrained")
         paint(figure.add_subplot())
         stream = io.StringIO()
@@ -129,12 +131,17 @@ def reward_of_right_and_wrong(samples: Sequence[Sample]) -> tuple[Callable[[Axes
 
     def paint(axes: Axes) -> None:
         for is_right, name, hatch in ((False, "wrong", "////"), (True, "right", "")):
-            values = groups[is_right]
-            if values:
+            values = np.array(groups[is_right])
+            if len(values):
                 share = np.full(len(values), 100.0 / len(values))
                 face = COLOURS[name] if is_right else "none"
-                drawn = {"facecolor": face, "edgecolor": COLOURS[name], "hatch": hatch, "linewidth": 0.8}
-                axes.hist(values, edges, weights=share, label=f"{name} answers ({len(values):,})", **drawn)
+                drawn: dict[str, Any] = {
+                    "facecolor": face,
+                    "edgecolor": COLOURS[name],
+                    "hatch": hatch,
+                    "linewidth": 0.8,
+                }
+                axes.hist(values, edges.tolist(), weights=share, label=f"{name} answers ({len(values):,})", **drawn)
         axes.set(xlabel="reward", ylabel="share of the answers, %")
         axes.legend(loc="best", fontsize=9)
 
@@ -153,7 +160,7 @@ def reward_against(samples: Sequence[Sample], metric: str) -> tuple[Callable[[Ax
     scores = np.array([s.values[metric] for s in having])
     ranks = [_ranks(values.ravel()) for values in (rewards, scores)]
     flat = ranks[0].std() == 0 or ranks[1].std() == 0
-    correlation = 0.0 if flat else float(np.corrcoef(*ranks)[0, 1])
+    correlation = 0.0 if flat else float(np.corrcoef(np.stack(ranks))[0, 1])
 
     def paint(axes: Axes) -> None:
         for when, (name, marker) in enumerate((("zero-shot", "o"), ("adapted", "^"))):
@@ -204,7 +211,11 @@ def cost(points: Sequence[tuple[str, float, Value]], zero_shot: Value | None, me
     def paint(axes: Axes) -> None:
         if zero_shot is not None:
             axes.axhline(zero_shot.mean, color=COLOURS["before"], linestyle=(0, (4, 3)), linewidth=1)
-            place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right"}
+            place: dict[str, Any] = {
+                "xycoords": ("axes fraction", "data"),
+                "textcoords": "offset points",
+                "ha": "right",
+            }
             axes.annotate("zero-shot", (1, zero_shot.mean), (-2, 3), color=COLOURS["muted"], fontsize=9, **place)
         for name, took, value in points:
             low, high = (value.mean if end is None else end for end in (value.low, value.high))

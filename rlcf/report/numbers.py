@@ -1,7 +1,7 @@
 """The numbers of a report: each metric with its 95% interval, classes, and paired tests between runs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,6 +13,8 @@ MAIN = {"classification": ("top-1",), "retrieval": ("R@1",), "captioning": ("CID
 """A task -> its main metric, the first that there is."""
 LOWER_IS_BETTER = ("ECE",)
 BINS = 15
+RESAMPLES = 2000
+"""Draws of a bootstrap. Where each value is another one a draw takes as long as there are samples."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,8 @@ def _metric(name: str, answered: Sequence[Sample], results: dict[str, dict[str, 
         corpus = [results.get(when, {}).get(name) for when in ("zero_shot", "adapted")]
         if name.startswith(("BLEU", "METEOR")) and all(isinstance(value, int | float) for value in corpus):
             # Of the whole corpus; the captions' own values have the gain.
-            first, last = (Value(float(value or 0.0)) for value in corpus)
-            return Metric(
-                name, "", 3, metric.n, first, last, metric.gain, "of all captions; the gain: mean of captions"
-            )
+            first, last = (Value(scale_of(name) * float(value or 0.0)) for value in corpus)
+            return replace(metric, before=first, after=last, note="times 100; of all captions, the gain a mean of each")
         return metric
     ends = [Value(float(side.mean()), *share_of(side, clusters)) for side in (before, after)]
     return Metric(name, "%", digits_of(name), len(having), ends[0], ends[1], gain_of(before, after, clusters))
@@ -86,7 +86,7 @@ def share_of(values: np.ndarray, clusters: Sequence[str]) -> tuple[float, float]
     """The 95% interval of a share, percent. values: 0 or 100. Wilson's for independent samples, else a bootstrap's."""
     if len(set(clusters)) == len(clusters):
         return share_interval(round(float(values.sum()) / 100.0), len(values))
-    return paired_bootstrap(np.zeros(len(values)), values, groups=numbers_of(clusters))[1:]
+    return paired_bootstrap(np.zeros(len(values)), values, RESAMPLES, groups=numbers_of(clusters))[1:]
 
 
 def numbers_of(clusters: Sequence[str]) -> list[int]:
@@ -100,12 +100,12 @@ def digits_of(metric: str) -> int:
 
 
 def gain_of(before: np.ndarray, after: np.ndarray, clusters: Sequence[str]) -> Value:
-    return Value(*paired_bootstrap(before, after, groups=numbers_of(clusters)))
+    return Value(*paired_bootstrap(before, after, RESAMPLES, groups=numbers_of(clusters)))
 
 
 def _mean(name: str, before: np.ndarray, after: np.ndarray, clusters: Sequence[str], note: str = "") -> Metric:
     groups, zeros = numbers_of(clusters), np.zeros(len(before))
-    first, last = (Value(*paired_bootstrap(zeros, side, groups=groups)) for side in (before, after))
+    first, last = (Value(*paired_bootstrap(zeros, side, RESAMPLES, groups=groups)) for side in (before, after))
     if scale_of(name) == 100.0:
         note = "times 100"
     return Metric(name, "", digits_of(name), len(before), first, last, gain_of(before, after, clusters), note)

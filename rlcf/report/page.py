@@ -182,8 +182,8 @@ def _figures(number: int, part: Part) -> Iterator[dict[str, Any]]:
         paint, wins = rewarded
         title = "Reward of the sampled answers"
         told = (
-            f"Of a right and a wrong answer to one image, the right one has the higher reward in {wins:.1f}% of the cases "
-            "(50% by chance)."
+            f"Of a right and a wrong answer to one image, the right one has the higher reward in {wins:.1f}% of the "
+            "cases (50% by chance)."
             if wins is not None
             else ""
         )

@@ -241,7 +241,7 @@ def _caption_step(step: Record) -> Step:
 
 def _steps_of_places(record: Record, targets: set[int] | None) -> list[Step]:
     """The steps of a record whose answers are numbers of classes or of places in a gallery."""
-    names, steps = record["names"], []
+    names, steps = {place: visible(name) for place, name in record["names"].items()}, []
     for step in record["steps"]:
         answers = step.get("answers") or []
         numbers = step.get("views") or [None] * max(1, len(answers))
@@ -249,7 +249,7 @@ def _steps_of_places(record: Record, targets: set[int] | None) -> list[Step]:
         rewards, advantages = step.get("rewards") or blank, step.get("advantages") or blank
         rows = [
             [
-                Sampled(visible(names[str(place)]), reward, advantage, None if targets is None else place in targets)
+                Sampled(names[str(place)], reward, advantage, None if targets is None else place in targets)
                 for place, reward, advantage in zip(*row, strict=True)
             ]
             for row in zip(answers, rewards, advantages, strict=True)
