@@ -6,7 +6,7 @@ import pytest
 
 from caption.config import CaptionConfig
 from classification.config import ClassificationConfig
-from demo.study_methods import CAPTIONING, CLASSIFICATION, RETRIEVAL
+from demo.study.methods import CAPTIONING, CLASSIFICATION, RETRIEVAL
 from retrieval.config import RetrievalConfig
 from rlcf.run.config import parse_config, read_preset
 

@@ -2,14 +2,16 @@
 
 import dataclasses
 import importlib
+import shutil
 
 import numpy as np
 import pytest
 
-from demo import study
-from demo.study_methods import CAPTIONING, CLASSIFICATION, RETRIEVAL, TASKS
-from demo.study_passes import passes_of
-from demo.study_report import hierarchical_interval, write_report
+from demo.study import __main__ as study
+from demo.study import costs
+from demo.study.costs import passes_of
+from demo.study.methods import CAPTIONING, CLASSIFICATION, RETRIEVAL, TASKS, flags_of
+from demo.study.report import hierarchical_interval, write_report
 from rlcf.errors import UserError
 from rlcf.run.config import parse_config
 
@@ -34,7 +36,7 @@ def test_a_pair_that_was_not_trained_is_told(tmp_path):
 
 
 def test_a_report_without_runs_is_told(tmp_path):
-    with pytest.raises(UserError, match=r"holds no study; run it first: python -m demo.study run"):
+    with pytest.raises(UserError, match=r"holds no outcomes; make them first: python -m demo.study run"):
         write_report(tmp_path, CLASSIFICATION)
 
 
@@ -53,13 +55,14 @@ def test_every_method_of_the_study_is_a_command_that_parses(name):
         if isinstance(value, type) and value.__name__.endswith("Config") and value.__module__.startswith(task.script)
     )
     for run in task.methods:
-        parse_config(kind, study.flags_of(task, run, SHIPPED), "", "")
+        parse_config(kind, flags_of(task, run, SHIPPED), "", "")
     assert set(task.baselines) <= task.methods.keys()
 
 
 def test_runs_on_other_pictures_lie_in_a_folder_of_their_own(tmp_path, monkeypatch):
     places = []
-    monkeypatch.setattr(study, "run_task", lambda output, place, *_: places.append(place))
+    monkeypatch.setattr(study, "run_task", lambda output, place, kept, *_: places.append((place, kept)))
+    monkeypatch.setattr(study, "write_pictures", lambda *_: None)
     for seed in ("1001", "2002"):
         monkeypatch.setattr("sys.argv", ["study", "run", "--output", str(tmp_path), "--seed", seed])
         study.main()
@@ -67,21 +70,21 @@ def test_runs_on_other_pictures_lie_in_a_folder_of_their_own(tmp_path, monkeypat
 
 
 @pytest.fixture
-def small(tmp_path):
-    """Runs some methods of a task on a few pictures with the shipped pair; returns the folder and the small task."""
+def small(tmp_path, monkeypatch):
+    """Runs some methods of a task on a few pictures with the shipped pair; returns the outcomes and the small task."""
 
     def run(task, names, size, styles=("clean", "blur")):
         task = dataclasses.replace(task, styles=styles, size=size, pairs=(0,))
-        place = tmp_path / task.script
-        place.mkdir()
-        for style in styles:
-            task.write(place / "pictures", style, size, 7)
-        (place / "study.json").write_text('{"pairs": [0], "seed": 7}')
+        place, kept = tmp_path / task.script, tmp_path / "outcomes" / f"{task.script}-7"
+        study.write_pictures(place, task, 7)
         for name in names:
-            printed = study.run_method(place, task, 0, SHIPPED, name)
+            printed = study.run_method(place, kept, task, 0, SHIPPED, name)
             assert f"pair 0, {name}: {task.lists}:blur" in printed
-            assert study.run_method(place, task, 0, SHIPPED, name) == ""  # it is there
-        return place, task
+            shutil.rmtree(place / "pair-0" / name)
+            assert study.run_method(place, kept, task, 0, SHIPPED, name) == ""  # its outcome is there
+        monkeypatch.setattr(costs, "ROUNDS", 1)
+        study.cost_task(place, kept, task, names)
+        return kept, task
 
     return run
 
@@ -123,11 +126,11 @@ def test_the_study_of_captioning_tells_the_things_named_and_cider(small):
 
 def test_passes_are_counted_with_their_backward_ones(tmp_path):
     CLASSIFICATION.write(tmp_path, "clean", 1, 7)
-    flags = study.flags_of(CLASSIFICATION, "rlcf", SHIPPED)
+    flags = flags_of(CLASSIFICATION, "rlcf", SHIPPED)
     passes = passes_of(CLASSIFICATION, tmp_path, flags)
     # The centre crop before; the twelve views that are ranked; three steps on six views; the centre crop after.
     assert passes["student_images"] - passes["student_images_back"] in (13, 14)
     assert passes["student_images_back"] == 18 and passes["reward_images"] == 6 and passes["student_texts"] == 0
-    prompt = passes_of(CLASSIFICATION, tmp_path, study.flags_of(CLASSIFICATION, "rlcf-prompt", SHIPPED))
+    prompt = passes_of(CLASSIFICATION, tmp_path, flags_of(CLASSIFICATION, "rlcf-prompt", SHIPPED))
     assert prompt["student_images"] == 12 and prompt["student_images_back"] == 0
     assert prompt["student_texts_back"] == 300

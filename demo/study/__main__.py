@@ -2,11 +2,13 @@
 
     python -m demo.study train                 # trains the further pairs of student and reward model
     python -m demo.study run                   # adapts to every picture with every method
+    python -m demo.study cost                  # times every method on a few pictures, and counts its passes
     python -m demo.study report                # the tables, the picture and the intervals
 
 `--tasks classification` is that one alone. `run` goes on where it was stopped, and does two runs at a time, each on one
-thread. Everything lies below --output: the trained models, and the runs of a task on the pictures of a --seed in a
-folder of their own. Settings are chosen with --seed 1001, pictures that the reported figures (seed 2002) are not of.
+thread. The trained models, and the runs of a task on the pictures of a --seed, lie below --output. What became of each
+picture is kept below --outcomes, from which `report` makes the tables: those of docs/study.md again with
+`--outcomes docs/study`. Settings are chosen with --seed 1001, pictures that the reported figures (2002) are not of.
 """
 
 from rlcf.start import start
@@ -19,14 +21,14 @@ import importlib
 import io
 import json
 import os
-import shlex
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from demo.study_methods import TASKS, Task
-from demo.study_passes import passes_of
-from demo.study_report import write_report
+from demo.study.costs import measure_costs
+from demo.study.methods import TASKS, Task, flags_of
+from demo.study.outcomes import keep_outcome, outcome_file
+from demo.study.report import read_costs, write_report
 from demo.world import TEST_SEED
 from rlcf.errors import UserError
 from rlcf.run.config import Parser
@@ -44,13 +46,6 @@ def models_of(output: Path, pair: int) -> tuple[str, str]:
     if missing is not None:
         raise UserError(f"there is no model {missing}; train it: python -m demo.study train --pairs {pair}")
     return str(folders[0]), str(folders[1])
-
-
-def flags_of(task: Task, name: str, models: tuple[str, str]) -> list[str]:
-    """The flags of a run: its models, and the method's own."""
-    student, reward = models
-    own = [word.format(student=student, reward=reward) for word in shlex.split(task.methods[name][1])]
-    return ["--student", student, "--reward", reward, *own, "--device", "cpu"]
 
 
 def train_pairs(output: Path, pairs: Sequence[int], steps: int | None, compiled: bool) -> None:
@@ -75,42 +70,55 @@ def train_one(output: Path, kind: str, pair: int, steps: int | None, compiled: b
         train(kind, steps, folder, RECIPES[kind].seed + 1000 * pair, compiled)
 
 
-def run_method(place: Path, task: Task, pair: int, models: tuple[str, str], name: str) -> str:
-    """One method with one pair on all styles, as the task's script does it. Returns the lines that it printed.
+def run_method(place: Path, kept: Path, task: Task, pair: int, models: tuple[str, str], name: str) -> str:
+    """One method with one pair on all styles, as the task's script does it, unless its outcome is there.
 
-    place: holds the pictures, and gets the run.
+    place: holds the pictures, and gets the run; kept: gets the outcome. Returns the lines that were printed.
     """
-    folder = place / f"pair-{pair}" / name
-    if (folder / "done").exists():
+    outcome = outcome_file(kept, pair, name)
+    if outcome.exists():
         return ""
+    folder = place / f"pair-{pair}" / name
     data = ["--data", str(place / "pictures"), "--datasets", *(f"{task.lists}:{style}" for style in task.styles)]
-    flags, printed = flags_of(task, name, models), io.StringIO()
-    main = importlib.import_module(f"{task.script}.main").main
+    main, printed = importlib.import_module(f"{task.script}.main").main, io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
-        main([*data, *flags, "--output", str(folder), "--workers", "0"])
-    write_atomically(folder / "done", json.dumps(passes_of(task, place / "pictures", flags)))
+        main([*data, *flags_of(task, name, models), "--output", str(folder), "--workers", "0"])
+    keep_outcome(folder, task, outcome)
     return "".join(f"pair {pair}, {name}: {line}\n" for line in printed.getvalue().splitlines())
 
 
-def run_task(output: Path, place: Path, task: Task, pairs: Sequence[int], names: Sequence[str], seed: int) -> None:
-    """Write the pictures, then run every method with every pair, two at a time. output, place: of models and runs."""
-    models = {pair: models_of(output, pair) for pair in pairs}
+def write_pictures(place: Path, task: Task, seed: int) -> None:
+    """Write the pictures of each style, unless they are there."""
     for style in task.styles:
         if not (place / "pictures" / style).is_dir():
             task.write(place / "pictures", style, task.size, seed)
-    about = {"pairs": list(pairs), "size": task.size, "seed": seed, "styles": list(task.styles)}
-    write_atomically(place / "study.json", json.dumps(about) + "\n")
+
+
+def run_task(output: Path, place: Path, kept: Path, task: Task, pairs: Sequence[int], names: Sequence[str]) -> None:
+    """Run methods with pairs, two at a time. output: holds the models; place, kept: as for `run_method`."""
+    models = {pair: models_of(output, pair) for pair in pairs}
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started
     with ProcessPoolExecutor(2) as pool:
-        runs = [pool.submit(run_method, place, task, pair, models[pair], name) for pair in pairs for name in names]
+        runs = [pool.submit(run_method, place, kept, task, pair, models[pair], n) for pair in pairs for n in names]
         for run in runs:
             print(run.result(), end="", flush=True)
 
 
+def cost_task(place: Path, kept: Path, task: Task, names: Sequence[str]) -> None:
+    """Measure what methods cost, on one thread, and keep it beside what was measured of others."""
+    import torch
+
+    torch.set_num_threads(1)
+    costs = {**read_costs(kept), **measure_costs(place, task, names)}
+    kept.mkdir(parents=True, exist_ok=True)
+    write_atomically(kept / "costs.json", json.dumps(costs, indent=1) + "\n")
+
+
 def main() -> None:
     parser = Parser(description=__doc__)
-    parser.add_argument("what", choices=("train", "run", "report"))
+    parser.add_argument("what", choices=("train", "run", "cost", "report"))
     parser.add_argument("--output", type=Path, default=Path("output/study"))
+    parser.add_argument("--outcomes", type=Path, help="default: OUTPUT/outcomes")
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--pairs", type=int, nargs="+", help="0: the shipped pair (default: all of each task)")
     parser.add_argument("--methods", nargs="+", help="names of runs (default: all)")
@@ -122,12 +130,20 @@ def main() -> None:
         train_pairs(args.output, [pair for pair in args.pairs or (1, 2) if pair], args.steps, args.compile)
         return
     for name in args.tasks:
-        task, place = TASKS[name], args.output / f"{name}-{args.seed}"
+        task, folder = TASKS[name], f"{name}-{args.seed}"
+        place, kept = args.output / folder, (args.outcomes or args.output / "outcomes") / folder
         unknown = sorted(set(args.methods or ()) - task.methods.keys())
         if unknown:
             raise UserError(f"--methods {unknown[0]} is no run of {name}; there are {', '.join(task.methods)}")
-        place.mkdir(parents=True, exist_ok=True)
+        if args.what == "report":
+            write_report(kept, task)
+            continue
+        write_pictures(place, task, args.seed)
         if args.what == "run":
-            run_task(args.output, place, task, args.pairs or task.pairs, args.methods or list(task.methods), args.seed)
+            run_task(args.output, place, kept, task, args.pairs or task.pairs, args.methods or list(task.methods))
         else:
-            write_report(place, task)
+            cost_task(place, kept, task, args.methods or list(task.methods))
+
+
+if __name__ == "__main__":
+    main()

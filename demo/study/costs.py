@@ -1,20 +1,52 @@
-"""Forward and backward passes that a method takes for one image, counted in the models as they run."""
+"""What a method costs for one image: milliseconds, and the forward and backward passes counted in the models."""
 
-from collections.abc import Iterator
+import contextlib
+import io
+import shutil
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from demo.study_methods import Task
+from demo.report import read_records
+from demo.study.methods import Task, flags_of
 from rlcf.clip.backbone import Backbone
 from rlcf.run.config import parse_config
 from rlcf.run.images import read_image
 from rlcf.run.setup import load_models
 
-IMAGES = 8
+IMAGES, ROUNDS = 24, 5
+"""Images of a method that are timed in a round. In each round all methods have their turn, to meet the same load."""
+COUNTED = 8
+"""Images whose passes are counted."""
+SHIPPED = ("demo-student", "demo-reward")
+
+
+def measure_costs(place: Path, task: Task, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Method -> the milliseconds an image of each round, and its passes. On pictures of the task's first style.
+
+    place: holds the pictures; the runs that are timed are removed.
+    """
+    data = ["--data", str(place / "pictures"), "--datasets", f"{task.lists}:{task.styles[0]}"]
+    main, timed = import_module(f"{task.script}.main").main, place / "timed"
+    costs: dict[str, dict[str, Any]] = {name: {"milliseconds": []} for name in names}
+    for _, name in tqdm([(turn, name) for turn in range(ROUNDS) for name in names], desc=f"costs, {task.script}"):
+        shutil.rmtree(timed, ignore_errors=True)
+        flags = [*flags_of(task, name, SHIPPED), "--limit", str(IMAGES), "--workers", "0", "--output", str(timed)]
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            main([*data, *flags])
+        files = timed.glob("*/records.jsonl")
+        seconds = [record["seconds"] for file in files for record in read_records(file)]
+        costs[name]["milliseconds"].append(1000 * sum(seconds) / len(seconds))
+    shutil.rmtree(timed)
+    return {
+        name: cost | passes_of(task, place / "pictures", flags_of(task, name, SHIPPED)) for name, cost in costs.items()
+    }
 
 
 class Passes:
@@ -61,7 +93,7 @@ def passes_of(task: Task, pictures: Path, flags: list[str]) -> dict[str, float]:
     folder = pictures / task.styles[0]
     names = sorted(place.name for place in folder.iterdir())
     classifier = Classifier.of(config, models, names)
-    files = [min((folder / name).iterdir()) for name in names[:IMAGES]]
+    files = [min((folder / name).iterdir()) for name in names[:COUNTED]]
     group = [(index, classifier.views(read_image(file), index)) for index, file in enumerate(files)]
     student, reward = Passes(), Passes()
     with ExitStack() as stack:
@@ -69,7 +101,7 @@ def passes_of(task: Task, pictures: Path, flags: list[str]) -> dict[str, float]:
         for clip in models.rewards:
             if isinstance(clip, Backbone):
                 stack.enter_context(reward.counting(clip))
-        for start in range(0, IMAGES, config.images_at_once):
+        for start in range(0, COUNTED, config.images_at_once):
             classifier.adapt(group[start : start + config.images_at_once])
-    counted = {f"student_{name}": value / IMAGES for name, value in vars(student).items()}
-    return counted | {f"reward_{name}": value / IMAGES for name, value in vars(reward).items()}
+    counted = {f"student_{name}": value / COUNTED for name, value in vars(student).items()}
+    return counted | {f"reward_{name}": value / COUNTED for name, value in vars(reward).items()}

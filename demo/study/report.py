@@ -1,63 +1,23 @@
-"""The study's tables, picture and intervals, from its runs."""
+"""The study's tables, picture and intervals, from the outcomes that it keeps."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from demo.report import markdown, object_recall, read_records, read_results
-from demo.study_methods import Task
+from demo.report import markdown
+from demo.study.methods import Task
+from demo.study.outcomes import MEASURES, Pairs, Runs, pairs_of, read_runs
 from rlcf.errors import UserError
 from rlcf.metrics import calibration_error
 from rlcf.run.files import write_atomically
 
+PASSES = ("student_images", "student_texts", "reward_images")
 RESAMPLES, SEED = 10_000, 0
-MEASURES: dict[str, tuple[str, Callable[[dict[str, Any]], float]]] = {
-    "classification": ("top-1 %", lambda record: float(record["adapted"] == record["label"])),
-    "retrieval": ("R@1 %", lambda record: float(record["adapted_rank"] == 1)),
-    "caption": ("things named %", lambda record: object_recall(record, "adapted") / 100),
-}
-"""Script -> what is measured, and its value in [0, 1] from a record."""
+Costs = Mapping[str, Mapping[str, Any]]
 DIRECTIONS = {"": "", "i2t": "Image to text", "t2i": "Text to image"}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One method's run over one style with one pair.
-
-    values: (n,) in [0, 1]; confidence: (n,) of the answers, where there is one; seconds: mean of an image; cider: of
-    captions.
-    """
-
-    values: np.ndarray
-    seconds: float
-    confidence: np.ndarray | None = None
-    cider: float | None = None
-
-
-Pairs = Mapping[int, dict[str, Cell]]
-"""Pair of models -> style -> what was measured of one method."""
-Runs = dict[str, Pairs]
-
-
-def read_cell(folder: Path, task: Task, style: str, direction: str) -> Cell:
-    """One style of a run. Texts of one image count together: their mean is the image's value."""
-    dataset = f"{task.lists}:{style}"
-    end = f"-{direction}" if direction else ""
-    records = read_records(folder / f"{dataset.replace(':', '-')}{end}" / "records.jsonl")
-    values = np.array([MEASURES[task.script][1](record) for record in records])
-    if direction == "t2i":
-        images = np.array([record["targets"][0] for record in records])
-        values = np.bincount(images, values) / np.bincount(images)
-    confidence = [record["adapted_confidence"] for record in records] if task.script == "classification" else None
-    cider = None
-    if task.script == "caption":
-        cider = 100 * read_results(folder)[dataset]["adapted"]["CIDEr"]
-    seconds = float(np.mean([record["seconds"] for record in records]))
-    return Cell(values, seconds, None if confidence is None else np.array(confidence), cider)
 
 
 def hierarchical_interval(differences: Sequence[np.ndarray]) -> tuple[float, float, float]:
@@ -79,42 +39,42 @@ def hierarchical_interval(differences: Sequence[np.ndarray]) -> tuple[float, flo
 
 
 def write_report(place: Path, task: Task) -> None:
-    """Print a task's tables, and write study.md and, for classification, study.png. Raises UserError without runs."""
-    described = place / "study.json"
-    if not described.is_file():
-        raise UserError(f"{place} holds no study; run it first: python -m demo.study run")
-    about = json.loads(described.read_text())
+    """Print a task's tables, and write study.md and, for classification, study.png.
+
+    place: holds the outcomes. Raises UserError without any.
+    """
+    pairs, costs = pairs_of(place), read_costs(place)
+    if not pairs:
+        raise UserError(f"{place} holds no outcomes; make them first: python -m demo.study run")
     lines = []
     for direction in task.directions:
-        runs = read_runs(place, task, about["pairs"], direction)
+        runs = read_runs(place, task, pairs, direction)
         if "zeroshot" not in runs:
             raise UserError(f"{place} lacks the zero-shot runs; run them: python -m demo.study run --methods zeroshot")
         any_run = next(iter(runs["zeroshot"].values()))
         counts = f"n {len(any_run[task.styles[0]].values)} a style and pair"
-        pairs = f"{len(about['pairs'])} pairs of models" if len(about["pairs"]) > 1 else "one pair of models"
+        told = f"{len(pairs)} pairs of models" if len(pairs) > 1 else "one pair of models"
         title = f"{DIRECTIONS[direction]}: " if direction else ""
-        lines += [f"{title}{pairs}, {counts}, pictures of seed {about['seed']}.", "", value_table(runs, task)]
+        lines += [f"{title}{told}, {counts}, {place.name.replace('-', ', seed ')}.", "", value_table(runs, costs, task)]
         lines += ["", gain_table(runs, task), "", style_table(runs, task), ""]
         if task.script == "classification":
-            lines += [cost_table(runs, place, task), ""]
-            draw_cost(place / "study.png", runs, task)
+            lines += [cost_table(runs, costs, task), ""]
+            draw_cost(place / "study.png", runs, costs, task)
     text = "\n".join(lines)
     write_atomically(place / "study.md", text)
     print(text, end="")
     print(f"tables: {place / 'study.md'}")
 
 
-def read_runs(place: Path, task: Task, pairs: Sequence[int], direction: str) -> Runs:
-    """The methods whose runs are done with every pair."""
-    runs: Runs = {}
-    for name in task.methods:
-        folders = {pair: place / f"pair-{pair}" / name for pair in pairs}
-        if all((folder / "done").exists() for folder in folders.values()):
-            runs[name] = {
-                pair: {style: read_cell(folder, task, style, direction) for style in task.styles}
-                for pair, folder in folders.items()
-            }
-    return runs
+def read_costs(place: Path) -> Costs:
+    """What `demo.study cost` measured; empty before."""
+    file = place / "costs.json"
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def milliseconds(costs: Costs, name: str) -> float | None:
+    """Of an image, the median over rounds."""
+    return float(np.median(costs[name]["milliseconds"])) if name in costs else None
 
 
 def values_of(pairs: Pairs, styles: Sequence[str]) -> list[np.ndarray]:
@@ -134,7 +94,7 @@ def interval_of(after: Pairs, before: Pairs, styles: Sequence[str]) -> str:
     return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
-def value_table(runs: Runs, task: Task) -> str:
+def value_table(runs: Runs, costs: Costs, task: Task) -> str:
     """What each method reaches on each style and on the shifts together, the mean over pairs; milliseconds an image."""
     shifts, captions = task.styles[1:], task.script == "caption"
     header = [MEASURES[task.script][0], *task.styles, "shifts", *(["CIDEr on shifts"] if captions else []), "ms"]
@@ -144,7 +104,8 @@ def value_table(runs: Runs, task: Task) -> str:
         row.append(f"{mean_of(pairs, shifts):.1f}")
         if captions:
             row.append(f"{np.mean([cells[style].cider for cells in pairs.values() for style in shifts]):.1f}")
-        rows.append([*row, f"{milliseconds(pairs):.0f}"])
+        cost = milliseconds(costs, name)
+        rows.append([*row, "" if cost is None else f"{cost:.0f}"])
     return markdown(header, rows)
 
 
@@ -173,7 +134,7 @@ def style_table(runs: Runs, task: Task) -> str:
     return markdown(["gain, 95% interval", *task.styles], rows)
 
 
-def cost_table(runs: Runs, place: Path, task: Task) -> str:
+def cost_table(runs: Runs, costs: Costs, task: Task) -> str:
     """Calibration error on clean pictures and shifts, and the passes of an image: forward + backward."""
     header = ["", f"ECE {task.styles[0]}", "ECE shifts", "student's images", "student's texts", "reward's images"]
     rows = []
@@ -188,27 +149,24 @@ def cost_table(runs: Runs, place: Path, task: Task) -> str:
             )
             for styles in (task.styles[:1], task.styles[1:])
         ]
-        passes = json.loads((place / f"pair-{next(iter(pairs))}" / name / "done").read_text())
-        told = [_passes(passes, f"student_{what}") for what in ("images", "texts")]
-        rows.append([task.methods[name][0], *(f"{e:.1f}" for e in errors), *told, _passes(passes, "reward_images")])
+        told = [_passes(costs[name], what) for what in PASSES] if name in costs else []
+        rows.append([task.methods[name][0], *(f"{e:.1f}" for e in errors), *told])
     return markdown(header, rows)
 
 
-def _passes(passes: Mapping[str, float], what: str) -> str:
+def _passes(passes: Mapping[str, Any], what: str) -> str:
     forward, backward = passes[what], passes[f"{what}_back"]
     return f"{forward:g} + {backward:g}" if backward else f"{forward:g}"
 
 
-def milliseconds(pairs: Pairs) -> float:
-    """Of an image, the mean over pairs and styles."""
-    return 1000 * float(np.mean([cell.seconds for cells in pairs.values() for cell in cells.values()]))
-
-
-def draw_cost(file: Path, runs: Runs, task: Task) -> None:
+def draw_cost(file: Path, runs: Runs, costs: Costs, task: Task) -> None:
     """Draw the mean over the shifts against the cost, a point a method, and the frontier of those that none beats."""
     from matplotlib.figure import Figure
 
-    points = {name: (milliseconds(pairs), mean_of(pairs, task.styles[1:])) for name, pairs in runs.items()}
+    times = {name: milliseconds(costs, name) for name in runs}
+    points = {name: (time, mean_of(runs[name], task.styles[1:])) for name, time in times.items() if time is not None}
+    if not points:
+        return
     frontier: list[str] = []
     for name in sorted(points, key=lambda name: (points[name][0], -points[name][1])):
         if not frontier or points[name][1] > points[frontier[-1]][1]:

@@ -1,5 +1,6 @@
 """The methods that the study compares, and their settings, which were chosen on pictures of the validation seed."""
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,13 @@ class Task:
     pairs: tuple[int, ...]
     styles: tuple[str, ...] = STYLES
     directions: tuple[str, ...] = ("",)
+
+
+def flags_of(task: Task, name: str, models: tuple[str, str]) -> list[str]:
+    """The flags of a method's run. models: its student and its reward model."""
+    student, reward = models
+    own = [word.format(student=student, reward=reward) for word in shlex.split(task.methods[name][1])]
+    return ["--student", student, "--reward", reward, *own, "--device", "cpu"]
 
 
 VIEWS = "--views 12 --selection 0.5"
