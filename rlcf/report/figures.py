@@ -223,7 +223,10 @@ def cost(points: Sequence[tuple[str, float, Value]], zero_shot: Value | None, me
             axes.errorbar(
                 [took], [value.mean], ends, fmt="o", color=COLOURS["after"], ecolor=COLOURS["line"], markersize=6
             )
-            axes.annotate(visible(name), (took, value.mean), (7, 4), textcoords="offset points", fontsize=9)
+            label = axes.annotate(
+                _cut(visible(name)), (took, value.mean), (7, 4), textcoords="offset points", fontsize=9
+            )
+            label.set_in_layout(False)  # a long name must not squeeze the axes
         axes.set_xscale("log")
         axes.set(xlabel="seconds a sample", ylabel=metric)
         axes.margins(x=0.22, y=0.12)
@@ -232,3 +235,7 @@ def cost(points: Sequence[tuple[str, float, Value]], zero_shot: Value | None, me
         axes.xaxis.set_minor_locator(NullLocator())
 
     return paint
+
+
+def _cut(name: str, most: int = 28) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"

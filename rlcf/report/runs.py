@@ -15,7 +15,7 @@ from rlcf.run.identity import read_identity
 from rlcf.run.parts import Part, Record, parse, read_whole, repeated
 from rlcf.run.records import IMAGES_FILE
 
-TASKS = {"classification": "classnames", "retrieval": "direction", "captioning": "language_model"}
+TASKS = {"classification": "classnames", "retrieval": "direction", "captioning": "evaluate_clip"}
 """A task -> a setting that it alone has."""
 LOGITS = ("zero_shot", "adapted")
 """The matrices that a run with --save-logits keeps, in the order of their rows in a checksum."""

@@ -89,12 +89,9 @@ def table_of(parts: Sequence[Part]) -> Table:
     found = {(p.run.name, p.dataset.name, m.name): m for p in parts for m in p.metrics}
     metrics = {(d, m.name): m for d in datasets for p in parts if p.dataset.name == d for m in p.metrics}
     wanted = COLUMNS[parts[0].run.task]
-    columns = [
-        (d, n, metrics[d, n].unit, 2 if metrics[d, n].unit else 3)
-        for d in datasets
-        for n in wanted
-        if (d, n) in metrics
-    ]
+    known = [(d, n) for d in datasets for n in wanted if (d, n) in metrics]
+    # Papers tell top-1 and recall with two digits.
+    columns = [(d, n, metrics[d, n].unit, 2 if metrics[d, n].unit else metrics[d, n].digits) for d, n in known]
     runs = {part.run.name: part.run for part in parts}
 
     def cells(run: str, of: Callable[[Metric], Value]) -> list[Value | None]:
@@ -114,9 +111,9 @@ def table_of(parts: Sequence[Part]) -> Table:
             if any(value is not None for value in values):
                 rows.append(Row(f"{paper.name} (paper)", values, paper.source))
     sources = dict.fromkeys(row.source for row in rows if row.source)
-    note = "In brackets: 95% intervals." + "".join(
-        f" (paper): as reported by {source}; not measured here." for source in sources
-    )
+    hundred = dict.fromkeys(name for _, name, _, _ in columns if scale_of(name) == 100.0)
+    note = "In brackets: 95% intervals." + (f" {', '.join(hundred)}: times 100." if hundred else "")
+    note += "".join(f" (paper): as reported by {source}; not measured here." for source in sources)
     return Table(columns, rows, note)
 
 

@@ -13,7 +13,7 @@
   const byId = (id) => document.getElementById(id);
   const list = byId("list"), detail = byId("detail"), search = byId("search"), sort = byId("sort");
   const parts = [...document.querySelectorAll("section.part")];
-  let part = null, height = 0, shown = [], filter = "all", current = 0, columns = 1;
+  let part = null, height = 0, shown = [], filter = "all", current = 0, opened = 0, columns = 1;
 
   // Numbers that are missing come last, whichever way is sorted.
   function up(a, b) { return (a ?? Infinity) === (b ?? Infinity) ? 0 : (a ?? Infinity) - (b ?? Infinity); }
@@ -196,7 +196,7 @@
   // ---- one sample ----
 
   async function open(position) {
-    current = position;
+    current = opened = position;
     const sample = shown[position];
     const title = make("h2", { id: "detail-title" }, `${(position + 1).toLocaleString("en")} of ${shown.length.toLocaleString("en")}: ${sample.id}`);
     const go = (told, key, to) => {
@@ -216,7 +216,7 @@
     if (sample.kind === "unreadable") return;
     try {
       const { names, steps: taken } = await steps(part, sample);
-      if (shown[current] === sample) inside.append(...trace(names, taken));
+      if (shown[opened] === sample) inside.append(...trace(names, taken));
     } catch (error) {
       inside.append(make("p", { class: "warning" }, `The steps cannot be unpacked by this browser (${error.message}).`));
     }
@@ -287,7 +287,7 @@
     if (!button.disabled) { event.preventDefault(); button.click(); }
   });
   detail.addEventListener("click", (event) => { if (event.target === detail) detail.close(); });
-  detail.addEventListener("close", () => focus(current));
+  detail.addEventListener("close", () => focus(opened));  // not where the browser had the focus before
 
   // ---- tables that sort ----
 
