@@ -98,7 +98,7 @@ class _Signals:
             raise Stopped(number)
 
 
-classify, retrieve, caption, clipscore = (
-    partial(start, f"{task}.main") for task in ("classification", "retrieval", "caption", "clipscore")
+classify, retrieve, caption, clipscore, report = (
+    partial(start, f"{room}.main") for room in ("classification", "retrieval", "caption", "clipscore", "rlcf.report")
 )
 """The commands that an installation brings."""

@@ -2,7 +2,8 @@
 # Set everything up and show RLCF on the embedded world: pictures no model was trained on, tiny models, no download.
 #   bash scripts/demo.sh                  # classification, retrieval and captioning
 #   bash scripts/demo.sh classification   # that one alone; or retrieval, or captioning
-# Leaves output/demo/: the pictures, a run folder a method, results.md, classification.png, captioning.png.
+# Leaves output/demo/: the pictures, a run folder a method, results.md, classification.png, captioning.png, and a page of
+# each task to look at the runs with: classification.html, retrieval.html, captioning.html.
 source "$(dirname "$0")/env.sh"
 
 demo="$OUTPUT/demo"
@@ -78,3 +79,16 @@ END
 "$PYTHON" -m demo.report "$demo"
 wait $! || { cat "$demo/pictures.log" >&2; exit 2; }
 cat "$demo/pictures.log"
+
+# page NAME RUN...: the page of a task's runs, those that were made.
+page() {
+    local runs=()
+    for run in "${@:2}"; do
+        [ ! -d "$demo/$run" ] || runs+=("$demo/$run")
+    done
+    [ ${#runs[@]} -eq 0 ] || "$PYTHON" -m rlcf.report "${runs[@]}" --output "$demo/$1.html" 2> "$demo/$1.log" ||
+        { cat "$demo/$1.log" >&2; exit 2; }
+}
+page classification anchored rlcf kd tpt zero-reward reward-alone product
+page retrieval retrieval retrieval-reward-alone
+page captioning clipcap capdec

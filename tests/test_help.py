@@ -29,6 +29,7 @@ CONSOLE = {
     "rlcf-retrieve": "retrieval/main.py",
     "rlcf-caption": "caption/main.py",
     "rlcf-clipscore": "clipscore/main.py",
+    "rlcf-report": "rlcf/report/main.py",
 }
 COMMAND = re.compile(rf"(?:[A-Z_]+=\S+ )*(?:\S*\bpython|\S*\bpip|torchrun|bash|{'|'.join(CONSOLE)}) ")
 PLACEHOLDERS = {
@@ -150,7 +151,9 @@ def check(launch, monkeypatch):
     def check_python(words):
         """words: what follows `python`, or torchrun's own flags."""
         if words[0] == "-m" and words[1].split(".")[0] in ROOMS:
-            script, arguments = f"{words[1].replace('.', '/')}.py", words[2:]
+            room, arguments = words[1].replace(".", "/"), words[2:]
+            places = [f"{room}/main.py", f"{room}/__main__.py", f"{room}.py"]
+            script = next((place for place in places if (ROOT / place).is_file()), places[-1])
         elif words[0].startswith("-"):
             return
         else:
