@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Set everything up and show RLCF on the embedded world: pictures no model was trained on, tiny models, no download.
 #   bash scripts/demo.sh                  # classification, retrieval and captioning
-#   bash scripts/demo.sh classification   # that one alone; or retrieval, or captioning
+#   bash scripts/demo.sh classification   # that one alone
+#   bash scripts/demo.sh retrieval
+#   bash scripts/demo.sh captioning
 # Leaves output/demo/: the pictures, a run folder a method, results.md, classification.png, captioning.png, and a page of
 # each task to look at the runs with: classification.html, retrieval.html, captioning.html.
 source "$(dirname "$0")/env.sh"
