@@ -19,8 +19,8 @@ if not __package__:  # run as a script: imports start from the project, not from
 from benchmarks import reference
 from benchmarks.common import Clips, Row, build, count, parse, picture, report, row
 from benchmarks.measure import gemm_peak, largest_difference, measure
+from classification.class_texts import class_texts
 from classification.classifier import Classifier
-from classification.classnames import class_texts
 from classification.clip_model import class_features
 from classification.config import ClassificationConfig
 from rlcf.adapt.views import Views

@@ -22,7 +22,8 @@ from PIL import Image
 from benchmarks.measure import Measurement
 from rlcf.clip.backbone import Backbone
 from rlcf.errors import UserError
-from rlcf.run.config import Parser, Settings, command_line, resolve_device
+from rlcf.run.config import Parser, Settings, command_line
+from rlcf.run.device import resolve_device
 from rlcf.run.files import write_atomically
 from rlcf.run.folder import versions
 from rlcf.run.settings import Config

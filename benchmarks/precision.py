@@ -54,8 +54,8 @@ def answers(data: Path, output: Path, flags: list[str]) -> tuple[list[dict[str, 
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         classification.main(["--data", str(data), "--datasets", *datasets, "--output", str(output), *DEMO, *flags])
     files = [output / f"folder-{style}" / "records.jsonl" for style in STYLES]
-    records = [json.loads(line) for file in files for line in file.read_text().splitlines()]
-    return records, json.loads((output / "results.json").read_text())["datasets"]
+    records = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    return records, json.loads((output / "results.json").read_text(encoding="utf-8"))["datasets"]
 
 
 def compare_answers(data: Path, folder: Path, tune: str, limit: int) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from benchmarks.common import build, parse, picture, report, row
 from benchmarks.measure import gemm_peak, measure
 from rlcf.adapt.views import Views
 from rlcf.errors import run_main
-from rlcf.run.images import read_image
+from rlcf.inputs.images import read_image
 
 COUNT = 64
 

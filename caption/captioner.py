@@ -13,7 +13,7 @@ from caption.clip_model import MapperPolicy
 from caption.config import CaptionConfig
 from caption.language_model import LanguageModel, load_language_model
 from caption.mapper import Mapper, read_checkpoint
-from caption.methods import Sampled
+from caption.objectives import OBJECTIVES, Sampled
 from caption.reward import Rewards
 from rlcf.adapt.episode import Episodes
 from rlcf.adapt.groups import GroupGivenUp, side_by_side
@@ -23,7 +23,7 @@ from rlcf.adapt.trace import TracedStep, traced
 from rlcf.adapt.views import PlannedViews, Views
 from rlcf.digests import digest_of_tensors
 from rlcf.errors import UserError, flags_as_settings
-from rlcf.run.images import as_image
+from rlcf.inputs.images import as_image
 from rlcf.run.setup import Models, Setup, reward_weights
 
 
@@ -153,7 +153,6 @@ class Captioner:
         all that the final captions need.
         """
         config, steps = self.config, list[Step]()
-        assert config.how.objective is not None
         drawn: list[list[list[str]]] = []  # the captions that each step samples
 
         def loss(number: int) -> Tensor:
@@ -168,7 +167,7 @@ class Captioner:
             steps.append(step._replace(loss=step.loss.detach()))
             return step.loss.sum()
 
-        objective = config.how.objective
+        objective = OBJECTIVES[config.method]
         with self.policy as policy:
             after = episodes.run(loss, lambda: policy.answer(features), skip_overflow=len(indices) == 1)
         return after, steps

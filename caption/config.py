@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from caption.datasets import NAMES
-from caption.mapper import MAPPER_FILE
+from caption.files import MAPPER_FILE, find_checkpoint, require_language_model
 from caption.methods import METHODS, Method
 from rlcf.errors import UserError
 from rlcf.run.config import beyond_option, data_option, method_option, model_option, option, speed_option
+from rlcf.run.presence import require_clip
 from rlcf.run.settings import Config
 from rlcf.shipped import shipped_names
 
@@ -26,8 +27,10 @@ class CaptionConfig(Config):
 
     datasets: list[str] = data_option(["coco"], f"one or more of {' '.join(NAMES)} folder:SUBFOLDER", may_change=True)
 
+    caption_column: str | None = data_option(None, "of an hf dataset that has several columns of texts")
+
     evaluate: bool = evaluation_option(False, "score the captions, before and after, as clipscore/main.py does")
-    evaluate_clip: str = evaluation_option("ViT-B/32", "the CLIP of CLIPScore")
+    evaluate_clip: str = evaluation_option("ViT-B/32", "the CLIP of CLIPScore", path=True)
     evaluate_java: bool = evaluation_option(True, "METEOR and the PTB tokenizer, by Java where there is one")
     evaluate_prefix: str = evaluation_option("A photo depicts ", "what stands before a caption for it")
 
@@ -76,6 +79,14 @@ class CaptionConfig(Config):
             raise UserError("no captioner; give --checkpoint a training run's folder or a ckpt-latest.pt")
         if self.images_at_once > 1 and self.remembers:
             raise UserError("--momentum carries weights from sample to sample; use --images-at-once 1")
+
+    def require_files(self) -> None:
+        """Raises UserError for a model or a captioner that is missing, with what brings it."""
+        super().require_files()
+        find_checkpoint(self.checkpoint)
+        require_language_model(self.language_model)
+        if self.evaluate:
+            require_clip("--evaluate-clip", self.evaluate_clip)
 
     @property
     def takes_memory(self) -> tuple[str, ...]:

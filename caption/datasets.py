@@ -1,44 +1,43 @@
 """Datasets of images to caption: COCO, Flickr30k, NoCaps and its domains, any caption list, any folder of images."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from rlcf.digests import digest_of
 from rlcf.errors import UserError
-from rlcf.run.data import (
+from rlcf.inputs.folders import LeftOut, scan
+from rlcf.inputs.lists import CaptionedImage, read_captions
+from rlcf.inputs.places import (
     KARPATHY,
-    CaptionedImage,
     data_folder,
     find,
+    find_folder,
+    find_images,
     find_karpathy_list,
     find_list,
     image_folders,
-    image_root,
     list_places,
-    read_captions,
-    require_images,
 )
+from rlcf.inputs.sources import Source, name_of
+from rlcf.inputs.stored import Columns, open_stored
 
 DOMAINS = ("in-domain", "near-domain", "out-domain")
 NOCAPS = "nocaps_val_4500_captions.json"
 PER_DOMAIN = {domain: f"nocaps_val_{n}_{domain}.json" for domain, n in zip(DOMAINS, (417, 2670, 1413), strict=True)}
 
-NAMES = (*KARPATHY, "nocaps", *(f"nocaps-{domain}" for domain in DOMAINS), "json:FILE", "folder")
+NAMES = (*KARPATHY, "nocaps", *(f"nocaps-{domain}" for domain in DOMAINS), "json:FILE", "folder", "hf:NAME")
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """root: what the images' paths start from."""
+    """files: the images. published: True for a dataset that the published code reads in its own way; notes: what a user
+    should be told of it."""
 
     name: str
-    root: Path
+    files: list[Source]
     samples: list[CaptionedImage]
-
-    @property
-    def files(self) -> list[Path]:
-        return [self.root / sample.image for sample in self.samples]
+    published: bool = True
+    notes: list[str] = field(default_factory=list)
 
     @property
     def ids(self) -> list[str]:
@@ -51,21 +50,24 @@ class Dataset:
         return {"samples": digest_of(self.ids), "captions": digest_of(captions)}
 
 
-def load_dataset(name: str, data: str) -> Dataset:
+def load_dataset(name: str, data: str, columns: Columns | None = None) -> Dataset:
     """Find a dataset's test images and their references.
 
     name: coco, flickr30k, nocaps (its three domains), nocaps-in-domain, nocaps-near-domain, nocaps-out-domain,
     "json:FILE" (DATA/FILE, whose .json may be left out, is a caption list; its paths start from DATA or from the list's
-    own folder), "folder" (every image below DATA, without references) or "folder:SUB" (below DATA/SUB).
+    own folder), "folder" (every image below DATA, without references), "folder:SUB" (below DATA/SUB) or
+    "hf:NAME_OR_FOLDER[:split]", as in `open_stored`.
     Raises UserError naming what is missing and where it was looked for.
     """
+    kind = name.partition(":")[0]
+    if kind == "hf":
+        return _stored(name, data, columns or Columns())
     root = data_folder(data)
-    kind, _, rest = name.partition(":")
     if kind == "folder":
-        return _folder(name, root / rest)
+        return _folder(name, find_folder(name, root))
     if kind == "json":
         file = find_list(name, root)
-        return _with_images(name, file, read_captions(file), [root, file.parent])
+        return _with_images(name, file, read_captions(file), [root, file.parent], published=False)
     if name in KARPATHY:
         file = find_karpathy_list(name, root)
         return _with_images(name, file, read_captions(file), image_folders(file))
@@ -75,12 +77,23 @@ def load_dataset(name: str, data: str) -> Dataset:
 
 
 def _folder(name: str, root: Path) -> Dataset:
-    if not root.is_dir():
-        raise UserError(f"no folder {root} for dataset {name}")
-    files = sorted(file for file in root.rglob("*") if file.suffix.lower() in IMG_EXTENSIONS and file.is_file())
+    left_out = LeftOut()
+    files: list[Source] = [*scan(root, left_out)]
+    told = f"; left out {left_out}" if str(left_out) else ""
     if not files:
-        raise UserError(f"{root} holds no image")
-    return Dataset(name, root, [CaptionedImage(file.relative_to(root).as_posix()) for file in files])
+        raise UserError(f"{root} holds no image{told}")
+    samples = [CaptionedImage(name_of(file, root)) for file in files]
+    return Dataset(name, files, samples, published=False, notes=[f"{root}{told}"] if told else [])
+
+
+def _stored(name: str, data: str, columns: Columns) -> Dataset:
+    stored = open_stored(name, data, columns.config)
+    files = stored.images(columns.image)
+    if not files:
+        raise UserError(f"dataset {name} has no rows; give another split")
+    captions = stored.captions(columns.answer)
+    samples = [CaptionedImage(file.name, texts) for file, texts in zip(files, captions, strict=True)]
+    return Dataset(name, [*files], samples, published=False)
 
 
 def _nocaps(name: str, data: Path) -> Dataset:
@@ -106,7 +119,9 @@ def _nocaps(name: str, data: Path) -> Dataset:
     return _with_images(name, found, samples, image_folders(found))
 
 
-def _with_images(name: str, file: Path, samples: list[CaptionedImage], roots: list[Path]) -> Dataset:
-    dataset = Dataset(name, image_root(samples[0].image, roots), samples)
-    require_images(file, dataset.files)
-    return dataset
+def _with_images(
+    name: str, file: Path, samples: list[CaptionedImage], roots: list[Path], published: bool = True
+) -> Dataset:
+    root, paths = find_images(file, [sample.image for sample in samples], roots)
+    placed = [replace(sample, image=path) for sample, path in zip(samples, paths, strict=True)]
+    return Dataset(name, [root / path for path in paths], placed, published)

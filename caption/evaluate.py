@@ -1,6 +1,5 @@
 """The captions of a run as files that clipscore/main.py reads, and the scores that its function gives them."""
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -9,21 +8,22 @@ from typing import Any
 import torch
 
 from caption.config import CaptionConfig
-from caption.metrics import ANSWERS
+from caption.datasets import Dataset
+from caption.metrics import ANSWERS, gain_of
 from clipscore.captions import match_captions
 from clipscore.evaluate import Evaluation, evaluate, use_java, write_evaluation
 from rlcf.clip.backbone import Backbone, load_clip
 from rlcf.errors import UserError
-from rlcf.run.config import Settings, resolve_precision
-from rlcf.run.files import write_atomically, writing
+from rlcf.run.config import Settings
+from rlcf.run.device import resolve_precision
+from rlcf.run.files import to_json, write_atomically, writing
+from rlcf.run.folder import tell
 from rlcf.run.records import Record
-from rlcf.run.report import Summary, answered, gain
+from rlcf.run.summary import Summary, answered, gain
 
 CANDIDATES = {"zero_shot": "candidates-zero-shot.json", "adapted": "candidates.json"}
 SCORES = {"zero_shot": "scores-zero-shot.json", "adapted": "scores.json"}
 REFERENCES = "references.json"
-NO_MEANS = ("BLEU", "METEOR")
-"""Metrics whose value for the corpus is not the mean of the captions' own."""
 
 
 def candidates(records: Sequence[Record], name: str) -> dict[str, str]:
@@ -45,7 +45,7 @@ def write_captions(folder: Path, records: Sequence[Record]) -> None:
     files[REFERENCES] = references(records)
     for file, captions in files.items():
         if captions is not None:
-            write_atomically(folder / file, json.dumps(captions, indent=1, ensure_ascii=False) + "\n")
+            write_atomically(folder / file, to_json(captions))
 
 
 class Evaluator:
@@ -54,32 +54,37 @@ class Evaluator:
     def __init__(self, config: CaptionConfig, device: torch.device) -> None:
         self.config, self.device = config, device
 
-    def score(self, folder: Path, records: Sequence[Record], images: Path, summary: Summary) -> None:
+    def score(self, folder: Path, records: Sequence[Record], dataset: Dataset, summary: Summary) -> None:
         """Score the captions before and after, write the scores into `folder`, and add them to the summary.
 
-        images: the folder that the records' ids start from. The summary's "zero_shot" and "adapted" get each metric,
+        dataset: the records'. The summary's "zero_shot" and "adapted" get each metric,
         its "gains" get {metric: {"mean", "low", "high"}} with 95% intervals; those of BLEU and METEOR are of the
         captions' own values. Raises UserError when the captions cannot be scored.
         """
         try:
-            found = {name: self._evaluate(folder, records, name, images) for name in ANSWERS}
+            found = {name: self._evaluate(folder, records, name, dataset) for name in ANSWERS}
         except (UserError, OSError, RuntimeError) as error:
             said = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f"the captions were made, but clipscore/main.py cannot score them: {said}") from error
         gains = {}
         for metric in found["adapted"].scores:
-            called = f"{metric} of captions" if metric.startswith(NO_MEANS) else metric
             before, after = ([row[metric] for row in found[name].per_instance.values()] for name in ANSWERS)
-            gains[called] = gain(before, after)
+            gains[gain_of(metric)] = gain(before, after)
         for name, evaluation in found.items():
             summary[name] |= evaluation.scores
+            if evaluation.empty:
+                summary[name]["captions_without_words"] = evaluation.empty
+                told = f"{folder / CANDIDATES[name]}: {evaluation.empty} of {evaluation.n} captions have no words"
+                tell(f"{told} and score 0")
         summary["gains"] = gains
 
-    def _evaluate(self, folder: Path, records: Sequence[Record], name: str, images: Path) -> Evaluation:
-        captions = match_captions(candidates(records, name), images, references(records))
+    def _evaluate(self, folder: Path, records: Sequence[Record], name: str, dataset: Dataset) -> Evaluation:
+        sources = dict(zip(dataset.ids, dataset.files, strict=True))
+        captions = match_captions(candidates(records, name), sources, references(records))
         with_java = captions.references is not None and self._java
         prefix, workers = self.config.evaluate_prefix, self.config.workers
-        evaluation = evaluate(captions, self._clip, with_java, prefix=prefix, workers=workers)
+        published = self.config.reads_as_published(dataset.published)
+        evaluation = evaluate(captions, self._clip, with_java, prefix=prefix, workers=workers, published=published)
         write_evaluation(evaluation, folder / SCORES[name], folder / f"each-{SCORES[name]}")
         return evaluation
 

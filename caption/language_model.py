@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache, GenerationConfig
 from transformers.utils import logging
 
+from caption.files import require_language_model
 from rlcf.clip.backbone import autocast
 from rlcf.clip.weights import build_to_fit, require_finite
 from rlcf.errors import UserError
@@ -115,8 +116,7 @@ def load_language_model(
     Raises UserError naming what is missing, unknown or damaged, and weights that are not finite.
     """
     device = torch.device(device)
-    if name.startswith(("/", ".", "~")) and not Path(name).expanduser().is_dir():
-        raise UserError(f"no language model's folder {name}; give a folder, or a Hugging Face name: facebook/opt-125m")
+    require_language_model(name)
     folder = Path(name).expanduser()
     folder = folder if folder.is_dir() else shipped_folder(name) or folder
     logging.set_verbosity_error()

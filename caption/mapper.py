@@ -10,12 +10,11 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from caption.files import find_checkpoint
 from rlcf.clip.weights import build_to_fit, read_weights, require_finite, tensors_in
 from rlcf.errors import UserError
-from rlcf.run.files import save_atomically
-from rlcf.shipped import shipped_folder
+from rlcf.run.tensor_files import save_atomically
 
-MAPPER_FILE, TRAINING_FILE = "mapper.safetensors", "ckpt-latest.pt"
 MAPPER_KEYS, LM_KEYS = "clip_project.", "llm.llm."
 """Beginnings of the names of the mapper's and the language model's weights in published checkpoints."""
 
@@ -161,14 +160,7 @@ def read_checkpoint(path: str) -> Checkpoint:
     path: a file (.pt as published, .safetensors), a training run's folder, or the name of a shipped one.
     Raises UserError for a missing or damaged file, for one without a mapper, and for weights that are not finite.
     """
-    file = Path(path).expanduser()
-    if not file.exists():
-        file = shipped_folder(path) or file
-    if file.is_dir():
-        found = [file / name for name in (MAPPER_FILE, TRAINING_FILE) if (file / name).is_file()]
-        if not found:
-            raise UserError(f"{file} holds neither {MAPPER_FILE} nor {TRAINING_FILE}; give a training run's folder")
-        file = found[0]
+    file = find_checkpoint(path)
     held = read_weights(file)
     weights = tensors_in(held)
     require_finite(file, weights)

@@ -1,98 +1,31 @@
-"""The methods: what each needs, and its objective.
+"""The methods: what each needs.
 
-A method that adapts has an `objective`, which each step minimises; one without answers with the captioner as it was
-loaded. To add one, write the function and put it into `METHODS`.
+A method that adapts has its objective in `objectives.OBJECTIVES` under the same name; one that does not answers with
+the captioner as it was loaded. To add one, write the function and put it into both tables. Settings are read before
+torch is imported, so that nothing here needs it.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from torch import Tensor
-
-from rlcf.adapt.objectives import Step, kl_estimate, policy_gradient
-from rlcf.adapt.rewards import LEFT_OUT, Seen, advantages
-
-if TYPE_CHECKING:
-    from caption.config import CaptionConfig
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """The captions that a step samples.
-
-    texts: K captions of each of N images; now: (N, K, L) log-likelihood of each caption's tokens, nats, with a graph;
-    before: the same before the first step, constants, where it is asked for; tokens: (N, K, L), 0 for padding that does
-    not count; repeated: (N, K), True for a caption that stands in the list before and does not count.
-    """
-
-    texts: list[list[str]]
-    now: Tensor
-    tokens: Tensor
-    repeated: Tensor
-    before: Tensor | None = None
-
-    @property
-    def log_likelihood(self) -> Tensor:
-        """(N, K), nats, the mean over each caption's tokens."""
-        return masked_mean(self.now, self.tokens)
-
-    @property
-    def divergence(self) -> Tensor:
-        """(N,), nats, KL(now || before) a token, estimated on the captions."""
-        assert self.before is not None
-        tokens = self.tokens * ~self.repeated.unsqueeze(-1)
-        return masked_mean(kl_estimate(self.now, self.before).flatten(1), tokens.flatten(1))
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method of adaptation, or none.
+    """What a method needs.
 
-    objective: from the settings, the sampled captions, and the images as the reward models see them, to a `Step` with a
-    loss for each image. asks_rewards: True for a method that asks the reward models; reranks: for one that answers with
-    the best rewarded of the K captions of the captioner as it was loaded; settings: names of those that only some
-    methods have and this one does.
+    adapts: True for a method that takes gradient steps; asks_rewards: for one that asks the reward models; reranks: for
+    one that answers with the best rewarded of the K captions of the captioner as it was loaded; settings: names of
+    those that only some methods have and this one does.
     """
 
-    objective: "Callable[[CaptionConfig, Sampled, Seen | None], Step] | None" = None
+    adapts: bool = False
     asks_rewards: bool = False
     needs_logits: bool = False  # captions are no fixed list over which a reward model has logits
     reranks: bool = False
     settings: tuple[str, ...] = ()
 
-    @property
-    def adapts(self) -> bool:
-        """True for a method that takes gradient steps."""
-        return self.objective is not None
-
-
-def rlcf(config: "CaptionConfig", sampled: Sampled, seen: Seen | None) -> Step:
-    """Policy gradient on the sampled captions with CLIP reward (RLCF, ICLR 2024, eq. 3 and 4).
-
-    An image has one view: its answers, rewards and advantages are (N, 1, K).
-    """
-    assert seen is not None
-    rewards = seen.scores(sampled.texts).masked_fill(sampled.repeated, LEFT_OUT)[:, None]
-    advantage = advantages(rewards, config.baseline, config.divide_by_std)
-    loss = policy_gradient(sampled.log_likelihood[:, None], advantage)
-    if config.kl_weight:
-        loss = loss + config.kl_weight * sampled.divergence
-    return Step(loss, [[texts] for texts in sampled.texts], rewards, advantage)
-
 
 METHODS = {
     "zeroshot": Method(),
     "rerank": Method(asks_rewards=True, reranks=True),
-    "rlcf": Method(objective=rlcf, asks_rewards=True, settings=("candidates", "kl_weight")),
+    "rlcf": Method(adapts=True, asks_rewards=True, settings=("candidates", "kl_weight")),
 }
-
-
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of each row where the mask is not 0. values, mask: (..., L). Returns (...).
-
-    >>> import torch
-    >>> masked_mean(torch.tensor([[1.0, 3.0, 9.0]]), torch.tensor([[1, 1, 0]])).tolist()
-    [2.0]
-    """
-    return (values * mask).sum(dim=-1) / mask.sum(dim=-1)

@@ -7,9 +7,13 @@ from caption.captioner import Answer
 from rlcf.adapt.trace import TracedStep
 from rlcf.run.loop import Figure
 from rlcf.run.records import Record
-from rlcf.run.report import Summary, answered, counts, gain, interval, tail
+from rlcf.run.summary import Summary, answered, counts, gain, interval, tail
 
 ANSWERS = ("zero_shot", "adapted")
+PRINTED = ("BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "CLIPScore", "RefCLIPScore")
+"""The scores that are printed, where there are references and Java for them; results.json has all."""
+NO_MEANS = ("BLEU", "METEOR")
+"""Beginnings of metrics whose value for the corpus is not the mean of the captions' own."""
 
 
 def describe(answer: Answer) -> Record:
@@ -50,6 +54,8 @@ def summarise(records: Sequence[Record]) -> Summary:
         for name, values in zip(ANSWERS, (before, after), strict=True):
             summary[name]["reward"] = sum(values) / len(values)
         summary["reward_gain"] = gain(before, after)
+        summary["reward_rose"] = sum(new > old for old, new in pairs)
+        summary["reward_fell"] = sum(new < old for old, new in pairs)
         summary["changed_percent"] = 100 * sum(r["zero_shot"] != r["adapted"] for r in found) / len(found)
     return summary
 
@@ -68,3 +74,24 @@ def as_line(dataset: str, method: str, summary: Summary) -> str:
         line += f" ({interval(summary['reward_gain'], digits=4)})"
         line += f", {summary['changed_percent']:.0f}% of the captions changed"
     return line + tail(summary, "an image")
+
+
+def gain_of(metric: str) -> str:
+    """The name of a metric's gain, which is that of the captions' own values where the corpus' is not their mean."""
+    return f"{metric} of captions" if metric.startswith(NO_MEANS) else metric
+
+
+def scores_as_line(dataset: str, method: str, summary: Summary, clip: str) -> str:
+    """The scores of a dataset's captions as they are printed, times 100 as papers print them.
+
+    summary: with the scores of --evaluate; clip: name of the CLIP of CLIPScore.
+    """
+    told = []
+    for metric in PRINTED:
+        if metric in summary["adapted"]:
+            before, after = (f"{100 * summary[name][metric]:.1f}" for name in ANSWERS)
+            gained = {key: 100 * value for key, value in summary["gains"][gain_of(metric)].items()}
+            change = interval(gained, 1, "captions' gain" if metric.startswith(NO_MEANS) else "gain")
+            told.append(f"{metric} {before}" + ("" if method == "zeroshot" else f" -> {after} ({change})"))
+    which = "zero-shot" if method == "zeroshot" else f"zero-shot -> {method}"
+    return f"{dataset}: scores times 100, {which}: {', '.join(told)}; CLIPScore by {clip}"

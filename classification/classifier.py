@@ -18,8 +18,9 @@ from classification.clip_model import (
 )
 from classification.config import ClassificationConfig
 from classification.context import initial_context
-from classification.methods import Cache, Image, Kept
+from classification.objectives import OBJECTIVES, Kept
 from classification.reward import Rewards
+from classification.training_free import ANSWERS, Cache, Image
 from rlcf.adapt.episode import Episodes
 from rlcf.adapt.groups import GroupGivenUp, side_by_side
 from rlcf.adapt.objectives import Step, agree, kl_divergence, marginal_entropy, select_confident
@@ -29,7 +30,7 @@ from rlcf.adapt.views import PlannedViews, Views
 from rlcf.clip.backbone import Backbone
 from rlcf.digests import digest_of_tensors
 from rlcf.errors import UserError, flags_as_settings
-from rlcf.run.images import as_image
+from rlcf.inputs.images import as_image
 from rlcf.run.records import Memory
 from rlcf.run.setup import Models, Setup, as_texts, reward_weights
 
@@ -74,7 +75,7 @@ class Classifier:
         with flags_as_settings():
             classnames = as_texts(classnames, "classnames")
             setup = Setup.of_settings(ClassificationConfig, settings)
-            check_classes(setup.config, len(classnames), "the given ones")
+            setup.config.check_classes(len(classnames), "the given ones")
             self._set_up(setup.config, setup.load_models(), classnames)
 
     @classmethod
@@ -94,8 +95,8 @@ class Classifier:
         self.rewards = make_rewards(config, models, self.classnames)
         self.episodes: Episodes | None = None
         self._cache: Cache | None = None
-        if isinstance(self.policy, FrozenPolicy) and config.how.memory is not None:
-            self._cache = config.how.memory(self.policy.class_features)
+        if isinstance(self.policy, FrozenPolicy) and config.how.remembers:
+            self._cache = Cache(self.policy.class_features)
         if not isinstance(self.policy, FrozenPolicy):
             tuned, buffers = self.policy.tuned, self.policy.buffers
             self.episodes = Episodes.from_config(config, tuned, buffers, student.precision)
@@ -199,13 +200,13 @@ class Classifier:
 
     def _answer_without_gradients(self, views: Tensor) -> "_Walked":
         """The walk of N images of a method without gradients. views: (N, V, 3, H, W) as made."""
-        assert isinstance(self.policy, FrozenPolicy) and self.config.how.answer is not None
+        assert isinstance(self.policy, FrozenPolicy)
         features = self.policy.encode(views)
         logits = self.policy.zero_shot(features)
         kept = select_confident(logits, self.config.kept)
         classes, scale = self.policy.class_features, self.policy.clip.logit_scale
         image = Image(features, classes, scale, kept, self._see(views, kept), self._cache)
-        answer = self.config.how.answer(self.config, image)
+        answer = ANSWERS[self.config.method](self.config, image)
         return _Walked(logits[:, 0], answer, [], kept, [False] * len(views))
 
     def _choose(self, ranking: Tensor) -> Tensor:
@@ -248,8 +249,7 @@ class Classifier:
     def _objective(self, kept: Kept) -> Step:
         """The method's step; beside its loss the terms that are asked for."""
         config = self.config
-        assert config.how.objective is not None
-        step = config.how.objective(config, kept)
+        step = OBJECTIVES[config.method](config, kept)
         if config.entropy_weight:
             step = step._replace(loss=step.loss + config.entropy_weight * marginal_entropy(kept.logits))
         if config.kl_weight:
@@ -273,14 +273,6 @@ def take(rows: Tensor, chosen: Tensor) -> Tensor:
     """Rows of each sample. rows: (N, V, ...); chosen: (N, K). Returns (N, K, ...)."""
     chosen = chosen.to(rows.device)
     return rows[torch.arange(len(chosen), device=rows.device).unsqueeze(-1), chosen]
-
-
-def check_classes(config: ClassificationConfig, count: int, called: str) -> None:
-    """Raises UserError when there is no class, or when more answers are to be sampled than there are classes."""
-    if not count:
-        raise UserError("a list of class names is empty; it needs one or more")
-    if config.how.samples_answers and config.sample_k > count:
-        raise UserError(f"--sample-k {config.sample_k} exceeds the {count} classes of {called}")
 
 
 def make_policy(

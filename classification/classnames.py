@@ -1,14 +1,20 @@
-"""Class names of the ImageNet family and of folders of images, and the texts made from them."""
+"""Class names of the ImageNet family and of folders of images."""
 
+import codecs
+import re
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
-from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 
-from open_clip import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES
-
-from rlcf.clip.prompted_text import prompt_text
 from rlcf.errors import UserError
+from rlcf.inputs.json_files import as_text, read_json
+from rlcf.run.files import is_special
+from rlcf.start import importing
+
+MOST_TOLD = 3
+"""Repeated names that are told."""
 
 
 @cache
@@ -25,49 +31,138 @@ def subset_wnids(subset: str) -> tuple[str, ...]:
 
 def names_of(wnids: Sequence[str]) -> list[str]:
     """The English names of WordNet ids of ImageNet, as CLIP's authors chose them."""
+    with importing():  # of torch with it, which only ImageNet's names need
+        from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
+
     index = {wnid: i for i, wnid in enumerate(imagenet_wnids())}
     return [IMAGENET_CLASSNAMES[index[wnid]] for wnid in wnids]
 
 
 def read_classnames(file: Path, folders: Sequence[str]) -> list[str]:
-    """Reads the names of classes from a text file, one a line.
+    """The name of each class folder, from a file.
 
-    folders: the class folders, sorted; line i is the name of the i-th.
-    Raises UserError for a file that is missing, no text, or has another number of names than there are folders.
+    file: a JSON object {folder: name}; or text whose lines are "folder<TAB>name", or the folder's name, a space and the
+    name (as CoOp's); or a name a line, or a JSON array of names, in the sorted order of the folders. folders: the class
+    folders' names, sorted. Further folders in the file are ignored.
+
+    Raises UserError for a file that is missing or no text, that lacks a folder, or that has another number of names
+    than there are folders; and for names in an order that may not be the folders'.
     """
-    names = read_lines(file)
-    if len(names) != len(folders):
+    entries = _entries(file)
+    if isinstance(entries, dict):
+        missing = next((folder for folder in folders if folder not in entries), None)
+        if missing is not None:
+            raise UserError(f"{file} has no name for the class folder '{missing}'; add it")
+        return [entries[folder] for folder in folders]
+    by_folder = _with_folders(entries, folders)
+    if by_folder is not None:
+        return [by_folder[folder] for folder in folders]
+    if len(entries) != len(folders):
         raise UserError(
-            f"{file} holds {len(names)} class names but there are {len(folders)} class folders; write one name a line, "
-            "in the sorted order of the folders"
+            f"{file} holds {len(entries)} class names but there are {len(folders)} class folders; write one name a "
+            "line, in the sorted order of the folders, or 'folder<TAB>name'"
         )
-    return names
+    _check_order(file, entries, folders)
+    return entries
+
+
+def read_names(file: Path) -> list[str]:
+    """The names in a file in its order: a line each, or a JSON array. Raises UserError as `read_classnames`."""
+    entries = _entries(file)
+    return list(entries.values()) if isinstance(entries, dict) else entries
+
+
+def repeated_names(names: Sequence[str], called: Sequence[str]) -> str:
+    """A sentence about classes of the same name, empty where there are none. called: the classes' folders."""
+    of = defaultdict(list)
+    for name, folder in zip(names, called, strict=True):
+        of[name].append(folder)
+    same = [f"'{name}' ({', '.join(folders)})" for name, folders in of.items() if len(folders) > 1]
+    more = f" and {len(same) - MOST_TOLD} more" if len(same) > MOST_TOLD else ""
+    told = ", ".join(same[:MOST_TOLD])
+    return f"classes of the same name cannot be told apart: {told}{more}" if same else ""
+
+
+def _entries(file: Path) -> list[str] | dict[str, str]:
+    """The names in a file, or {folder: name} where it tells the folders."""
+    lines = read_lines(file)
+    if file.suffix.lower() == ".json" or (lines and lines[0][0] in "[{"):
+        held = read_json(file)
+        if isinstance(held, dict):
+            return {folder: as_text(name, f"the name of '{folder}' in {file}").strip() for folder, name in held.items()}
+        if isinstance(held, list):
+            return [as_text(name, f"name {i} in {file}").strip() for i, name in enumerate(held, start=1)]
+        raise UserError(f"{file} holds no class names; it must hold {{folder: name}} or [name, ...]")
+    if not any("\t" in line for line in lines):
+        return lines
+    entries: dict[str, str] = {}
+    for line in lines:
+        folder, _, name = (part.strip() for part in line.partition("\t"))
+        if not folder or not name or folder in entries:
+            wrong = "names a folder twice" if folder in entries else "is not 'folder<TAB>name' as others are"
+            raise UserError(f"{file}: the line '{line}' {wrong}; mend it")
+        entries[folder] = name
+    return entries
+
+
+def _with_folders(lines: Sequence[str], folders: Sequence[str]) -> dict[str, str] | None:
+    """{folder: name} of lines that begin with a folder each, such as "n01440764 tench"; None for other lines."""
+    pairs = [line.split(maxsplit=1) for line in lines]
+    found = {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+    return found if len(found) == len(lines) and set(folders) <= found.keys() else None
+
+
+def _check_order(file: Path, names: Sequence[str], folders: Sequence[str]) -> None:
+    """Raises UserError where the folders have another order for people than for programs: 2 before 10, b before C.
+
+    The same where the names are the folders' own in another order.
+    """
+    natural = sorted(folders, key=natural_key)
+    first = next((pair for pair in zip(folders, natural, strict=True) if pair[0] != pair[1]), None)
+    if first is None:
+        plain = [[_plain(name) for name in group] for group in (names, folders)]
+        if plain[0] == plain[1] or sorted(plain[0]) != sorted(plain[1]):
+            return
+        first = next((pair for pair in zip(folders, names, strict=True) if _plain(pair[0]) != _plain(pair[1])), None)
+    assert first is not None
+    raise UserError(
+        f"{file} lists names without their folders, and the order of the folders is not plain: '{first[0]}' or "
+        f"'{first[1]}' may be meant; write 'folder<TAB>name' in each line, or JSON {{folder: name}}"
+    )
+
+
+def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
+    """A key that sorts as people do: numbers by their size, letters whatever their case.
+
+    >>> sorted(["10", "2", "b", "C"], key=natural_key)
+    ['2', '10', 'b', 'C']
+    """
+    parts = re.findall(r"[0-9]+|[^0-9]+", name.casefold())
+    return [(int(part), "") if part.isdigit() and part.isascii() else (-1, part) for part in parts], name
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", " ", name.casefold()).strip()
 
 
 def read_lines(file: Path) -> list[str]:
     """The lines of a text file without blank ones. Raises UserError for a file that is missing or not UTF-8 text."""
-    if not file.is_file():
-        raise UserError(f"there is no {file}; it should hold one entry a line")
     try:
-        return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        if not file.is_file() or is_special(file):
+            raise UserError(f"there is no {file}; it should hold one entry a line")
+        held = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror}); make it readable") from error
+    try:
+        wide = held.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = held.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is no text file in UTF-8") from error
-
-
-def class_texts(classname: str, prompt: str, position: str = "end", templates: str = "single") -> list[str]:
-    """The texts of a class; the mean of their features is the feature of the class.
-
-    prompt: the words around the class name. position: the place of the name among them, as in `prompt_text`.
-    templates: "single" for the prompt, "imagenet80" for the 80 templates of CLIP's authors in its place.
-
-    >>> class_texts("tench", "a photo of a")
-    ['a photo of a tench.']
-    """
-    if templates == "imagenet80":
-        return [template(classname) for template in OPENAI_IMAGENET_TEMPLATES]
-    return [prompt_text(prompt, classname, position)]
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _synsets(file: str) -> tuple[str, ...]:
     """The WordNet ids in a file of timm."""
-    return tuple(resources.files("timm.data._info").joinpath(file).read_text().split())
+    found = find_spec("timm")  # without importing it, which brings torch
+    assert found is not None and found.origin is not None
+    return tuple((Path(found.origin).parent / "data" / "_info" / file).read_text(encoding="utf-8").split())

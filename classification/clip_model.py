@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from classification.classnames import class_texts
+from classification.class_texts import class_texts
 from classification.context import text_tower
 from rlcf.clip.backbone import Backbone
 from rlcf.clip.class_features import ClassFeatures, default_chunk

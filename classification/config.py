@@ -8,12 +8,16 @@ from typing import ClassVar
 
 from classification.datasets import NAMES
 from classification.methods import METHODS, Method
-from rlcf.adapt.views import AUGMENTATIONS
+from classification.prompts import split_prompt
 from rlcf.errors import UserError
-from rlcf.run.config import beyond_option, data_option, method_option, option, speed_option
+from rlcf.run.config import adaptation_option, beyond_option, data_option, method_option, option, speed_option
+from rlcf.run.presence import require_path
 from rlcf.run.settings import ListConfig
 
 prompt_option = partial(option, group="prompt")
+
+LEARNING_RATES = {"prompt": 7e-3, "image-encoder": 1e-5, "norm": 1e-5}
+"""What is tuned -> the published learning rate."""
 
 
 @dataclass
@@ -23,14 +27,21 @@ class ClassificationConfig(ListConfig):
     presets: ClassVar[Path] = Path(__file__).parent / "configs"
     methods: ClassVar[Mapping[str, Method]] = METHODS
 
-    datasets: list[str] = data_option(["I"], f"one or more of {' '.join(NAMES)} folder:SUBFOLDER", may_change=True)
+    datasets: list[str] = data_option(["I"], f"one or more of {' '.join(NAMES)} folder:SUB images:SUB", may_change=True)
     corruption: str = data_option("gaussian_noise", "of dataset C")
     severity: int = data_option(5, "of dataset C, 1 to 5", at_least=1, at_most=5)
     classnames: str | None = data_option(
-        None, "text file of class names for folder datasets, a name a line in the folders' sorted order", path=True
+        None,
+        "file of class names for folder, hf and images datasets: lines folder<TAB>name, JSON {folder: name}, or a name "
+        "a line, of folders in their sorted order",
+        path=True,
     )
+    label_column: str | None = data_option(None, "of an hf dataset that has several columns of labels")
 
     method: str = method_option("rlcf", "zeroshot, or what adapts", choices=tuple(METHODS))
+    lr: float = adaptation_option(
+        None, "learning rate of AdamW (default: 7e-3 for the prompt, 1e-5 for the image tower and its layers)", above=0
+    )
     tune: str = method_option(
         "image-encoder",
         "the context of the class prompts, the image tower, or its normalisation layers only",
@@ -40,7 +51,7 @@ class ClassificationConfig(ListConfig):
     selection: float = method_option(
         0.1, "share of the views, the most confident ones, that is learnt from", above=0, at_most=1
     )
-    augment: str = method_option("crop", "how views are made", choices=AUGMENTATIONS)
+    augment: str = method_option("crop", "how views are made", choices=("crop", "augmix", "hard"))
     entropy_weight: float = method_option(0.0, "weight of TPT's entropy beside the method's own objective", at_least=0)
     dispersion_weight: float = method_option(
         20.0, "ctpt: lambda, weight of the dispersion of the class features", at_least=0
@@ -105,7 +116,9 @@ class ClassificationConfig(ListConfig):
     views_on_device: bool = speed_option(False, "make the views on the device that adapts, crop only")
     draft_jpeg: bool = speed_option(False, "decode a JPEG much larger than the views at a half, a quarter or an eighth")
 
-    prompt: str = prompt_option("a photo of a", "words of the class prompts, also of the reward models'")
+    prompt: str = prompt_option(
+        "a photo of a", "words of the class prompts, also of the reward models'; with {} where the class name stands"
+    )
     class_position: str = prompt_option(
         "end", "where the class name stands in the prompt", choices=("end", "middle", "front")
     )
@@ -116,6 +129,16 @@ class ClassificationConfig(ListConfig):
     templates: str = prompt_option(
         "single", "zero-shot and image-tower prompts: one, or 80", choices=("single", "imagenet80")
     )
+
+    def __post_init__(self) -> None:
+        """Fill in the learning rate, and read a prompt with {} in it.
+
+        "a photo of a {}." is "a photo of a" with the class name at the end.
+        """
+        if self.lr is None:
+            self.lr = LEARNING_RATES[self.tune]
+        if "{" in self.prompt:
+            self.prompt, self.class_position = split_prompt(self.prompt, self.class_position)
 
     def check(self) -> None:
         """Raises UserError for settings that contradict each other."""
@@ -150,6 +173,21 @@ class ClassificationConfig(ListConfig):
         if self.select_precision == "bf16" and (not adapts or self.precision == "bf16"):
             raise UserError("--select-precision bf16 spares a more precise method's ranking of views; leave it out")
 
+    def check_classes(self, count: int, called: str) -> None:
+        """Raises UserError when there is no class, or when more answers are to be sampled than there are classes."""
+        if not count:
+            raise UserError("a list of class names is empty; it needs one or more")
+        if self.how.samples_answers and self.sample_k > count:
+            raise UserError(f"--sample-k {self.sample_k} exceeds the {count} classes of {called}")
+
+    def require_files(self) -> None:
+        """Raises UserError for a model, a context or class names whose file is missing, with what brings it."""
+        super().require_files()
+        if self.tune == "prompt" and self.context not in ("words", "random"):
+            require_path("--context", self.context, "CoOp checkpoint", "'rlcf-data list' tells where it is to be had")
+        if self.classnames is not None:
+            require_path("--classnames", self.classnames, "file of class names", "it holds one name a line")
+
     @property
     def asks_rewards(self) -> bool:
         """True for a method that asks the reward models."""
@@ -163,7 +201,7 @@ class ClassificationConfig(ListConfig):
     @property
     def remembers(self) -> bool:
         """True for a method that carries something from image to image."""
-        return self.momentum or self.how.memory is not None
+        return self.momentum or self.how.remembers
 
     @property
     def takes_memory(self) -> tuple[str, ...]:

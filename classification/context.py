@@ -1,5 +1,6 @@
 """The context that prompt tuning starts from: words, random vectors, or a CoOp checkpoint."""
 
+import re
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from rlcf.clip.backbone import Backbone
 from rlcf.clip.text_tower import TextTower, word_tokens
 from rlcf.clip.weights import read_weights, require_finite, tensors_in
 from rlcf.errors import UserError
+from rlcf.inputs.places import expanded
 
 
 def text_tower(clip: Backbone) -> TextTower:
@@ -29,7 +31,7 @@ def initial_context(clip: Backbone, context: str, n_ctx: int, prompt: str, seed:
         generator = torch.Generator().manual_seed(seed)
         return (0.02 * torch.randn(n_ctx, tower.width, generator=generator)).to(clip.device)
     if context != "words":
-        return read_coop(Path(context).expanduser(), tower.width).to(clip.device)
+        return read_coop(Path(expanded(context)), tower.width).to(clip.device)
     clip.tokenize([prompt])
     ids = word_tokens(clip.tokenizer, prompt.replace("_", " "))
     if not ids:
@@ -38,20 +40,41 @@ def initial_context(clip: Backbone, context: str, n_ctx: int, prompt: str, seed:
         return tower.embed(torch.tensor(ids, device=clip.device)).detach().clone()
 
 
-COOP_FILES = ("prompt_learner/model.pth.tar-50", "prompt_learner/model-best.pth.tar", "model-best.pth.tar")
+EPOCH = re.compile(r"model\.pth\.tar-(\d+)")
+"""Name of a CoOp checkpoint, with its epoch."""
+BEST = "model-best.pth.tar"
+
+
+def coop_file(folder: Path) -> Path:
+    """The CoOp checkpoint of a folder: that of the last epoch, or else the best one.
+
+    It lies in prompt_learner/ or in the folder itself. Raises UserError when there is none.
+    """
+    for place in (folder / "prompt_learner", folder):
+        found = {int(named[1]): file for file in place.glob("model.pth.tar-*") if (named := EPOCH.fullmatch(file.name))}
+        if found:
+            return found[max(found)]
+        if (place / BEST).is_file():
+            return place / BEST
+    raise UserError(
+        f"{folder} is no CoOp checkpoint folder; it needs prompt_learner/model.pth.tar-N, N the epoch, or "
+        f"prompt_learner/{BEST}"
+    )
 
 
 def read_coop(path: Path, width: int) -> Tensor:
     """The context of a CoOp checkpoint, a file or its folder: (n_ctx, width).
 
-    Raises UserError for anything else, and for a context that is not finite.
+    Raises UserError for anything else, for contexts of the classes' own, and for a context that is not finite.
     """
-    if path.is_dir():
-        found = [path / name for name in COOP_FILES if (path / name).is_file()]
-        if not found:
-            raise UserError(f"{path} is no CoOp checkpoint folder; it needs {' or '.join(COOP_FILES[:2])}")
-        path = found[0]
+    path = coop_file(path) if path.is_dir() else path
     context = tensors_in(read_weights(path)).get("ctx")
+    if context is not None and context.dim() == 3:
+        count, n_ctx, _ = context.shape
+        raise UserError(
+            f"{path} holds class-specific contexts, {n_ctx} vectors for each of {count} classes (CSC True); prompt "
+            "tuning here has one context for all classes, so give a CoOp checkpoint that was trained with CSC False"
+        )
     if context is None or context.dim() != 2 or not len(context):
         raise UserError(f"{path} is no CoOp checkpoint: it needs state_dict['ctx'] of shape (n_ctx, width)")
     if context.shape[1] != width:

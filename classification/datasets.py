@@ -1,16 +1,25 @@
-"""Datasets of labelled images: the ImageNet family, ten fine-grained sets, and any folder of class folders."""
+"""Datasets of images: the ImageNet family, ten fine-grained sets, folders of class folders, images without labels."""
 
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
-
-from classification.classnames import imagenet_wnids, names_of, read_classnames, read_lines, subset_wnids
+from classification.classnames import (
+    imagenet_wnids,
+    names_of,
+    read_classnames,
+    read_lines,
+    read_names,
+    repeated_names,
+    subset_wnids,
+)
 from rlcf.digests import digest_of
 from rlcf.errors import UserError
-from rlcf.run.data import data_folder, find
+from rlcf.inputs.folders import LeftOut, class_folders, readable_name, scan
+from rlcf.inputs.json_files import read_json
+from rlcf.inputs.places import data_folder, expanded, find, find_folder
+from rlcf.inputs.sources import Source, name_of
+from rlcf.inputs.stored import Columns, StoredDataset, open_stored
 
 IMAGENET_FAMILY = {
     "I": ("ImageNet/val", "imagenet/images/val"),
@@ -53,33 +62,42 @@ FINE_GRAINED = {
     "eurosat": FineGrained("eurosat", "2750", "split_zhou_EuroSAT.json"),
 }
 
-NAMES = (*IMAGENET_FAMILY, *FINE_GRAINED, "folder")
+NAMES = (*IMAGENET_FAMILY, *FINE_GRAINED, "folder", "images", "hf:NAME")
 ROOTS = ("", "dataset/tta_data", "dataset/finegrained-dataset", "tta_data", "finegrained-dataset")
 """Folders below the data folder that may hold the datasets' folders."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The labelled images of a dataset.
+    """The images of a dataset.
 
     name: as it was given to `load_dataset`. root: the folder to which sample ids are relative.
-    samples: (image file, class index) pairs. classnames: the name of each class, by its index.
+    samples: (image, class index) pairs, None for images without labels. classnames: the name of each class, by its
+    index. published: True for a dataset that the published code reads in its own way. notes: what a user should be told
+    of it.
     """
 
     name: str
     root: Path
-    samples: list[tuple[Path, int]]
+    samples: Sequence[tuple[Source, int | None]]
     classnames: list[str]
+    published: bool = True
+    notes: list[str] = field(default_factory=list)
 
     @property
-    def files(self) -> list[Path]:
-        """The image files, in the order of `samples`."""
+    def labelled(self) -> bool:
+        """False for images of which nobody has told the class."""
+        return all(label is not None for _, label in self.samples)
+
+    @property
+    def files(self) -> list[Source]:
+        """The images, in the order of `samples`."""
         return [file for file, _ in self.samples]
 
     @property
     def ids(self) -> list[str]:
-        """The ids of the samples: their paths relative to `root`, with forward slashes."""
-        return [file.relative_to(self.root).as_posix() for file in self.files]
+        """The ids of the samples: their paths relative to `root`, with forward slashes, or their rows."""
+        return [name_of(file, self.root) for file in self.files]
 
     @property
     def digests(self) -> dict[str, str]:
@@ -89,22 +107,33 @@ class Dataset:
 
 
 def load_dataset(
-    name: str, data: str, corruption: str = "gaussian_noise", severity: int = 5, classnames: str | None = None
+    name: str,
+    data: str,
+    corruption: str = "gaussian_noise",
+    severity: int = 5,
+    classnames: str | None = None,
+    columns: Columns | None = None,
 ) -> Dataset:
     """Finds the test images of a dataset.
 
     name: I, A, V, R, K, C, one of the ten fine-grained datasets, "folder" if the data folder holds a folder of images
-    for each class, or "folder:SUB" if its subfolder SUB does. data: the data folder.
-    corruption, severity: the part of ImageNet-C, for C alone.
-    classnames: a text file with one class name a line, for folders alone. Without it the folders' names are used.
+    for each class, "folder:SUB" if its subfolder SUB does, "images" or "images:SUB" for a folder of images without
+    labels, or "hf:NAME_OR_FOLDER[:split]", as in `open_stored`. data: the data folder. corruption, severity: the part
+    of ImageNet-C, for C alone. classnames: a file as in `read_classnames`, for folders, hf and images alone. Without it
+    folders' own names are used.
     Raises UserError for an unknown name, and naming the file or folder that is missing or damaged.
     """
+    kind = name.partition(":")[0]
+    if kind == "hf":
+        given = columns or Columns()
+        return _stored(open_stored(name, data, given.config), given, classnames)
     folder = data_folder(data)
-    kind, _, sub = name.partition(":")
     if kind == "folder":
-        return _folder(name, folder / sub, classnames)
+        return _folder(name, find_folder(name, folder), classnames)
+    if kind == "images":
+        return _images(name, find_folder(name, folder), classnames)
     if classnames is not None:
-        raise UserError(f"--classnames is for 'folder' datasets; the names of {name} are known")
+        raise UserError(f"--classnames is for 'folder', 'hf' and 'images' datasets; the names of {name} are known")
     if name in IMAGENET_FAMILY:
         return _imagenet(name, folder, corruption, severity)
     if name == "aircraft":
@@ -119,35 +148,74 @@ def _places(data: Path, folders: Sequence[str]) -> Iterator[Path]:
     return (data / root / folder for root in ROOTS for folder in folders)
 
 
-def _class_folders(root: Path) -> list[str]:
-    """The names of the folders in `root`, sorted, without hidden ones."""
-    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _scan(root: Path, index_of: dict[str, int]) -> list[tuple[Path, int]]:
+def _scan(root: Path, index_of: dict[str, int], left_out: LeftOut) -> list[tuple[Source, int]]:
     """The images below each class folder of `root`, sorted, with their class indices.
 
     index_of: class folder -> class index. Raises UserError for a class folder without images.
     """
-    found = make_dataset(str(root), index_of, extensions=IMG_EXTENSIONS, allow_empty=True)
-    filled = {label for _, label in found}
+    samples: list[tuple[Source, int]] = []
     for folder, label in index_of.items():
-        if label not in filled:
+        found = scan(root / folder, left_out)
+        if not found:
             raise UserError(f"class folder {root / folder} holds no image; fill it or delete it")
-    return [(Path(file), label) for file, label in found]
+        samples += [(file, label) for file in found]
+    return samples
+
+
+def _told(root: Path, left_out: LeftOut, *further: str) -> list[str]:
+    told = f"{root}: left out {left_out}" if str(left_out) else ""
+    return [note for note in (told, *further) if note]
 
 
 def _folder(name: str, root: Path, classnames: str | None) -> Dataset:
     """A dataset of any folder that holds a folder of images for each class."""
-    if not root.is_dir():
-        raise UserError(f"no folder {root} for dataset {name}")
-    folders = _class_folders(root)
+    left_out = LeftOut()
+    folders = class_folders(root, left_out)
     if not folders:
         raise UserError(f"{root} holds no class folders; put each class's images into a folder of its own")
     if len(folders) == 1:
         raise UserError(f"{root} holds one class folder, {folders[0]}; give the folder that holds two or more")
-    names = read_classnames(Path(classnames), folders) if classnames else [f.replace("_", " ") for f in folders]
-    return Dataset(name, root, _scan(root, {folder: i for i, folder in enumerate(folders)}), names)
+    shown = [readable_name(folder) for folder in folders]
+    names = read_classnames(Path(expanded(classnames)), shown) if classnames else [n.replace("_", " ") for n in shown]
+    samples = _scan(root, {folder: i for i, folder in enumerate(folders)}, left_out)
+    notes = _told(root, left_out, repeated_names(names, shown))
+    return Dataset(name, root, samples, names, published=False, notes=notes)
+
+
+def _stored(stored: StoredDataset, columns: Columns, classnames: str | None) -> Dataset:
+    """A dataset of Hugging Face with a column of images and one of labels."""
+    images = stored.images(columns.image)
+    labels, names = stored.labels(columns.answer)
+    if not images:
+        raise UserError(f"dataset {stored.name} has no rows; give another split")
+    if classnames is None and names is None:
+        raise UserError(f"dataset {stored.name} numbers its classes without naming them; give --classnames FILE")
+    if classnames is not None:
+        file = Path(expanded(classnames))
+        given = read_names(file) if names is None else read_classnames(file, names)
+        if len(given) <= max(labels):
+            raise UserError(f"{file} holds {len(given)} class names, and {stored.name} has a label {max(labels)}")
+        called, names = names or [str(i) for i in range(len(given))], given
+    else:
+        assert names is not None
+        called, wnids = names, set(imagenet_wnids())
+        names = names_of(names) if wnids.issuperset(names) else [name.replace("_", " ") for name in names]
+    notes = [note for note in [repeated_names(names, called)] if note]
+    return Dataset(stored.name, Path(), list(zip(images, labels, strict=True)), names, published=False, notes=notes)
+
+
+def _images(name: str, root: Path, classnames: str | None) -> Dataset:
+    """A dataset of a folder of images without labels."""
+    if classnames is None:
+        raise UserError(
+            f"dataset {name} has no class folders; give --classnames a text file with one class name a line"
+        )
+    left_out = LeftOut()
+    images: list[Source] = [*scan(root, left_out)]
+    if not images:
+        raise UserError(f"{root} holds no image")
+    names = read_names(Path(expanded(classnames)))
+    return Dataset(name, root, [(file, None) for file in images], names, published=False, notes=_told(root, left_out))
 
 
 def _imagenet(name: str, data: Path, corruption: str, severity: int) -> Dataset:
@@ -156,22 +224,36 @@ def _imagenet(name: str, data: Path, corruption: str, severity: int) -> Dataset:
     if name == "C":
         folders = tuple(f"{folder}/{corruption}/{severity}" for folder in folders)
     if name == "V":
+        wnids = imagenet_wnids()
         known = {str(i): i for i in range(1000)}
-        names = names_of(imagenet_wnids())
     else:
         wnids = subset_wnids(name.lower()) if name in ("A", "R") else imagenet_wnids()
         known = {wnid: i for i, wnid in enumerate(wnids)}
-        names = names_of(wnids)
 
     def has_a_class(path: Path) -> bool:
-        return path.is_dir() and any(folder in known for folder in _class_folders(path))
+        return path.is_dir() and any(folder in known for folder in class_folders(path, LeftOut()))
 
-    root = find(name, _places(data, folders), has_a_class)
-    present = _class_folders(root)
+    places = list(_places(data, folders))
+    if not any(map(has_a_class, places)):
+        _refuse_flat(name, places)
+    root, left_out = find(name, places, has_a_class), LeftOut()
+    present = class_folders(root, left_out)
     strange = [folder for folder in present if folder not in known]
     if strange:
         raise UserError(f"{root / strange[0]} is no class of dataset {name}; take the folder out")
-    return Dataset(name, root, _scan(root, {folder: known[folder] for folder in present}), names)
+    samples = _scan(root, {folder: known[folder] for folder in present}, left_out)
+    return Dataset(name, root, samples, names_of(wnids), notes=_told(root, left_out))
+
+
+def _refuse_flat(name: str, places: Sequence[Path]) -> None:
+    """Raises UserError naming a place that holds images and no class folders, as ImageNet's archive unpacks."""
+    flat = next((place for place in places if place.is_dir() and not class_folders(place, LeftOut())), None)
+    found = scan(flat, LeftOut()) if flat else []
+    if found:
+        raise UserError(
+            f"{flat} holds {len(found):,} images and no class folders (n01440764, ...), which tell the classes of "
+            f"dataset {name}; sort them into class folders (rlcf-data convert imagenet-val)"
+        )
 
 
 def _fine_grained(name: str, data: Path) -> Dataset:
@@ -179,15 +261,15 @@ def _fine_grained(name: str, data: Path) -> Dataset:
     described = FINE_GRAINED[name]
     root = find(name, _places(data, [described.folder]), lambda path: (path / described.split).is_file())
     file = root / described.split
+    split = read_json(file)
     try:
-        split = json.loads(file.read_text())
         entries = [(str(path), int(label), str(classname)) for path, label, classname in split["test"]]
         classes = {int(label): str(c).replace("_", " ") for part in split.values() for _, label, c in part}
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise UserError(f'{file} is no split file: it needs {{"test": [[path, label, class name], ...]}}') from error
     if sorted(classes) != list(range(len(classes))):
         raise UserError(f"{file} has labels that do not run from 0 without a gap")
-    samples = [(root / described.images / path, label) for path, label, _ in entries]
+    samples: list[tuple[Source, int]] = [(root / described.images / path, label) for path, label, _ in entries]
     return _existing(Dataset(name, root, samples, [classes[label] for label in range(len(classes))]))
 
 
@@ -197,7 +279,7 @@ def _aircraft(data: Path) -> Dataset:
     root = find("aircraft", _places(data, [described.folder]), lambda path: (path / described.split).is_file())
     variants = read_lines(root / described.split)
     file = root / "images_variant_test.txt"
-    samples = []
+    samples: list[tuple[Source, int]] = []
     for line in read_lines(file):
         image, _, variant = line.partition(" ")
         if variant not in variants:
@@ -210,7 +292,7 @@ def _existing(dataset: Dataset) -> Dataset:
     """The dataset itself. Raises UserError if it lists no image, or one that is not there."""
     if not dataset.samples:
         raise UserError(f"dataset {dataset.name} in {dataset.root} lists no test images")
-    missing = next((file for file, _ in dataset.samples if not file.is_file()), None)
+    missing = next((file for file in dataset.files if isinstance(file, Path) and not file.is_file()), None)
     if missing is not None:
         raise UserError(f"dataset {dataset.name} lists an image that is not there: {missing}")
     return dataset

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from classification.classnames import class_texts
+from classification.class_texts import class_texts
 from classification.clip_model import class_features
 from rlcf.adapt.rewards import CLIPSCORE_WEIGHT, ClipScorer, FunctionScorer, RewardFunction, Scorer, Seen
 from rlcf.clip.backbone import Backbone

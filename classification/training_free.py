@@ -4,7 +4,7 @@ Each function takes the settings and an `Image` and returns logits, (N, C).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -51,6 +51,11 @@ class Image:
         """(N, K, C), the reward models' logits of the kept views."""
         assert self.seen is not None
         return self.seen.teacher_logits
+
+
+def zeroshot(config: "ClassificationConfig", image: Image) -> Tensor:
+    """The centre crop's logits."""
+    return image.logits[:, 0]
 
 
 def zero(config: "ClassificationConfig", image: Image) -> Tensor:
@@ -262,3 +267,16 @@ class Cache:
         self.updates = int(state["updates"])
         for name, tensor in self._state.items():
             tensor.copy_(state[name])  # into memory laid out as before: products round the same
+
+
+ANSWERS: "Mapping[str, Callable[[ClassificationConfig, Image], Tensor]]" = {
+    "zeroshot": zeroshot,
+    "views": student_alone,
+    "zero": zero,
+    "mta": mta,
+    "tda": tda,
+    "reward": reward_alone,
+    "ensemble": ensemble,
+    "rerank": rerank,
+}
+"""Method -> its answer."""

@@ -4,15 +4,19 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from clipscore.captions import Captions
+from clipscore.captions import PREFIX, Captions
 from clipscore.java import check_spice, java_version
-from clipscore.scores import PREFIX, clip_scores, reference_scores
-from rlcf.clip.backbone import Backbone
+from clipscore.scores import Scores, reference_scores
 from rlcf.errors import UserError
 from rlcf.run.config import command_line
 from rlcf.run.files import write_atomically
 from rlcf.run.folder import versions
+from rlcf.start import importing
+
+if TYPE_CHECKING:
+    from rlcf.clip.backbone import Backbone
 
 PTB, BUILT_IN = "PTB (Stanford CoreNLP 3.4.1)", "built-in (clipscore/tokenizer.py)"
 
@@ -22,16 +26,19 @@ class Evaluation:
     """The scores of n captions.
 
     scores: metric -> value for all captions; per_instance: image name -> metric -> value; tokenizer: the one that split
-    captions into words for the metrics against references, None without references; clip: name of the CLIP, prefix:
-    what stood before each caption for it, precision: what it computed in.
+    captions into words for the metrics against references, None without references. clip: name of the CLIP, prefix:
+    what stood before each caption for it, precision: what it computed in, None without a CLIP; cut: captions and
+    references that were longer than its context; empty: captions without words.
     """
 
     scores: dict[str, float]
     per_instance: dict[str, dict[str, float]]
-    tokenizer: str | None
-    clip: str
-    prefix: str
-    precision: str
+    tokenizer: str | None = None
+    clip: str | None = None
+    prefix: str | None = None
+    precision: str | None = None
+    cut: int = 0
+    empty: int = 0
 
     @property
     def n(self) -> int:
@@ -40,30 +47,48 @@ class Evaluation:
 
 def evaluate(
     captions: Captions,
-    clip: Backbone,
+    clip: "Backbone | str | None" = "ViT-B/32",
     with_java: bool = False,
     spice: bool = False,
     prefix: str = PREFIX,
     workers: int = 2,
+    published: bool = False,
 ) -> Evaluation:
-    """Every metric of captions: against references where there are any, and with their images.
+    """Every metric of captions: against references where there are any, and by a CLIP with their images.
 
-    captions: from `match_captions`; with_java: use the programs that need Java, METEOR and the PTB tokenizer (see
-    `use_java`); spice: SPICE also; prefix: stands before each caption for the CLIP; workers: processes that
-    read images. Raises UserError for an image that cannot be read and for a Java program that fails.
+    captions: from `match_captions`; clip: one that is loaded, or its name, or None for the metrics against references
+    alone; with_java: use the programs that need Java, METEOR and the PTB tokenizer (see `use_java`); spice: SPICE also;
+    prefix: stands before each caption for the CLIP; workers: processes that read images; published: read them as the
+    published code reads its datasets. A candidate without words scores 0. Raises UserError for a word that the CLIP
+    does not know, an image that cannot be read, and a Java program that fails.
 
-        captions = match_captions({"dog.jpg": "a dog"}, "images", {"dog.jpg": ["a dog runs"]})
-        print(evaluate(captions, load_clip("ViT-B/32")).scores)
+    >>> captions = match_captions({"dog.jpg": "a dog runs"}, references={"dog.jpg": ["a dog is running", "a dog runs"]})
+    >>> evaluation = evaluate(captions, clip=None)
+    >>> print({metric: round(value, 4) for metric, value in evaluation.scores.items() if metric != "BLEU-4"})
+    {'BLEU-1': 1.0, 'BLEU-2': 1.0, 'BLEU-3': 1.0, 'ROUGE-L': 1.0, 'CIDEr': 0.0}
+
+    With images, `evaluate(match_captions({"dog.jpg": "a dog runs"}, "images"), "ViT-B/32").scores["CLIPScore"]`.
     """
-    scores, tokenizer = {}, None
+    if clip is None and captions.references is None:
+        raise UserError("without a CLIP there are the metrics against references alone; give --references")
+    told: dict[str, Any] = {}
+    if clip is not None:
+        with importing():  # of torch, which the other metrics do not need
+            from clipscore.clip_scores import clip_scores, count_cut
+            from rlcf.clip.backbone import load_clip
+        clip = load_clip(clip) if isinstance(clip, str) else clip
+        told = {"clip": clip.name, "prefix": prefix, "precision": clip.precision}
+        told["cut"] = count_cut(captions, clip, prefix)  # may refuse a caption; what comes next takes long
+    scores: Scores = {}
     if captions.references is not None:
         scores = reference_scores(captions.candidates, captions.references, with_java, spice)
-        tokenizer = PTB if with_java else BUILT_IN
-    scores |= clip_scores(captions, clip, prefix, workers)
+        told["tokenizer"] = PTB if with_java else BUILT_IN
+    if clip is not None:
+        scores |= clip_scores(captions, clip, prefix, workers, published)
     rows = zip(*(parts for _, parts in scores.values()), strict=True)
     per_instance = {name: dict(zip(scores, row, strict=True)) for name, row in zip(captions.names, rows, strict=True)}
     whole = {name: value for name, (value, _) in scores.items()}
-    return Evaluation(whole, per_instance, tokenizer, clip.name, prefix, clip.precision)
+    return Evaluation(whole, per_instance, empty=len(captions.empty), **told)
 
 
 def write_evaluation(
@@ -78,6 +103,7 @@ def write_evaluation(
     if output is not None:
         result = {"scores": evaluation.scores, "n": evaluation.n, "tokenizer": evaluation.tokenizer}
         result |= {"clip": evaluation.clip, "prefix": evaluation.prefix, "precision": evaluation.precision}
+        result |= {"cut": evaluation.cut, "empty": evaluation.empty}
         packages = ("torch", "open_clip_torch", "pycocoevalcap")
         result |= {"command": command or command_line(), "versions": versions(packages)}
         write_atomically(output, json.dumps(result, indent=2) + "\n")

@@ -16,9 +16,9 @@ from pathlib import Path
 from pycocoevalcap.meteor import meteor as shipped_meteor
 from pycocoevalcap.spice import spice as shipped_spice
 from pycocoevalcap.tokenizer import ptbtokenizer
-from tqdm import tqdm
 
 from rlcf.errors import UserError
+from rlcf.progress import progress_bar
 
 SPICE_LIB = Path(shipped_spice.__file__).parent / "lib"
 LAST_JAVA_OF_SPICE = 14
@@ -104,7 +104,7 @@ def _talk(
 
     statistics = []
     pairs = zip(candidates, references, strict=True)
-    for candidate, group in tqdm(pairs, desc="METEOR", total=len(candidates), unit="caption"):
+    for candidate, group in progress_bar(pairs, desc="METEOR", total=len(candidates), unit="caption"):
         say("SCORE", [text.replace("|||", "").replace("  ", " ") for text in (*group, candidate)])
         statistics.append(answered.readline().strip())
     say("EVAL", statistics)
@@ -121,11 +121,16 @@ def spice(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tup
     pairs = enumerate(zip(candidates, references, strict=True))
     with tempfile.TemporaryDirectory() as folder:
         asked, answered = Path(folder) / "captions.json", Path(folder) / "scores.json"
-        asked.write_text(json.dumps([{"image_id": i, "test": c, "refs": list(group)} for i, (c, group) in pairs]))
+        asked.write_text(
+            json.dumps([{"image_id": i, "test": c, "refs": list(group)} for i, (c, group) in pairs]), encoding="utf-8"
+        )
         options = ["-Xmx8G", "-jar", str(jar), str(asked), "-out", str(answered), "-subset", "-silent"]
         _run("SPICE", options, len(candidates))
         try:
-            found = {row["image_id"]: float(row["scores"]["All"]["f"]) for row in json.loads(answered.read_text())}
+            found = {
+                row["image_id"]: float(row["scores"]["All"]["f"])
+                for row in json.loads(answered.read_text(encoding="utf-8"))
+            }
             scores = [found[i] for i in range(len(candidates))]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise _failed("SPICE", f"its scores cannot be read: {error}") from error

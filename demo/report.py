@@ -39,11 +39,11 @@ DIRECTIONS = {"txt": "image to text", "img": "text to image"}
 
 def read_results(run: Path) -> dict[str, Any]:
     """Dataset -> its metrics."""
-    return json.loads((run / "results.json").read_text())["datasets"]
+    return json.loads((run / "results.json").read_text(encoding="utf-8"))["datasets"]
 
 
 def read_records(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text().splitlines()]
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

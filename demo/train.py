@@ -199,7 +199,7 @@ def train(name: str, steps: int | None, folder: Path, seed: int | None = None, c
     half = {key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()}
     save_file({key: value.contiguous() for key, value in half.items()}, folder / "open_clip_model.safetensors")
     described = {"model_cfg": config, "preprocess_cfg": PREPROCESS}
-    (folder / "open_clip_config.json").write_text(json.dumps(described, indent=2) + "\n")
+    (folder / "open_clip_config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     return model
 
 

@@ -83,7 +83,7 @@ def _write_scenes(folder: Path, name: str, pictures: Tensor, scenes: list[Scene]
     images = [f"{name}/{i}.png" for i in range(len(scenes))]
     _write_pictures(pictures, [folder / image for image in images])
     listed = [{"image": image, "caption": scene_captions(scene)} for image, scene in zip(images, scenes, strict=True)]
-    (folder / f"{name}.json").write_text(json.dumps(listed, indent=1) + "\n")
+    (folder / f"{name}.json").write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
 
 
 def _write_pictures(pictures: Tensor, files: list[Path]) -> None:

@@ -14,6 +14,7 @@ if not __package__:  # run as a script: imports start from the project, not from
 
 from classification import Classifier
 from rlcf.errors import run_main
+from rlcf.inputs.folders import LeftOut, scan
 from rlcf.run.config import Parser
 
 
@@ -27,7 +28,7 @@ def main() -> None:
 
     k = min(3, len(args.names))
     classifier = Classifier(args.names, student=args.student, reward=args.reward, tune="prompt", lr=7e-3, sample_k=k)
-    for number, file in enumerate(sorted(args.images.iterdir()) if args.images.is_dir() else [args.images]):
+    for number, file in enumerate(scan(args.images, LeftOut()) if args.images.is_dir() else [args.images]):
         answer = classifier(file, number)
         before, after = f"{answer.zero_shot.max():.0%}", f"{answer.adapted.max():.0%}"
         print(f"{file.name}: zero-shot {answer.zero_shot_label} ({before}), adapted {answer.label} ({after})")

@@ -14,6 +14,7 @@ if not __package__:  # run as a script: imports start from the project, not from
 
 from caption import Captioner
 from rlcf.errors import run_main
+from rlcf.inputs.folders import LeftOut, scan
 from rlcf.run.config import Parser
 
 
@@ -28,7 +29,7 @@ def main() -> None:
 
     models = {"checkpoint": args.checkpoint, "language_model": args.language_model, "student": args.student}
     captioner = Captioner(**models, reward=args.reward, steps=4, lr=1e-4, sample_k=10)
-    for number, file in enumerate(sorted(args.images.iterdir()) if args.images.is_dir() else [args.images]):
+    for number, file in enumerate(scan(args.images, LeftOut()) if args.images.is_dir() else [args.images]):
         answer = captioner(file, number)
         print(f"{file.name}: zero-shot '{answer.zero_shot}', adapted '{answer.adapted}'")
 

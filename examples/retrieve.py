@@ -15,6 +15,7 @@ if not __package__:  # run as a script: imports start from the project, not from
 
 from retrieval import Retriever
 from rlcf.errors import run_main
+from rlcf.inputs.folders import LeftOut, scan
 from rlcf.run.config import Parser
 
 
@@ -26,7 +27,7 @@ def main() -> None:
     parser.add_argument("--reward", nargs="+", default=["ViT-L/14"], help="the CLIP that rewards it")
     args = parser.parse_args()
 
-    files = sorted(args.folder.iterdir()) if args.folder.is_dir() else [args.folder]
+    files = scan(args.folder, LeftOut()) if args.folder.is_dir() else [args.folder]
     k = min(12, len(files))
     retriever = Retriever(images=files, student=args.student, reward=args.reward, steps=8, lr=1e-5, sample_k=k)
     answer = retriever(args.text)

@@ -11,6 +11,9 @@ from rlcf.errors import UserError
 from rlcf.run.config import adaptation_option, data_option, method_option
 from rlcf.run.settings import PY, ListConfig
 
+GALLERY = {"i2t": "texts", "t2i": "images"}
+"""What a query of each direction searches."""
+
 
 @dataclass
 class RetrievalConfig(ListConfig):
@@ -20,6 +23,8 @@ class RetrievalConfig(ListConfig):
     methods: ClassVar[Mapping[str, Method]] = METHODS
 
     datasets: list[str] = data_option(["coco"], f"one or more of {' '.join(NAMES)}", may_change=True)
+
+    caption_column: str | None = data_option(None, "of an hf dataset that has several columns of texts")
 
     method: str = method_option(
         "rlcf", "zeroshot, ensemble (student times reward model), or what adapts", choices=tuple(METHODS)
@@ -50,6 +55,14 @@ class RetrievalConfig(ListConfig):
         function = next((name for name in self.reward if name.startswith(PY)), None)
         if function is not None and self.asks_rewards and self.direction != "i2t":
             raise UserError(f"--reward {function} scores an image's texts; use --direction i2t, or give a CLIP")
+
+    def check_gallery(self, size: int, called: str) -> None:
+        """Raises UserError for an empty gallery, and when more answers are to be sampled than it has places."""
+        kind = GALLERY[self.direction]
+        if size == 0:
+            raise UserError(f"{called} is empty; it needs one of the {kind} or more")
+        if self.how.samples_answers and self.sample_k > size:
+            raise UserError(f"--sample-k {self.sample_k} of {self.direction} exceeds the {size} {kind} of {called}")
 
     @property
     def takes_memory(self) -> tuple[str, ...]:

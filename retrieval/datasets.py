@@ -4,21 +4,14 @@ import itertools
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from rlcf.errors import UserError
-from rlcf.run.data import (
-    KARPATHY,
-    data_folder,
-    find_karpathy_list,
-    find_list,
-    image_folders,
-    image_root,
-    read_captions,
-    require_images,
-)
+from rlcf.inputs.lists import CaptionedImage, read_captions
+from rlcf.inputs.places import KARPATHY, data_folder, find_images, find_karpathy_list, find_list, image_folders
+from rlcf.inputs.sources import Source
+from rlcf.inputs.stored import Columns, open_stored
 
-NAMES = (*KARPATHY, "json:FILE")
+NAMES = (*KARPATHY, "json:FILE", "hf:NAME")
 DIRECTIONS = ("i2t", "t2i")
 
 
@@ -26,13 +19,15 @@ DIRECTIONS = ("i2t", "t2i")
 class Dataset:
     """Images, and the texts of each in a running list.
 
-    files: of the images; ids: their paths in the list; captions: the texts of each image, as they are encoded.
+    files: of the images; ids: their paths in the list, or their rows; captions: the texts of each image, as they are
+    encoded. published: True for a dataset that the published code reads in its own way.
     """
 
     name: str
-    files: list[Path]
+    files: list[Source]
     ids: list[str]
     captions: list[list[str]]
+    published: bool = True
 
     @cached_property
     def texts(self) -> list[str]:
@@ -67,30 +62,47 @@ class Dataset:
         return list(self.texts_of[query]) if direction == "i2t" else [self.image_of[query]]
 
 
-def load_dataset(name: str, data: str, clean: bool = False) -> Dataset:
-    """Read a list of images with captions, [{"image": path, "caption": [text, ...]}, ...], and find its images.
+def load_dataset(name: str, data: str, clean: bool = False, columns: Columns | None = None) -> Dataset:
+    """Read a list of images with captions, in any form of `read_captions`, and find its images.
 
-    name: coco, flickr30k, or "json:FILE" - the list DATA/FILE (its .json may be left out), image paths relative to
-    DATA. clean: texts as in the published runs (`clean_text`).
+    name: coco, flickr30k, "json:FILE" - the list DATA/FILE (its .json may be left out), image paths relative to DATA or
+    to the list's own folder - or "hf:NAME_OR_FOLDER[:split]", as in `open_stored`.
+    clean: texts as in the published runs (`clean_text`).
     Raises UserError naming the list, the entry and what is wrong, or what is missing and where it was looked for.
     """
-    root = data_folder(data)
-    if name.partition(":")[0] == "json":
-        file, roots = find_list(name, root), [root]
-    elif name in KARPATHY:
-        file = find_karpathy_list(name, root)
-        roots = image_folders(file)
+    kind = name.partition(":")[0]
+    if kind == "hf":
+        given = columns or Columns()
+        stored = open_stored(name, data, given.config)
+        sources = stored.images(given.image)
+        captions = [_checked(name, f"row {row}", texts) for row, texts in enumerate(stored.captions(given.answer))]
+        if not sources:
+            raise UserError(f"dataset {name} has no rows; give another split")
+        files: list[Source] = [*sources]
+        ids = [source.name for source in sources]
     else:
-        raise UserError(f"unknown dataset '{name}'; there are {', '.join(NAMES)}")
-    images = read_captions(file, unique=True)
-    silent = next((entry.image for entry in images if not entry.captions), None)
-    if silent is not None:
-        raise UserError(f"{file} has no captions of {silent}; retrieval needs one text or more of each image")
-    folder = image_root(images[0].image, roots)
-    files = [folder / entry.image for entry in images]
-    require_images(file, files)
-    captions = [[clean_text(text) for text in entry.captions] if clean else entry.captions for entry in images]
-    return Dataset(name, files, [entry.image for entry in images], captions)
+        root = data_folder(data)
+        if kind == "json":
+            file = find_list(name, root)
+            roots = [root, file.parent]
+        elif name in KARPATHY:
+            file = find_karpathy_list(name, root)
+            roots = image_folders(file)
+        else:
+            raise UserError(f"unknown dataset '{name}'; there are {', '.join(NAMES)}")
+        images: list[CaptionedImage] = read_captions(file)
+        captions = [_checked(str(file), image.image, image.captions) for image in images]
+        folder, ids = find_images(file, [image.image for image in images], roots)
+        files = [folder / path for path in ids]
+    if clean:
+        captions = [[clean_text(text) for text in texts] for texts in captions]
+    return Dataset(name, files, ids, captions, published=name in KARPATHY)
+
+
+def _checked(where: str, image: str, captions: list[str]) -> list[str]:
+    if not captions:
+        raise UserError(f"{where} has no captions of {image}; retrieval needs one text or more of each image")
+    return captions
 
 
 def clean_text(text: str) -> str:

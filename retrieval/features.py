@@ -12,9 +12,11 @@ from torch import Tensor
 from retrieval.datasets import Dataset
 from rlcf.clip.backbone import Backbone
 from rlcf.digests import digest_of, digest_of_tensors
-from rlcf.run.files import file_name, save_atomically, writing
+from rlcf.inputs.sources import Source, StoredImage
+from rlcf.run.files import file_name, writing
 from rlcf.run.images import encode_images
 from rlcf.run.shard import Shard
+from rlcf.run.tensor_files import save_atomically
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class FrozenFeatures:
     on. Where the key has changed, or the file is damaged, they are computed anew. Of several processes the first
     computes and the others wait.
     view: the model whose evaluation view of an image all models see; skip_bad_images: features of an image that cannot
-    be read are NaN.
+    be read are NaN; published: images are read as the published code reads its datasets.
     """
 
     folder: Path
@@ -34,16 +36,30 @@ class FrozenFeatures:
     shard: Shard
     workers: int = 2
     skip_bad_images: bool = False
+    published: bool = False
 
     def images(self, clips: Sequence[Backbone], wanted: Sequence[int]) -> list[Tensor]:
         """Features of the images `wanted`, (len(wanted), D) a model, unit length."""
         files = [self.dataset.files[index] for index in wanted]
         stamps = [_stamp(file) for file in files]
-        known = {"list": [self.dataset.ids[index] for index in wanted], "files": stamps, "view": self.view.preprocess}
+        known: dict[str, Any] = {
+            "list": [self.dataset.ids[index] for index in wanted],
+            "files": stamps,
+            "view": self.view.preprocess,
+        }
+        known |= {"published": self.published}
 
         def encode(models: Sequence[Backbone]) -> list[Tensor]:
             desc = f"images of {self.dataset.name}: {', '.join(model.name for model in models)}"
-            return encode_images(models, files, self.workers, desc=desc, view=self.view, skip_bad=self.skip_bad_images)
+            return encode_images(
+                models,
+                files,
+                self.workers,
+                desc=desc,
+                view=self.view,
+                skip_bad=self.skip_bad_images,
+                published=self.published,
+            )
 
         return self._kept("images", clips, known, encode)
 
@@ -82,8 +98,13 @@ class FrozenFeatures:
         return digest_of([known, {"weights": clip.digest, "precision": clip.precision}])
 
 
-def _stamp(file: Path) -> tuple[str, int, int]:
-    """Name, bytes and time of change of a file; zeros for one that has gone, which `encode_images` tells."""
+def _stamp(file: Source) -> tuple[str, int, int]:
+    """Name, bytes and time of change of a file; zeros for one that has gone, which `encode_images` tells.
+
+    Of a row the name of its dataset, its number, and a zero.
+    """
+    if isinstance(file, StoredImage):
+        return file.rows.name, file.row, 0
     try:
         found = file.stat()
     except OSError:

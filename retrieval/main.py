@@ -15,27 +15,12 @@ if __name__ == "__main__":  # imports start from the project; from here on a sig
     start("retrieval.main")
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
-
-from torch import Tensor
 
 from retrieval.config import RetrievalConfig
-from retrieval.datasets import Dataset, load_dataset
-from retrieval.features import FrozenFeatures
-from retrieval.metrics import R1, as_line, both_as_line, both_directions, describe, summarise
-from retrieval.retriever import Retriever, check_gallery, make_rewards
-from retrieval.reward import Query, reward_clips
-from rlcf.adapt.groups import Unreadable
-from rlcf.adapt.trace import Outcome
-from rlcf.adapt.views import Views
-from rlcf.clip.backbone import Backbone
-from rlcf.digests import digest_of
-from rlcf.run.images import ImageLoader
-from rlcf.run.loop import Work, run_samples
-from rlcf.run.records import Record, Run, shuffled
-from rlcf.run.report import NON_FINITE, OK, Summary, report
-from rlcf.run.setup import Models, Setup
+from retrieval.datasets import load_dataset
+from rlcf.inputs.stored import Columns
+from rlcf.run.config import parse_config
+from rlcf.start import importing
 
 EPILOG = """examples:
   python retrieval/main.py --config retrieval/configs/tta-coco-ret-single.yaml --data ROOT --datasets coco
@@ -47,88 +32,13 @@ the frozen features. The same command again goes on with a run that was stopped.
 """
 
 
-def run_direction(
-    config: RetrievalConfig, features: FrozenFeatures, models: Models, queries: Sequence[int], run: Run
-) -> Summary:
-    """Adapt to every query of a dataset in one direction and record it. queries: those whose features are needed."""
-    dataset, student, direction = features.dataset, models.student, config.direction
-    name = f"{dataset.name}-{direction}"
-    sides = features.images, features.texts
-    encode_queries, encode_gallery = sides if direction == "i2t" else sides[::-1]
-    clips, labels = reward_clips(models), dataset.gallery(direction)
-    gallery, *seen_gallery = encode_gallery([student, *clips.values()], range(len(labels)))
-    seen_queries = dict(zip(clips, encode_queries(list(clips.values()), queries), strict=True))
-    row = {query: number for number, query in enumerate(queries)}
-    rewards = make_rewards(config, models, dict(zip(clips, seen_gallery, strict=True)), labels)
-    retriever = Retriever.of(config, models, gallery, rewards, labels)
-
-    def read(indices: Sequence[int]) -> Iterator[tuple[int, Query | Unreadable]]:
-        for index, sample in load_samples(config, dataset, student, indices):
-            seen = {i: of_model[row[index]] for i, of_model in seen_queries.items()}
-            yield index, sample if isinstance(sample, Unreadable) else Query(sample, seen)
-
-    def describe_outcome(index: int, outcome: Outcome) -> tuple[Record, Mapping[str, Tensor]]:
-        before, answer, targets = outcome.before, outcome.answer, dataset.targets(direction, index)
-        record: Record = {"status": NON_FINITE if outcome.after is None else OK, "targets": targets}
-        record |= describe("zero_shot", before, targets) | describe("adapted", answer, targets)
-        record |= {"gated": True} if outcome.gated else {}
-        record["steps"] = [step.as_record() for step in outcome.trace]
-        return record, {"zero_shot": before, "adapted": answer} if config.save_logits else {}
-
-    work: Work[Query, Outcome] = Work(
-        name=name,
-        ids=dataset.query_ids(direction),
-        samples=read,
-        adapt=retriever.adapt,
-        about=lambda index: {},
-        describe=describe_outcome,
-        figure=R1,
-        memory=retriever.memory,
-        arrays=dict.fromkeys(("zero_shot", "adapted"), len(labels)) if config.save_logits else {},
-        contents={"images": digest_of(dataset.ids), "texts": digest_of(dataset.captions), **models.digests},
-    )
-    return summarise(run_samples(work, config, run), direction, dataset.image_of)
-
-
-def load_samples(
-    config: RetrievalConfig, dataset: Dataset, student: Backbone, indices: Sequence[int]
-) -> Iterator[tuple[int, Any]]:
-    """(index, the image's evaluation view or the text) of each query, or `Unreadable`."""
-    if config.direction == "t2i":
-        return ((index, dataset.texts[index]) for index in indices)
-    views = Views(student.centre_view, student.size, count=1)
-    return ImageLoader(dataset.files, indices, views).one_by_one(config.workers, student.device.type == "cuda")
-
-
-def run_dataset(config: RetrievalConfig, features: FrozenFeatures, models: Models, run: Run) -> None:
-    """Adapt to every query of a dataset, in one direction or both, and report."""
-    dataset, summaries = features.dataset, []
-    method = None if config.method == "zeroshot" else config.method
-    clips = [models.student, *reward_clips(models).values()]
-    truncated = {clip.name: clip.truncated(dataset.texts) for clip in clips}
-    for way in config.one_way:
-        name, size = f"{dataset.name}-{way.direction}", len(dataset.query_ids(way.direction))
-        # In both directions every query is in the other one's gallery.
-        queries = range(size) if config.direction == "both" else sorted(shuffled(size, config.seed, config.limit))
-        summary = run_direction(way, features, models, queries, run) | {"truncated_texts": truncated}
-        report(run, name, summary, as_line(name, method, summary), models.student.device)
-        summaries.append(summary)
-    if run.shard.first and len(summaries) == 2:
-        whole = both_directions(*summaries)
-        run.report(dataset.name, whole)
-        print(both_as_line(dataset.name, method, whole), flush=True)
-
-
 def main(argv: list[str] | None = None) -> None:
-    setup = Setup.of_command(RetrievalConfig, argv, __doc__ or "", EPILOG)
-    config = setup.config
-    datasets = [load_dataset(name, config.data, config.clean_text) for name in config.datasets]
+    config = parse_config(RetrievalConfig, argv, __doc__ or "", EPILOG)
+    config.require_files()
+    columns = Columns(config.hf_config, config.image_column, config.caption_column)
+    datasets = [load_dataset(name, config.data, config.clean_text, columns) for name in config.datasets]
     for dataset, way in itertools.product(datasets, config.one_way):
-        check_gallery(way, len(dataset.gallery(way.direction)), dataset.name)
-    with setup.open_run() as run:
-        models = setup.load_models()
-        for dataset in datasets:
-            features = FrozenFeatures(
-                run.folder / "features", dataset, models.student, run.shard, config.workers, config.skip_bad_images
-            )
-            run_dataset(config, features, models, run)
+        way.check_gallery(len(dataset.gallery(way.direction)), dataset.name)
+    with importing():  # of torch, now that the settings are right
+        from retrieval.run import run
+    run(config, datasets)

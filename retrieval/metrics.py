@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from rlcf.adapt.trace import Outcome, names_in
 from rlcf.metrics import best_rank, recall_at_k, top_indices
 from rlcf.run.loop import Figure
 from rlcf.run.records import Record
-from rlcf.run.report import Summary, answered, counts, gain, interval, tail
+from rlcf.run.summary import Summary, answered, changes, counts, gain, interval, tail
 
 CUTOFFS = (1, 5, 10)
 PREFIX = {"i2t": "txt", "t2i": "img"}
@@ -15,10 +16,26 @@ PREFIX = {"i2t": "txt", "t2i": "img"}
 ANSWERS = ("zero_shot", "adapted")
 
 
-def describe(name: str, logits: Tensor, targets: list[int]) -> Record:
-    """A record's part about a ranking. logits: (G,); targets: places in the gallery of the right answers."""
+def describe(outcome: Outcome, targets: list[int], labels: Sequence[str]) -> Record:
+    """A record's part about a query's two rankings and the steps between them.
+
+    targets: places in the gallery of the right answers; labels: the gallery's texts or paths, of which "names" holds
+    each that is mentioned.
+    """
+    rankings = {"targets": targets}
+    rankings |= _ranking("zero_shot", outcome.before, targets, labels)
+    rankings |= _ranking("adapted", outcome.answer, targets, labels)
+    found = [place for name in ANSWERS for place in rankings[f"{name}_top10"]]
+    mentioned = names_in(outcome.trace, [*targets, *found], labels)
+    return rankings | {"names": mentioned, "steps": [step.as_record() for step in outcome.trace]}
+
+
+def _ranking(name: str, logits: Tensor, targets: list[int], labels: Sequence[str]) -> Record:
+    """A ranking's part of a record. logits: (G,)."""
     scores = logits.cpu().numpy()
-    return {f"{name}_rank": best_rank(scores, targets), f"{name}_top10": top_indices(scores, 10)}
+    top = top_indices(scores, 10)
+    told = {f"{name}_rank": best_rank(scores, targets), f"{name}_found": labels[top[0]], f"{name}_top10": top}
+    return told | {f"{name}_confidence": float(logits.softmax(dim=-1).max())}
 
 
 R1 = Figure("R@1", lambda r: (100.0 * (r["zero_shot_rank"] == 1), 100.0 * (r["adapted_rank"] == 1)))
@@ -38,7 +55,8 @@ def summarise(records: list[Record], direction: str, image_of: Sequence[int]) ->
         recalls = {f"{prefix}_r{k}": recall_at_k(ranks, k) for k in CUTOFFS}
         summary[name] = {**recalls, f"{prefix}_r_mean": sum(recalls.values()) / len(recalls)}
     groups = [r["index"] if direction == "i2t" else image_of[r["index"]] for r in found]
-    return summary | {f"{prefix}_r1_gain": gain(first["zero_shot"], first["adapted"], scale=100.0, groups=groups)}
+    gained = gain(first["zero_shot"], first["adapted"], scale=100.0, groups=groups)
+    return summary | {f"{prefix}_r1_gain": gained} | changes(first["zero_shot"], first["adapted"])
 
 
 def both_directions(i2t: Summary, t2i: Summary) -> Summary:

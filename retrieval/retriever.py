@@ -12,6 +12,7 @@ from torch import Tensor
 from retrieval.clip_model import ImagePolicy, Policy, TextPolicy
 from retrieval.config import RetrievalConfig
 from retrieval.datasets import clean_text
+from retrieval.objectives import OBJECTIVES
 from retrieval.reward import Query, Rewards, reward_clips
 from rlcf.adapt.episode import Episodes
 from rlcf.adapt.objectives import Step, agree, kl_divergence
@@ -20,8 +21,8 @@ from rlcf.adapt.trace import Outcome, TracedStep, traced
 from rlcf.adapt.views import Views
 from rlcf.clip.backbone import Backbone
 from rlcf.errors import UserError, flags_as_settings
+from rlcf.inputs.images import as_image
 from rlcf.metrics import top_indices
-from rlcf.run.images import as_image
 from rlcf.run.setup import Models, Setup, as_texts, reward_weights
 
 Picture = PIL.Image.Image | str | Path | Tensor
@@ -29,7 +30,6 @@ Picture = PIL.Image.Image | str | Path | Tensor
 Label = str | int
 """A text, the path of an image, or the number of one without a path."""
 IMAGE_BATCH = 64
-GALLERY = {"i2t": "texts", "t2i": "images"}
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Retriever:
             direction, size = ("i2t", len(texts)) if texts is not None else ("t2i", len(images or ()))
             setup = Setup.of_settings(RetrievalConfig, {**settings, "direction": direction})
             (config,) = setup.config.one_way
-            check_gallery(config, size, "the gallery")
+            config.check_gallery(size, "the gallery")
             models = setup.load_models()
             if texts is not None:
                 self._hold_texts(config, models, texts)
@@ -177,9 +177,9 @@ class Retriever:
     def _learn(self, encoded: Any, before: Tensor, seen: Seen | None) -> tuple[Tensor | None, list[Step]]:
         """The query's episode. before: (1, G) logits. Returns the adapted logits, (1, G), and the steps."""
         config, steps = self.config, list[Step]()
-        if config.how.objective is None or self.episodes is None:
+        if self.episodes is None:
             return before, steps
-        objective = config.how.objective
+        objective = OBJECTIVES[config.method]
         with self.policy as policy, self.episodes.episode(policy.starts(encoded)) as episode:
 
             def loss(number: int) -> Tensor:
@@ -196,15 +196,6 @@ class Retriever:
     def memory(self) -> Episodes | None:
         """State that the method carries from query to query; None where there is none."""
         return self.episodes if self.config.momentum else None
-
-
-def check_gallery(config: RetrievalConfig, size: int, called: str) -> None:
-    """Raises UserError for an empty gallery, and when more answers are to be sampled than it has places."""
-    if size == 0:
-        raise UserError(f"{called} is empty; it needs one of the {GALLERY[config.direction]} or more")
-    if config.how.samples_answers and config.sample_k > size:
-        what = f"{size} {GALLERY[config.direction]} of {called}"
-        raise UserError(f"--sample-k {config.sample_k} of {config.direction} exceeds the {what}")
 
 
 def make_policy(config: RetrievalConfig, student: Backbone, gallery: Tensor) -> Policy:

@@ -8,6 +8,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import FrameType
 
@@ -32,6 +34,7 @@ def start(module: str) -> None:
     A signal during the module's imports ends the process at once: there is nothing to keep yet. Afterwards it raises
     `Stopped`, so that the run's state is written. A signal that is ignored, as under nohup, stays ignored.
     """
+    _use_utf8()
     signals = _Signals()
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -45,6 +48,29 @@ def start(module: str) -> None:
 
     run_main(imported_main)
     sys.exit()
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """A context of imports that are slow. As during those of `start`, a signal ends the process at once."""
+    handlers = [handler for handler in map(signal.getsignal, SIGNALS) if isinstance(handler, _Signals)]
+    for handler in handlers:  # none where other code has called `main`
+        handler.imported = False
+    yield
+    for handler in handlers:
+        handler.imported = True
+
+
+def _use_utf8() -> None:
+    """Starts this command again in Python's UTF-8 mode where the locale has another encoding.
+
+    Names of files and their contents are then the same in every locale. The terminal keeps its encoding.
+    """
+    if sys.flags.utf8_mode or sys.getfilesystemencoding().lower() in ("utf-8", "utf8"):
+        return
+    if sys.stdout is not None:
+        os.environ.setdefault("PYTHONIOENCODING", f"{sys.stdout.encoding}:backslashreplace")
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def stopped_line(number: int) -> str:
@@ -72,7 +98,7 @@ class _Signals:
             raise Stopped(number)
 
 
-classify, retrieve, caption, clipscore = (
-    partial(start, f"{task}.main") for task in ("classification", "retrieval", "caption", "clipscore")
+classify, retrieve, caption, clipscore, report = (
+    partial(start, f"{room}.main") for room in ("classification", "retrieval", "caption", "clipscore", "rlcf.report")
 )
 """The commands that an installation brings."""

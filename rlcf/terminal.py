@@ -1,5 +1,6 @@
 """Text on its way to the terminal or the log: its control characters are shown and not obeyed."""
 
+import io
 import logging
 import re
 import sys
@@ -35,7 +36,13 @@ class VisibleFormatter(logging.Formatter):
 
 @contextmanager
 def visible_output() -> Iterator[None]:
-    """In its body what is written to standard output and standard error is `visible`, but for line ends and tabs."""
+    """In its body what is written to standard output and standard error is `visible`, but for line ends and tabs.
+
+    Characters that the terminal's encoding lacks are written as Python writes them.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     out: Any = _Visible(sys.stdout)
     err: Any = _Visible(sys.stderr)
     with redirect_stdout(out), redirect_stderr(err):

@@ -2,15 +2,24 @@
 # Set everything up and show RLCF on the embedded world: pictures no model was trained on, tiny models, no download.
 #   bash scripts/demo.sh                  # classification, retrieval and captioning
 #   bash scripts/demo.sh classification   # that one alone
-# Leaves output/demo/: the pictures, a run folder a method, results.md, classification.png, captioning.png.
+#   bash scripts/demo.sh retrieval
+#   bash scripts/demo.sh captioning
+# Leaves output/demo/: the pictures, a run folder a method, results.md, classification.png, captioning.png, and a page of
+# each task to look at the runs with: classification.html, retrieval.html, captioning.html.
 source "$(dirname "$0")/env.sh"
 
 demo="$OUTPUT/demo"
 tasks="${ARGUMENTS[0]:-all}"
-if [[ "$tasks" != all && "$tasks" != classification ]]; then
-    echo "error: unknown demo '$tasks'; there are: all classification" >&2
-    exit 2
-fi
+case "$tasks" in
+    all) lines=. ;;
+    classification) lines='^(world single|classify) ' ;;
+    retrieval) lines='^(world scenes|retrieve) ' ;;
+    captioning) lines='^(world scenes|caption) ' ;;
+    *)
+        echo "error: unknown demo '$tasks'; there are: all classification retrieval captioning" >&2
+        exit 2
+        ;;
+esac
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1
 export PYTHON demo
 rm -rf "$demo"
@@ -46,8 +55,7 @@ export -f run classify retrieve caption world
 
 # Commands, one a line, each on one thread; a line that is not about the demo asked for is left out.
 two_at_a_time() {
-    if [ "$tasks" = classification ]; then grep -vE '^ *(retrieve|caption|world scenes) '; else cat; fi |
-        xargs -P 2 -I COMMAND bash -euc COMMAND || exit 2
+    grep -E "$lines" | xargs -P 2 -I COMMAND bash -euc COMMAND || exit 2
 }
 
 two_at_a_time << END
@@ -73,3 +81,16 @@ END
 "$PYTHON" -m demo.report "$demo"
 wait $! || { cat "$demo/pictures.log" >&2; exit 2; }
 cat "$demo/pictures.log"
+
+# page NAME RUN...: the page of a task's runs, those that were made.
+page() {
+    local runs=()
+    for run in "${@:2}"; do
+        [ ! -d "$demo/$run" ] || runs+=("$demo/$run")
+    done
+    [ ${#runs[@]} -eq 0 ] || "$PYTHON" -m rlcf.report "${runs[@]}" --output "$demo/$1.html" 2> "$demo/$1.log" ||
+        { cat "$demo/$1.log" >&2; exit 2; }
+}
+page classification anchored rlcf kd tpt zero-reward reward-alone product
+page retrieval retrieval retrieval-reward-alone
+page captioning clipcap capdec

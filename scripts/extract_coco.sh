@@ -10,5 +10,5 @@ for split in train val; do
         break
     fi
     launch caption/extract_features.py --data "$coco" --captions "coco_karpathy_$split.json" \
-        --clip-root "$CLIP_ROOT" --skip-bad-images --output "$OUTPUT/features/coco-$split-vitb16"
+        --clip-root "$CLIP_ROOT" --image-reading published --skip-bad-images --output "$OUTPUT/features/coco-$split-vitb16"
 done

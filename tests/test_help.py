@@ -29,12 +29,13 @@ CONSOLE = {
     "rlcf-retrieve": "retrieval/main.py",
     "rlcf-caption": "caption/main.py",
     "rlcf-clipscore": "clipscore/main.py",
+    "rlcf-report": "rlcf/report/main.py",
 }
 COMMAND = re.compile(rf"(?:[A-Z_]+=\S+ )*(?:\S*\bpython|\S*\bpip|torchrun|bash|{'|'.join(CONSOLE)}) ")
 PLACEHOLDERS = {
     *("ROOT", "PHOTO", "PHOTOS", "IMAGE", "IMAGES", "RUN", "FEATURES", "LISTS", "FILE", "FOLDER", "DIR", "ARTIST"),
     *("candidates.json", "refs.json", "captions.json", "ckpt-latest.pt", "COCO_train_set_image_text_vitb16_v2.pkl"),
-    *("coco_karpathy_train.json", "coco_karpathy_val.json", "train.json", "clean.json"),
+    *("coco_karpathy_train.json", "coco_karpathy_val.json", "train.json", "clean.json", "names.txt"),
 }
 """Words that stand for a user's own files."""
 VALUES = {"GPU": "0", "N": "1"}
@@ -130,7 +131,7 @@ def check(launch, monkeypatch):
     def check_parsed(script, arguments):
         source = (ROOT / script).read_text()
         module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
-        config = re.search(r"\b(?:of_command|parse_config)\((\w+),", source)
+        config = re.search(r"\bparse_config\((\w+),", source)
         try:
             if config:
                 parse_config(getattr(module, config[1]), arguments, "", "")
@@ -150,7 +151,9 @@ def check(launch, monkeypatch):
     def check_python(words):
         """words: what follows `python`, or torchrun's own flags."""
         if words[0] == "-m" and words[1].split(".")[0] in ROOMS:
-            script, arguments = f"{words[1].replace('.', '/')}.py", words[2:]
+            room, arguments = words[1].replace(".", "/"), words[2:]
+            places = [f"{room}/main.py", f"{room}/__main__.py", f"{room}.py"]
+            script = next((place for place in places if (ROOT / place).is_file()), places[-1])
         elif words[0].startswith("-"):
             return
         else:

@@ -64,10 +64,16 @@ def test_an_installed_command_adapts_with_a_preset_and_models_that_came_along(st
 
 @pytest.mark.slow
 def test_every_other_installed_command_tells_its_version(start):
-    running = [start(f"rlcf-{name}", "--version") for name in ("retrieve", "caption", "clipscore")]
+    running = [start(f"rlcf-{name}", "--version") for name in ("retrieve", "caption", "clipscore", "report")]
     for process in running:
         printed, errors = process.communicate(timeout=300)
         assert (printed, process.returncode) == (f"rlcf {__version__}\n", 0), errors
+
+
+@pytest.mark.slow
+def test_the_reports_page_and_the_papers_figures_come_along(installed):
+    for name in ("published.json", "page/page.html", "page/macros.html", "page/page.css", "page/page.js"):
+        assert (installed / "rlcf" / "report" / name).read_text() == (ROOT / "rlcf" / "report" / name).read_text()
 
 
 @pytest.mark.slow

@@ -5,8 +5,10 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from caption.files import EXTRACTED_BY, require_language_model
 from rlcf.errors import UserError
 from rlcf.run.config import Settings, method_option, model_option, option
+from rlcf.run.presence import require_clip, require_path
 
 KIND = {"clipcap": "image", "capdec": "text"}
 """Method -> what it learns from."""
@@ -22,7 +24,7 @@ class TrainConfig(Settings):
 
     data: str = option("", "features: a folder of caption/extract_features.py, or a published .pkl file", path=True)
     output: str = option(
-        "output/captioner", "run folder: config.yaml, log.txt, loss curve, checkpoints", may_change=True
+        "output/captioner", "run folder: config.yaml, log.txt, loss curve, checkpoints", may_change=True, path=True
     )
     seed: int = option(0, "decides the first weights, the order of the captions, and the noise", at_least=0)
     validation: str | None = option(None, "features for the validation loss", path=True)
@@ -59,6 +61,13 @@ class TrainConfig(Settings):
     warmup: int = training_option(5000, "steps of the learning rate's linear rise; then it falls to 0", at_least=0)
     save_half: bool = training_option(False, "write mapper.safetensors in fp16")
 
+    def require_files(self) -> None:
+        """Raises UserError for features or a language model that is missing, with what makes them."""
+        for flag, path in (("--data", self.data), ("--validation", self.validation)):
+            if path is not None:
+                require_path(flag, path, "features", EXTRACTED_BY)
+        require_language_model(self.language_model)
+
     @property
     def takes_memory(self) -> tuple[str, ...]:
         """Names of the settings that take less memory when they are lower, the best to lower first."""
@@ -78,9 +87,14 @@ class FeatureConfig(Settings):
 
     data: str = option("", "folder that holds the list, and the images that its paths start from", path=True)
     output: str = option(
-        "output/features", "folder of the features: config.yaml, log.txt, the features", may_change=True
+        "output/features", "folder of the features: config.yaml, log.txt, the features", may_change=True, path=True
     )
     captions: str = option("", "list of captioned images, a file below --data")
+    image_reading: str = option(
+        "upright",
+        "upright: as people see pictures; published: by PIL's conversion to RGB alone, as the published code",
+        choices=("upright", "published"),
+    )
     images: bool = option(True, "also the images' features; CapDec needs none")
     student: str = model_option("ViT-B/16", "the CLIP: OpenAI or open_clip name, hf-hub:..., path", path=True)
     clip_root: str | None = model_option(None, "folder with OpenAI's files (ViT-B-16.pt, ...)", path=True)
@@ -88,6 +102,10 @@ class FeatureConfig(Settings):
     chunk: int = option(2048, "images or captions between two writes, all that a stop can lose", at_least=1)
     workers: int = option(2, "processes that read images; 0: none but this one", at_least=0, may_change=True)
     skip_bad_images: bool = option(False, "leave out an image that cannot be read, with its captions", may_change=True)
+
+    def require_files(self) -> None:
+        """Raises UserError for a CLIP that is named by a path and is not there."""
+        require_clip("--student", self.student)
 
     @property
     def takes_memory(self) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ from torch import Tensor
 from rlcf.clip.weights import read_pickle, read_weights
 from rlcf.digests import digest_of, digest_of_tensors
 from rlcf.errors import UserError
-from rlcf.run.files import save_atomically, write_atomically
+from rlcf.run.files import write_atomically
+from rlcf.run.tensor_files import save_atomically
 
 FEATURES_FILE, CAPTIONS_FILE = "features.safetensors", "captions.json"
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from rlcf.run.data import CaptionedImage
+from rlcf.inputs.lists import CaptionedImage
+from rlcf.progress import progress_bar
 from rlcf.run.files import writing
 from rlcf.run.folder import logger
 from rlcf.run.parts import SUM, checksum
@@ -66,7 +66,7 @@ def encode_all(
     kind: "image" or "caption", the name of the file in `folder`; key: of its checksums. Returns (len(items), width).
     """
     rows = Rows(folder / f"{kind}.f32", width, chunk, len(items), key)
-    with tqdm(desc=kind, initial=rows.done, total=len(items), unit=kind) as progress:
+    with progress_bar(desc=kind, initial=rows.done, total=len(items), unit=kind) as progress:
         for start in range(rows.done, len(items), chunk):
             part = items[start : start + chunk]
             rows.append(encode(part))

@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 from transformers import get_linear_schedule_with_warmup
 
+from caption.files import MAPPER_FILE, TRAINING_FILE
 from caption.language_model import LanguageModel
-from caption.mapper import MAPPER_FILE, MAPPER_KEYS, TRAINING_FILE, Mapper, MLPMapper, TransformerMapper, save_mapper
+from caption.mapper import MAPPER_KEYS, Mapper, MLPMapper, TransformerMapper, save_mapper
 from caption.training.config import TrainConfig
 from caption.training.curve import History, write_curve
 from caption.training.examples import Examples, batches, gaussian_noise, uniform_noise
 from rlcf.clip.weights import read_weights, require_finite, tensors_in
 from rlcf.errors import UserError
+from rlcf.progress import progress_bar
 from rlcf.run.files import replacing
 from rlcf.run.identity import read_identity
 
@@ -77,7 +78,7 @@ class Training:
         """
         rng = np.random.default_rng([self.config.seed, self.epoch])
         noise = torch.Generator().manual_seed(int(rng.integers(2**31)))
-        progress = tqdm(
+        progress = progress_bar(
             batches(len(self.examples), self.config.batch_size, rng),
             desc=f"epoch {self.epoch + 1} of {self.config.epochs}",
             total=self.steps_per_epoch,

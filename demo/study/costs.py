@@ -16,8 +16,8 @@ from demo.report import read_records
 from demo.study.methods import Task, flags_of
 from rlcf.clip.backbone import Backbone
 from rlcf.clip.passes import Passes
+from rlcf.inputs.images import read_image
 from rlcf.run.config import parse_config
-from rlcf.run.images import read_image
 from rlcf.run.setup import load_models
 
 IMAGES, ROUNDS = 24, 5

@@ -1,6 +1,7 @@
 """The outcome of an episode, and its steps one by one."""
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +60,15 @@ def traced(steps: list[Step], sample: int, views: list[int] | None = None) -> li
         )
         for step in steps
     ]
+
+
+def names_in(trace: Sequence[TracedStep], further: Iterable[int], labels: Sequence[str]) -> dict[str, str]:
+    """The names of all answers that the steps sampled and of further ones, so that a record can be read by itself.
+
+    further: places in `labels`. Returns place, as JSON's keys are texts -> name, by rising place.
+    """
+    sampled = {answer for step in trace for row in step.answers or [] for answer in row}
+    return {str(place): labels[place] for place in sorted(sampled | set(further))}
 
 
 def _for_json(value: Any) -> Any:

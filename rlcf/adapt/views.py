@@ -17,9 +17,8 @@ from rlcf.errors import UserError
 Box = tuple[int, int, int, int]
 """(left, top, right, bottom) of a crop, pixels."""
 
-AUGMENTATIONS = ("crop", "augmix", "hard")
 LEAST_AREA = {"crop": 0.08, "augmix": 0.08, "hard": 0.2}
-"""The smallest share of an image's area that a crop of each augmentation covers."""
+"""Augmentation -> the smallest share of an image's area that its crops cover."""
 
 
 @dataclass(frozen=True, eq=False)

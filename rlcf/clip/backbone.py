@@ -18,14 +18,24 @@ from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preproc
 from PIL import Image
 from tokenizers.models import WordLevel
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from rlcf.clip.checkpoints import in_one_line, load_clip_file, load_clip_folder, load_tokenizer, quiet_root_logger
+from rlcf.clip.checkpoints import (
+    QUICK,
+    in_one_line,
+    load_clip_file,
+    load_clip_folder,
+    load_named,
+    load_openai,
+    load_tokenizer,
+    quiet_root_logger,
+)
 from rlcf.clip.text_tower import TextTower, word_tokens
 from rlcf.clip.transformer import encode_class_token, pools_class_token
 from rlcf.clip.weights import require_finite
 from rlcf.digests import digest_of, digest_of_tensors
 from rlcf.errors import UserError
+from rlcf.inputs.places import expanded
+from rlcf.progress import progress_bar
 from rlcf.shipped import shipped_folder, shipped_names
 
 OPENAI_ARCHITECTURES = {
@@ -198,9 +208,12 @@ class Backbone:
 
         Raises UserError as `tokenize`.
         """
-        batches = self.tokenize(texts).split(TEXT_BATCH)
-        bar = tqdm(batches, desc=desc, disable=desc is None, unit_scale=TEXT_BATCH, unit="text")
-        return torch.cat([self.encode_tokens(batch) for batch in bar])
+        features = []
+        with progress_bar(desc=desc, disable=desc is None, total=len(texts), unit="text") as progress:
+            for batch in self.tokenize(texts).split(TEXT_BATCH):
+                features.append(self.encode_tokens(batch))
+                progress.update(len(batch))
+        return torch.cat(features)
 
 
 def load_clip(
@@ -213,7 +226,9 @@ def load_clip(
         by open_clip;
         an open_clip architecture and the name of its weights, such as "ViT-B-16:laion2b_s34b_b88k";
         "hf-hub:" and a Hugging Face repository with an open_clip model;
-        the path of a checkpoint file, or of a folder with its open_clip_config.json;
+        an open_clip architecture and the path of a file of its weights, such as "ViT-B-32:runs/epoch_10.pt";
+        the path of a checkpoint file that tells its architecture, of a folder with its open_clip_config.json, or of a
+        folder of Hugging Face with a CLIP or SigLIP (config.json, model.safetensors, ...);
         the name of a model that comes with the project.
     precision: "fp32", or "bf16" or "fp16" for autocast.
     Raises UserError for an unknown name, and naming the file that is missing or damaged.
@@ -230,16 +245,16 @@ def load_clip(
 
 def _load(name: str, clip_root: str | Path | None) -> tuple[nn.Module, Any]:
     """The model and the tokenizer of a name; `load_clip` lists the names."""
-    path = Path(name).expanduser()
+    path = Path(expanded(name))
     shipped = shipped_folder(name)
     if shipped is not None and not path.is_dir():
         return load_clip_folder(shipped)
     if name.startswith("hf-hub:"):
         return _download(name, name), _download_tokenizer(name)
     if name in OPENAI_ARCHITECTURES:
-        file = Path(clip_root).expanduser() / openai_file_name(name) if clip_root else None
+        file = Path(expanded(str(clip_root))) / openai_file_name(name) if clip_root else None
         if file is not None and file.is_file():
-            return load_clip_file(file)
+            return load_openai(file)
         architecture = OPENAI_ARCHITECTURES[name]
         return _download(architecture, name, "openai", file), open_clip.get_tokenizer(architecture)
     if path.is_dir():
@@ -248,6 +263,12 @@ def _load(name: str, clip_root: str | Path | None) -> tuple[nn.Module, Any]:
         return load_clip_file(path)
     architecture, _, tag = name.partition(":")
     architecture = architecture.replace("/", "-")
+    if tag and architecture.removesuffix(QUICK) in open_clip.list_models():
+        file = Path(expanded(tag))
+        if file.is_file():
+            return load_named(architecture, file)
+        if "/" in tag or file.suffix:
+            raise UserError(f"no checkpoint file {file} of {architecture}")
     if architecture in open_clip.list_models():
         tags = open_clip.list_pretrained_tags_by_model(architecture)
         if tag not in tags:
@@ -275,7 +296,7 @@ def _unknown(name: str) -> str:
     advice = f"did you mean '{near[0]}'? Give" if near else "give"
     return (
         f"unknown model '{name}'; {advice} one of {', '.join(names)}, an open_clip pair such as "
-        "ViT-B-16:laion2b_s34b_b88k, hf-hub:..., or the path of a checkpoint"
+        "ViT-B-16:laion2b_s34b_b88k, ViT-B-16:FILE, hf-hub:..., or the path of a checkpoint"
     )
 
 
@@ -309,10 +330,10 @@ def _download(architecture: str, name: str, tag: str | None = None, missing: Pat
             )
     except Exception as error:  # open_clip and its download libraries raise many kinds
         where = f"there is no {missing} and " if missing else ""
-        kept = "put OpenAI's file into --clip-root" if name in OPENAI_ARCHITECTURES else "give the path of its folder"
-        raise UserError(
-            f"{where}{name} could not be downloaded or read ({in_one_line(error)}); download it on a connected machine "
-            f"and {kept}"
-        ) from error
+        get = "download it on a connected machine and give the path of its folder"
+        if name in OPENAI_ARCHITECTURES:
+            file = openai_file_name(name)
+            get = f"'rlcf-data get {file}' on a connected machine downloads it; put it into --clip-root"
+        raise UserError(f"{where}{name} could not be downloaded or read ({in_one_line(error)}); {get}") from error
     require_finite(name, model.state_dict())
     return model

@@ -2,8 +2,8 @@
 
 import contextlib
 import copy
-import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +13,37 @@ from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preproc
 from PIL import Image
 from torch import Tensor, nn
 
+from rlcf.clip.hugging_face import is_hugging_face, load_hugging_face
 from rlcf.clip.unpickle import Unread
 from rlcf.clip.weights import build_to_fit, read_weights, require_finite, tensors_in
 from rlcf.errors import UserError
+from rlcf.inputs.json_files import read_json
 
+logger = logging.getLogger("rlcf")
+
+INPUT = ("mean", "std", "interpolation", "resize_mode")
+"""Settings of the input that open_clip keeps with published weights."""
+QUICK = "-quickgelu"
+"""End of the names of architectures with OpenAI's activation."""
 MADE_BY_THE_MODEL = ("input_resolution", "context_length", "vocab_size", "attn_mask")
 """Entries of published and traced archives that are no weights."""
 
 
 def load_clip_folder(folder: Path) -> tuple[nn.Module, Any]:
-    """The model and the tokenizer of a folder with an open_clip_config.json and a weight file, as open_clip writes one.
+    """The model and the tokenizer of a folder: open_clip's, with an open_clip_config.json and a weight file, or a CLIP
+    or SigLIP of `transformers`.
 
-    Raises UserError if one of the two is missing or damaged, if they do not fit together, and if the folder's
+    Raises UserError if config or weights are missing or damaged, if they do not fit together, and if the folder's
     tokenizer cannot be loaded.
     """
     config = folder / "open_clip_config.json"
     if not config.is_file():
-        raise UserError(f"{folder} holds no open_clip_config.json; give a folder that open_clip wrote, or a file")
+        if is_hugging_face(folder):
+            return load_hugging_face(folder)
+        raise UserError(
+            f"{folder} holds no open_clip_config.json, and no config.json of a CLIP or SigLIP; give a folder that "
+            "open_clip or transformers wrote, or a file"
+        )
     weights = sorted(
         [*folder.glob("*.safetensors"), *folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]
     )
@@ -42,28 +56,16 @@ def load_clip_folder(folder: Path) -> tuple[nn.Module, Any]:
 def _load_configured(config: Path, weights: Path) -> tuple[nn.Module, Any]:
     """The model of an open_clip config with weights in open_clip's key layout, and the tokenizer of their folder."""
     try:
-        described = json.loads(config.read_text(encoding="utf-8"))
+        described = read_json(config)
         model_cfg = described["model_cfg"]
-        text_cfg, vision_cfg = model_cfg["text_cfg"], model_cfg["vision_cfg"]
-        custom = model_cfg.pop("custom_text", False) or "hf_model_name" in text_cfg
-        text_cfg["hf_model_pretrained"] = vision_cfg["timm_model_pretrained"] = False  # all weights are in the file
-        layers = [*_numbers(text_cfg.get("layers", 0)), *_numbers(vision_cfg.get("layers", 0))]
+        text_cfg = model_cfg["text_cfg"]
         preprocess = PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(), described.get("preprocess_cfg")))
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError, OverflowError) as error:
+    except (UserError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
         raise UserError(
             f"{config} is no open_clip config: it needs a JSON object whose 'model_cfg' describes the image and the "
             "text tower, for RGB images"
         ) from error
-    state_dict = _state_dict(weights)
-    if sum(layers) > len(state_dict):
-        raise UserError(f"{weights} does not fit the model that {config} describes (it has {sum(layers)} layers)")
-    kind: Any = open_clip.CustomTextCLIP if custom else open_clip.CLIP
-    try:
-        with quiet_root_logger():
-            model = build_to_fit(lambda: kind(**copy.deepcopy(model_cfg)), state_dict)
-        model.load_state_dict(state_dict)
-    except Exception as error:  # sizes that do not fit raise many kinds of errors
-        raise UserError(f"{weights} does not fit the model that {config} describes ({in_one_line(error)})") from error
+    model = _build(model_cfg, f"the model that {config} describes", weights)
     open_clip.model.set_model_preprocess_cfg(model, {**vars(preprocess), "size": model.visual.image_size})
     try:
         settings = PreprocessCfg(**open_clip.get_model_preprocess_cfg(model))
@@ -80,6 +82,60 @@ def _load_configured(config: Path, weights: Path) -> tuple[nn.Module, Any]:
         reason = in_one_line(error)
         raise UserError(f"{config.parent} names a tokenizer that cannot be loaded from it ({reason})") from error
     return model, tokenizer
+
+
+def load_named(architecture: str, file: Path) -> tuple[nn.Module, Any]:
+    """The model and the tokenizer of a checkpoint file of one of open_clip's architectures.
+
+    architecture: its name, which "-quickgelu" may follow. The activation is the architecture's; OpenAI's own files have
+    theirs. Raises UserError for a file that is damaged or of another architecture, and for
+    a tokenizer that cannot be loaded.
+    """
+    plain = architecture.removesuffix(QUICK)
+    named = architecture if architecture in open_clip.list_models() else plain
+    model_cfg = copy.deepcopy(open_clip.get_model_config(named))
+    quick = plain != architecture or bool(model_cfg.get("quick_gelu"))
+    model_cfg["quick_gelu"] = quick or is_openai(read_weights(file))
+    model = _build(model_cfg, f"the architecture {architecture}", file)
+    inputs = [open_clip.get_pretrained_cfg(plain, tag) for tag in open_clip.list_pretrained_tags_by_model(plain)]
+    known = [{key: given[key] for key in INPUT if key in given} for given in inputs]
+    preprocess = vars(PreprocessCfg()) | (known[0] if known and all(one == known[0] for one in known) else {})
+    open_clip.model.set_model_preprocess_cfg(model, {**preprocess, "size": model.visual.image_size})
+    try:
+        with quiet_root_logger():
+            return model, load_tokenizer(named, model_cfg["text_cfg"])
+    except Exception as error:  # open_clip and its download libraries raise many kinds
+        raise UserError(
+            f"the tokenizer of {architecture} could not be downloaded or read ({in_one_line(error)}); put {file} into "
+            "a folder with its open_clip_config.json and tokenizer"
+        ) from error
+
+
+def _build(model_cfg: dict[str, Any], called: str, weights: Path) -> Any:
+    """The model of open_clip's settings with the weights of a file. called: its name in an error.
+
+    Raises UserError for weights that are damaged or do not fit.
+    """
+    state_dict = _state_dict(weights)
+    try:
+        text_cfg, vision_cfg = model_cfg["text_cfg"], model_cfg["vision_cfg"]
+        custom = model_cfg.pop("custom_text", False) or "hf_model_name" in text_cfg
+        text_cfg["hf_model_pretrained"] = vision_cfg["timm_model_pretrained"] = False  # all weights are in the file
+        layers = [*_numbers(text_cfg.get("layers", 0)), *_numbers(vision_cfg.get("layers", 0))]
+        kind: Any = open_clip.CustomTextCLIP if custom else open_clip.CLIP
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise UserError(f"{called} is none: it lacks an image or a text tower, or numbers of layers") from error
+    if sum(layers) > len(state_dict):
+        raise UserError(f"{weights} does not fit {called} (it has {sum(layers)} layers)")
+    try:
+        with quiet_root_logger():
+            model = build_to_fit(lambda: kind(**copy.deepcopy(model_cfg)), state_dict)
+        if getattr(model, "logit_bias", None) is None:
+            state_dict.pop("logit_bias", None)  # of a training with SigLIP's loss; all classes' logits have the same
+        model.load_state_dict(state_dict)
+    except Exception as error:  # sizes that do not fit raise many kinds of errors
+        raise UserError(f"{weights} does not fit {called} ({in_one_line(error)})") from error
+    return model
 
 
 def _numbers(value: Any) -> list[int]:
@@ -99,19 +155,34 @@ def load_clip_file(file: Path) -> tuple[nn.Module, Any]:
     """The model and the tokenizer of a checkpoint file.
 
     A file beside an open_clip_config.json has the architecture that the config describes. Any other file must be in
-    OpenAI's key layout, which tells the architecture. Raises UserError for a file that is damaged or no such CLIP.
+    OpenAI's key layout, which tells the architecture but for its activation. Raises UserError for a file that is
+    damaged or no such CLIP, and for one that cannot tell its activation.
     """
     config = file.parent / "open_clip_config.json"
     if config.is_file():
         return _load_configured(config, file)
-    state_dict = _state_dict(file)
-    needed = {"text_projection", "positional_embedding", "token_embedding.weight", "ln_final.weight", "logit_scale"}
-    vision = {"visual.proj", "visual.attnpool.positional_embedding"}
-    if not (needed <= state_dict.keys() and vision & state_dict.keys()):
+    if file.name in ("model.safetensors", "pytorch_model.bin") and is_hugging_face(file.parent):
+        return load_hugging_face(file.parent)
+    held = read_weights(file)
+    state_dict = _tensors(file, held)
+    if not is_openai_layout(state_dict):
         raise UserError(
-            f"{file} is no CLIP checkpoint in OpenAI's layout; "
-            "for other towers put their open_clip_config.json beside it"
+            f"{file} is no CLIP checkpoint in OpenAI's layout; name its architecture before it, such as "
+            f"ViT-B-16-SigLIP:{file}, or put its open_clip_config.json beside it"
         )
+    if not is_openai(held):
+        _require_activation(file, held, state_dict)
+    return load_openai(file, state_dict)
+
+
+def load_openai(file: Path, state_dict: dict[str, Tensor] | None = None) -> tuple[nn.Module, Any]:
+    """The model and the tokenizer of a file in OpenAI's layout, with OpenAI's activation.
+
+    state_dict: of the file, where it is read already. Raises UserError for a file that is damaged or no such CLIP.
+    """
+    state_dict = _state_dict(file) if state_dict is None else state_dict
+    if not is_openai_layout(state_dict):
+        raise UserError(f"{file} is no CLIP checkpoint in OpenAI's layout; download it again")
     try:
         model = build_to_fit(
             lambda: build_model_from_openai_state_dict(dict(state_dict), cast_dtype=None), state_dict
@@ -123,12 +194,79 @@ def load_clip_file(file: Path) -> tuple[nn.Module, Any]:
     return model, open_clip.SimpleTokenizer(context_length=model.context_length)
 
 
+def is_openai_layout(state_dict: Mapping[str, Tensor]) -> bool:
+    """True for the names of weights that OpenAI's files have, and open_clip's of the same architectures."""
+    needed = {"text_projection", "positional_embedding", "token_embedding.weight", "ln_final.weight", "logit_scale"}
+    vision = {"visual.proj", "visual.attnpool.positional_embedding"}
+    return needed <= state_dict.keys() and bool(vision & state_dict.keys())
+
+
+def is_openai(held: Any) -> bool:
+    """True for the content of a file of OpenAI's, which holds sizes beside the weights. Its activation is QuickGELU."""
+    return isinstance(held, dict) and {"input_resolution", "context_length", "vocab_size"} <= tensors_in(held).keys()
+
+
+def _require_activation(file: Path, held: Any, state_dict: Mapping[str, Tensor]) -> None:
+    """Raises UserError for weights in OpenAI's layout that may be another's, whose activation is GELU.
+
+    That is a trainer's checkpoint, and the weights of an architecture that others have trained. Others are taken for
+    OpenAI's, and the log says so.
+    """
+    trained = any(isinstance(value, dict) for value in held.values()) if isinstance(held, dict) else False
+    named = architectures_of(state_dict)
+    if trained or named:
+        name = named[0] if named else "ARCHITECTURE"
+        raise UserError(
+            f"{file} does not tell its activation; write {name}:{file} for GELU, as open_clip trains, or "
+            f"{name}{QUICK}:{file} for QuickGELU, as in OpenAI's models, or put its open_clip_config.json beside it"
+        )
+    logger.warning("%s does not tell its activation; it is taken for QuickGELU, as in OpenAI's models", file)
+
+
+def architectures_of(state_dict: Mapping[str, Tensor]) -> list[str]:
+    """The names of open_clip's architectures with the sizes of these weights, the shortest first."""
+    sizes = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
+    width, embed = sizes["text_projection"]
+    grid = sizes.get("visual.positional_embedding", (0,))[0]
+    patch = sizes.get("visual.conv1.weight", (0,))[-1]
+
+    def blocks(prefix: str) -> int:
+        return len({name.removeprefix(prefix).split(".")[0] for name in sizes if name.startswith(prefix)})
+
+    vit = "visual.proj" in sizes
+    layers: Any = blocks("visual.transformer.resblocks.")
+    if not vit:
+        layers = [blocks(f"visual.layer{stage}.") for stage in range(1, 5)]
+    found = []
+    for name in open_clip.list_models():
+        cfg = open_clip.get_model_config(name)
+        text, vision = cfg["text_cfg"], cfg["vision_cfg"]
+        image = vision.get("image_size", 224)
+        same = [
+            not cfg.get("custom_text") and "timm_model_name" not in vision and "hf_model_name" not in text,
+            cfg["embed_dim"] == embed and text.get("width") == width and vision.get("layers") == layers,
+            text.get("layers") == blocks("transformer.resblocks."),
+            text.get("vocab_size") == sizes["token_embedding.weight"][0],
+            text.get("context_length") == sizes["positional_embedding"][0],
+            not vit or vision.get("width") == sizes["visual.proj"][0],
+            not vit or (vision.get("patch_size") == patch and (image // max(patch, 1)) ** 2 + 1 == grid),
+            vit or (image // 32) ** 2 + 1 == sizes["visual.attnpool.positional_embedding"][0],
+        ]
+        if all(same) and not name.endswith(QUICK):
+            found.append(name)
+    return sorted(found, key=len)
+
+
 def _state_dict(file: Path) -> dict[str, Tensor]:
     """The weights of a file by name, without those entries that a model makes itself.
 
     Raises UserError for a file without a state dict, and for weights that are not finite.
     """
-    held = read_weights(file)
+    return _tensors(file, read_weights(file))
+
+
+def _tensors(file: Path, held: Any) -> dict[str, Tensor]:
+    """The same of what a file holds."""
     if not isinstance(held, dict):
         kind = held.name if isinstance(held, Unread) else type(held).__name__
         raise UserError(f"{file} holds a {kind}, not a state dict; save the model's state_dict() instead")

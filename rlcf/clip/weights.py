@@ -6,6 +6,7 @@ TorchScript archives are read here, as data.
 
 import logging
 import pickle
+import re
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -68,16 +69,28 @@ def read_weights(file: Path) -> Any:
     return held
 
 
-def tensors_in(held: Any) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, without a "module." prefix.
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+"""Names under which trainers keep a state dict beside their own state."""
+PREFIX = re.compile(r"^(?:module\.|_orig_mod\.)+")
+"""What DataParallel and torch.compile put before the names of weights."""
 
-    held: from `read_weights`; a state dict, or a dict that holds one as "state_dict". Returns no tensors of others.
+
+def tensors_in(held: Any) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name, without the prefixes "module." and "_orig_mod.".
+
+    held: from `read_weights`; a state dict, or a dict that holds one under a name of `WRAPPERS`. Returns no tensors of
+    others.
     """
-    if isinstance(held, dict) and isinstance(held.get("state_dict"), dict):
-        held = held["state_dict"]
+    for _ in WRAPPERS:  # one may lie in another
+        inner = (
+            next((held[key] for key in WRAPPERS if isinstance(held.get(key), dict)), None)
+            if isinstance(held, dict)
+            else None
+        )
+        held = held if inner is None else inner
     if not isinstance(held, dict):
         return {}
-    return {str(key).removeprefix("module."): value for key, value in held.items() if isinstance(value, Tensor)}
+    return {PREFIX.sub("", str(key)): value for key, value in held.items() if isinstance(value, Tensor)}
 
 
 def require_finite(source: str | Path, tensors: Mapping[str, Tensor]) -> None:

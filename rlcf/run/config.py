@@ -16,11 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, TypeVar
 
-import torch
-from omegaconf import OmegaConf
+import yaml
 
 from rlcf import __version__
 from rlcf.errors import UserError
+from rlcf.inputs.places import expanded
 
 
 def option(
@@ -67,7 +67,10 @@ class Settings:
 
     data: str = data_option("", "folder that holds the datasets", path=True)
     output: str = data_option(
-        "output/run", "run folder: config.yaml, records.jsonl per dataset, results.json, log.txt", may_change=True
+        "output/run",
+        "run folder: config.yaml, records.jsonl per dataset, results.json, log.txt",
+        may_change=True,
+        path=True,
     )
     device: str = option("auto", "auto (CUDA when there is one), cpu, cuda or cuda:N")
     precision: str = option(
@@ -76,6 +79,9 @@ class Settings:
 
     def check(self) -> None:
         """Raises UserError for settings that contradict each other."""
+
+    def require_files(self) -> None:
+        """Raises UserError for a file that the settings name and that is not there, with what brings it."""
 
     @property
     def takes_memory(self) -> tuple[str, ...]:
@@ -147,9 +153,19 @@ def _checked(kind: type[AnyConfig], settings: Mapping[str, Any], sources: Mappin
         for spec in dataclasses.fields(kind)
         if spec.name in settings
     }
+    for spec in dataclasses.fields(kind):
+        if spec.metadata["path"] and spec.name in values:
+            values[spec.name] = _expanded(values[spec.name])
     config = kind(**values)
+    if not config.output.strip():
+        raise UserError(f"{sources['output']} is empty; give it the name of a folder")
     config.check()
     return config
+
+
+def _expanded(value: Any) -> Any:
+    """A path, or each of several, with the home folder for ~."""
+    return [_expanded(part) for part in value] if isinstance(value, list) else expanded(value) if value else value
 
 
 def _unknown_key(wrong: str, key: str, known: list[str]) -> str:
@@ -159,8 +175,8 @@ def _unknown_key(wrong: str, key: str, known: list[str]) -> str:
 
 def find_preset(kind: type[Settings], named: str) -> Path:
     """The file of a preset given by its path, or by its name in `kind.presets`. Raises UserError when there is none."""
-    if Path(named).is_file():
-        return Path(named)
+    if Path(expanded(named)).is_file():
+        return Path(expanded(named))
     if kind.presets is None:
         raise UserError(f"no preset {named}")
     file = kind.presets / f"{named.removesuffix('.yaml')}.yaml"
@@ -173,8 +189,14 @@ def find_preset(kind: type[Settings], named: str) -> Path:
 def read_preset(kind: type[Settings], path: str | Path) -> dict[str, Any]:
     """A YAML preset as a dict. Raises UserError for broken YAML or an unknown key."""
     try:
-        preset = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except Exception as error:  # YAML and OmegaConf errors of several kinds
+        text = Path(path).read_text(encoding="utf-8")
+        node = yaml.compose(text, yaml.SafeLoader)
+        keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+        twice = next((key for i, key in enumerate(keys) if key in keys[:i]), None)
+        if twice is not None:
+            raise ValueError(f"found duplicate key {twice}")
+        preset = yaml.safe_load(text)  # what looks like a reference, such as ${x} in a path, is the path's own
+    except Exception as error:  # YAML errors of several kinds, and files that are no text
         raise UserError(f"{path} is no readable YAML preset ({str(error).splitlines()[0]})") from error
     if not isinstance(preset, dict):
         raise UserError(f"{path} must hold 'key: value' lines")
@@ -186,30 +208,7 @@ def read_preset(kind: type[Settings], path: str | Path) -> dict[str, Any]:
 
 
 def to_yaml(config: Settings) -> str:
-    return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))
-
-
-def resolve_device(config: Settings, local_rank: int = 0) -> torch.device:
-    """The device that `config.device` means on this machine. local_rank: number of the process on the machine.
-
-    Raises UserError when it has no such device, or fewer GPUs than processes.
-    """
-    if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    named = re.fullmatch(r"auto|cuda|cuda:(\d+)", config.device)
-    if named is None:
-        raise UserError(f"unknown device '{config.device}'; use auto, cpu or cuda:N")
-    index, count = int(named[1] or local_rank), torch.cuda.device_count()
-    if index >= count:
-        fewer = f", or start at most {count} processes" if count and not named[1] else ""
-        raise UserError(f"no GPU {index}: this machine has {count}; use --device cpu{fewer}")
-    return torch.device("cuda", index)
-
-
-def resolve_precision(config: Settings, device: torch.device) -> str:
-    if config.precision == "auto":
-        return "fp16" if device.type == "cuda" else "fp32"
-    return config.precision
+    return str(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True, width=10**6))
 
 
 def dashed(name: str) -> str:
@@ -283,4 +282,4 @@ def _read(value: Any, kind: Any) -> Any:
 
 def command_line(script: str = "", argv: list[str] | None = None) -> str:
     """The command as it was typed, for log.txt; of a script that was called with `argv`, as it would be typed."""
-    return " ".join(sys.argv) if argv is None else shlex.join([script, *argv])
+    return shlex.join(sys.argv) if argv is None else shlex.join([script, *argv])

@@ -5,15 +5,12 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
 
 from rlcf.errors import UserError
 from rlcf.failures import not_written
@@ -68,10 +65,16 @@ def replacing(file: Path) -> Iterator[Path]:
 
     If anything is raised, the temporary file is removed and `file` stays as it was. Raises UserError as `writing`.
     """
-    temporary = file.with_name(f".{file.name}.tmp")  # what a killed process left is written over
+    temporary = file.with_name(f".{file.name}.tmp")
     with writing(file):
         try:
+            temporary.unlink(missing_ok=True)  # what a killed process left
+            temporary.touch()
+            rights = stat.S_IMODE(
+                temporary.stat().st_mode
+            )  # those of the umask; some libraries give the owner alone any
             yield temporary
+            temporary.chmod(rights)
             temporary.replace(file)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -81,42 +84,10 @@ def replacing(file: Path) -> Iterator[Path]:
 def write_atomically(file: Path, content: str | bytes) -> None:
     """Writes a text, or bytes, to a file, by way of a temporary file beside it. Raises UserError as `writing`."""
     with replacing(file) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.write_bytes(content.encode(errors="surrogateescape") if isinstance(content, str) else content)
 
 
-def save_atomically(file: Path, tensors: dict[str, Tensor], described: dict[str, str] | None = None) -> None:
-    """Writes tensors to a safetensors file, by way of a temporary file beside it. described: the file's metadata.
-
-    Raises UserError as `writing`.
-    """
-    with replacing(file) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=described)
-
-
-def save_rows_atomically(
-    file: Path, widths: dict[str, int], rows: Sequence[tuple[Path, int]], described: dict[str, str]
-) -> None:
-    """Writes matrices to a safetensors file one row at a time, so that they need not fit into memory.
-
-    The rows are read from raw fp32 files. A record of such a file is a row of the first matrix, then a row of the
-    second, and so on.
-
-    widths: name of each matrix -> number of its columns, in the order of a record.
-    rows: for each row of the matrices, the raw file and the number of the record in it.
-    described: the metadata of the file that is written. Raises UserError as `writing`.
-    """
-    header: dict[str, Any] = {"__metadata__": described}
-    end = 0
-    for name, width in widths.items():
-        begin, end = end, end + 4 * width * len(rows)
-        header[name] = {"dtype": "F32", "shape": [len(rows), width], "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with replacing(file) as temporary, temporary.open("wb") as stream:
-        stream.write(len(text).to_bytes(8, "little") + text)
-        whole, column = sum(widths.values()), 0
-        for width in widths.values():
-            for source, place in rows:
-                row = np.fromfile(source, "<f4", width, offset=4 * (whole * place + column))
-                stream.write(row.tobytes())
-            column += width
+def to_json(content: Any) -> str:
+    """JSON that people read, with a line end. What of a file name is not UTF-8 is written as JSON's escapes."""
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"

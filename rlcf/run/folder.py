@@ -9,13 +9,13 @@ from importlib import metadata
 from pathlib import Path
 
 from rlcf import __version__
-from rlcf.errors import UserError
+from rlcf.errors import UserError, say
 from rlcf.failures import NO_ROOM, not_written
 from rlcf.run.config import Settings, command_line, to_yaml
 from rlcf.run.files import write_atomically, writing
 from rlcf.run.identity import check_settings
 from rlcf.run.lock import FolderLock
-from rlcf.terminal import VisibleFormatter
+from rlcf.terminal import VisibleFormatter, visible
 
 logger = logging.getLogger("rlcf")
 
@@ -66,6 +66,12 @@ def _open_log(file: Path) -> None:
     logger.setLevel(logging.INFO)
     logger.propagate = False  # libraries print what reaches the root logger
     logger.info("command: %s", command_line())
+
+
+def tell(line: str) -> None:
+    """Put a line that a user should know on standard error and into the log."""
+    say(visible(line))
+    logger.info("%s", line)
 
 
 def commit() -> str | None:

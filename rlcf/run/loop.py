@@ -1,20 +1,26 @@
 """The loop over samples: read, adapt, record, and show how it goes."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from torch import Tensor
 from tqdm import tqdm
 
 from rlcf.adapt.groups import Adapt, Unreadable, in_groups
+from rlcf.progress import duration, progress_bar
+from rlcf.run.folder import logger
 from rlcf.run.images import refuse_or_skip
 from rlcf.run.memory import out_of_memory_told
 from rlcf.run.records import Memory, Record, Run, shuffled
-from rlcf.run.report import UNREADABLE
 from rlcf.run.settings import Config
+from rlcf.run.summary import UNREADABLE
 
+WORTH_TELLING = 20.0
+"""Seconds that a run must take for its speed to be told after the first sample."""
 Sample = TypeVar("Sample")
 Outcome = TypeVar("Outcome")
 
@@ -40,7 +46,7 @@ class Work(Generic[Sample, Outcome]):
     (index, sample or `Unreadable`); adapt: see `rlcf.adapt.groups`; about: what a record holds of a sample, whatever
     becomes of it; describe: what a record holds of an outcome, with its "status", and its rows of `arrays`; figure: for
     the progress bar; at_once: samples that are adapted to at once; memory: what the method carries from sample to
-    sample; arrays, described: as in `Records`; contents: as in `Run.records`.
+    sample; arrays, described: as in `Records`; contents, images: as in `Run.records`.
     """
 
     name: str
@@ -55,6 +61,7 @@ class Work(Generic[Sample, Outcome]):
     arrays: Mapping[str, int] = field(default_factory=dict)
     described: Mapping[str, str] = field(default_factory=dict)
     contents: Mapping[str, str] = field(default_factory=dict)
+    images: Path | None = None
 
 
 def run_samples(work: Work[Sample, Outcome], config: Config, run: Run) -> list[Record]:
@@ -62,21 +69,22 @@ def run_samples(work: Work[Sample, Outcome], config: Config, run: Run) -> list[R
 
     Raises UserError for a sample that cannot be read, unless `config.skip_bad_images`, and for a lack of memory.
     """
-    records = run.records(work.name, work.memory, work.arrays, work.described, work.contents)
-    todo = records.todo(shuffled(len(work.ids), config.seed, config.limit), work.ids, work.at_once)
+    records = run.records(work.name, work.memory, work.arrays, work.described, work.contents, work.images)
+    order = shuffled(len(work.ids), config.seed, config.limit)
+    todo = records.todo(order, work.ids, work.at_once)
     shown = _Mean(work.figure)
     for record in records.written:
         shown.add(record)
     outcomes = in_groups(work.samples(todo), work.at_once, work.adapt)
-    done = len(records.done)
+    done, untold = len(records.done), run.shard.first
     # Left in turn: the records keep the memory, then it is forgotten.
     with (
         out_of_memory_told(config),
         work.memory or nullcontext(),
         records,
-        tqdm(outcomes, desc=work.name, initial=done, total=done + len(todo)) as progress,
+        progress_bar(outcomes, desc=work.name, initial=done, total=done + len(todo)) as progress,
     ):
-        for index, outcome, seconds in progress:
+        for number, (index, outcome, seconds) in enumerate(progress):
             record = {"index": index, "id": work.ids[index]} | work.about(index)
             if isinstance(outcome, Unreadable):
                 refuse_or_skip(outcome, config.skip_bad_images)
@@ -85,8 +93,20 @@ def run_samples(work: Work[Sample, Outcome], config: Config, run: Run) -> list[R
             described, arrays = work.describe(index, outcome)
             record |= described | {"seconds": seconds}
             records.add(record, arrays)
+            if untold and not record.get("gated"):
+                untold = False
+                _tell_speed(work.name, seconds, len(todo) - number - 1)
             progress.set_postfix_str(shown.add(record), refresh=False)
-    return records.finish()
+    return records.finish(may_grow=len(order) < len(work.ids))
+
+
+def _tell_speed(name: str, seconds: float, left: int) -> None:
+    """Tell what the first sample took, and about how long the others of this process will; nothing of a short while."""
+    if seconds * left >= WORTH_TELLING:
+        whole = duration(seconds * left)  # at most: the first one takes along what is done once
+        line = f"{name}: {seconds:.2g} s for the first sample, at most about {whole} for the {left} left"
+        tqdm.write(line, file=sys.stderr)
+        logger.info(line)
 
 
 class _Mean:

@@ -63,6 +63,16 @@ class Part:
         self.lines.append(line)
         self.sums.append(added)
 
+    def fill(self, lines: Sequence[bytes], sums: Sequence[bytes], rows: Iterable[bytes]) -> None:
+        """Write the files of these records. The lines come last, as in `append`; `read` reads them.
+
+        Raises UserError where they cannot be written.
+        """
+        contents = {self.rows_file: rows} if self.width else {}
+        for file, parts in (contents | {self.sums_file: sums, self.file: (line + b"\n" for line in lines)}).items():
+            with writing(file), file.open("wb") as stream:
+                stream.writelines(parts)
+
     def cut(self, count: int) -> None:
         """Forget all records but the first `count`."""
         del self.records[count:], self.lines[count:], self.sums[count:]
@@ -101,13 +111,18 @@ def read_whole(
     records = parse(file, lines)
     if torn or SUM * len(lines) != len(sums):
         raise _damaged(file, min(len(lines), len(sums) // SUM) + 1)
-    rows = _rows(rows_file, widths, len(lines), described) if widths else (b"" for _ in lines)
+    rows = rows_of(rows_file, widths, len(lines), described, range(len(lines))) if widths else (b"" for _ in lines)
     check(file, lines, [sums[i : i + SUM] for i in range(0, len(sums), SUM)], rows, key)
     return records
 
 
-def _rows(file: Path, widths: Mapping[str, int], count: int, described: Mapping[str, str]) -> Iterator[bytes]:
-    """The row of each record in the matrices of a safetensors file, as the parts held it."""
+def rows_of(
+    file: Path, widths: Mapping[str, int], count: int, described: Mapping[str, str], places: Iterable[int]
+) -> Iterator[bytes]:
+    """The rows of records in the matrices of a safetensors file, as the parts held them.
+
+    count: of the file's rows; places: of those that are wanted, in their order. widths, described: as in `read_whole`.
+    """
     wrong = f"{file} is missing, damaged or of another run; delete its folder to start it afresh"
     try:
         with safe_open(file, "np") as held:
@@ -115,7 +130,7 @@ def _rows(file: Path, widths: Mapping[str, int], count: int, described: Mapping[
             matrices = [held.get_slice(name) for name in widths] if fits else []
             if [matrix.get_shape() for matrix in matrices] != [[count, width] for width in widths.values()]:
                 raise UserError(wrong)
-            for i in range(count):
+            for i in places:
                 yield b"".join(matrix[i : i + 1].tobytes() for matrix in matrices)
     except (SafetensorError, OSError) as error:
         raise UserError(wrong) from error

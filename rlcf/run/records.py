@@ -1,8 +1,8 @@
 """A run and its records: they survive an interruption, and results are written in one piece.
 
-output/<run>/config.yaml, log.txt, results.json and per dataset <dataset>/identity.json and records.jsonl. While a
-dataset runs, each process appends to its own <dataset>/records.part<rank>.jsonl, and starting again skips what any part
-holds; at the end the parts become records.jsonl.
+output/<run>/config.yaml, log.txt, results.json and per dataset <dataset>/identity.json, images.json and records.jsonl.
+While a dataset runs, each process appends to its own <dataset>/records.part<rank>.jsonl, and starting again skips what
+any part holds; at the end the parts become records.jsonl.
 """
 
 import hashlib
@@ -20,14 +20,16 @@ from torch import Tensor
 from rlcf.digests import digest_of, digest_of_tensors
 from rlcf.errors import UserError
 from rlcf.run.config import command_line
-from rlcf.run.files import file_name, save_atomically, save_rows_atomically, write_atomically
-from rlcf.run.folder import commit, logger, open_run_folder, versions
+from rlcf.run.files import file_name, write_atomically
+from rlcf.run.folder import commit, logger, open_run_folder, tell, versions
 from rlcf.run.identity import fixed_settings, keep_identity, read_identity
-from rlcf.run.parts import Part, Record, read_whole, repeated
+from rlcf.run.parts import SUM, Part, Record, read_whole, repeated, rows_of
 from rlcf.run.settings import Config
 from rlcf.run.shard import Shard
+from rlcf.run.tensor_files import save_atomically, save_rows_atomically
 
 MEMORY_FILE = "momentum.safetensors"
+IMAGES_FILE = "images.json"
 
 
 class Memory(Protocol):
@@ -72,6 +74,11 @@ class Run:
     def __exit__(self, *_: object) -> None:
         self._held.close()
 
+    def tell(self, lines: Sequence[str]) -> None:
+        """Put what a user should know on standard error and into the log; in the first process alone."""
+        for line in lines if self.shard.first else ():
+            tell(line)
+
     def folder_of(self, dataset: str) -> Path:
         """The dataset's folder in the run's."""
         return self.folder / file_name(dataset)
@@ -83,17 +90,22 @@ class Run:
         arrays: Mapping[str, int] | None = None,
         described: Mapping[str, str] | None = None,
         contents: Mapping[str, str] | None = None,
+        images: Path | None = None,
     ) -> "Records":
         """The dataset's records; see `Records`.
 
-        contents: name of a list or model that a record depends on -> its digest. Raises UserError when the records that
-        are there are of others or damaged, and when the folder cannot be read or written.
+        contents: name of a list or model that a record depends on -> its digest; images: the folder that the samples'
+        ids start from, kept in `IMAGES_FILE` for those who look at the records; it is no part of the run's identity,
+        since images may move. Raises UserError when the records that are there are of others or damaged, and when the
+        folder cannot be read or written.
         """
         folder = self.folder_of(dataset)
 
         def keep() -> None:
             folder.mkdir(parents=True, exist_ok=True)
             keep_identity(folder, self.config, contents or {}, _is_begun(folder))
+            if images is not None:
+                write_atomically(folder / IMAGES_FILE, json.dumps({"folder": str(images.absolute())}) + "\n")
 
         try:
             self.shard.let_first(keep)
@@ -176,14 +188,20 @@ class Records:
         ids: of all samples, by index; at_once: samples of a group. A group is of the samples that stand together in the
         order, whatever the number of processes, and it is done as a whole: where some of its records are missing the
         others are forgotten. The share is of whole groups, and only the order's last one may be smaller: the share
-        falls into its groups again when it is cut every `at_once` samples. Raises UserError when the records tell of
-        other samples.
+        falls into its groups again when it is cut every `at_once` samples. A dataset that was finished with a lower
+        --limit goes on. Raises UserError when the records tell of other samples, or of more than the order has.
         """
-        known = all(r["index"] < len(ids) and r["id"] == ids[r["index"]] for r in self.written)
+        if not all(r["index"] < len(ids) and r["id"] == ids[r["index"]] for r in self.written):
+            raise UserError(f"{self.folder} was begun with other samples than there are now; choose another --output")
+        if not self.done.issubset(order):
+            raise UserError(
+                f"{self.folder} holds {len(self.written)} samples and --limit {len(order)} leaves out some of them; "
+                "give a higher --limit, or choose another --output"
+            )
+        if self.complete and len(self.done) < len(order):
+            self._reopen(order)
         groups, done = [order[i : i + at_once] for i in range(0, len(order), at_once)], self.done
         left = [group for group in groups if not done.issuperset(group)]
-        if not known or (self.complete and left):
-            raise UserError(f"{self.folder} was begun with other samples than there are now; choose another --output")
         while half_done := done & {index for group in left for index in group}:
             for part in self.parts.values():
                 part.cut(next((i for i, r in enumerate(part.records) if r["index"] in half_done), len(part.records)))
@@ -212,10 +230,13 @@ class Records:
         if self.memory is not None and len(self.written) % self.memory.every == 0:
             self._save_memory(self.memory)
 
-    def finish(self) -> list[Record]:
-        """Wait for every process; the first one merges the parts. Returns all records, by index."""
+    def finish(self, may_grow: bool = False) -> list[Record]:
+        """Wait for every process; the first one merges the parts. Returns all records, by index.
+
+        may_grow: keep the memory too, with which a higher --limit goes on.
+        """
         self.shard.wait()
-        self.shard.let_first(self._merge)
+        self.shard.let_first(lambda: self._merge(may_grow))
         self.complete = True
         return [json.loads(line) for line in self.file.read_bytes().splitlines()]
 
@@ -245,6 +266,28 @@ class Records:
         self.written = [record for part in self.parts.values() for record in part.records]
         if self.shard.first:
             self._cut_files()
+
+    def _reopen(self, order: Sequence[int]) -> None:
+        """Go on with a dataset that was finished: its records are the first process's part again, in their order."""
+        self.shard.let_first(lambda: self._take_apart(order))
+        self.complete = False
+        self.shard.let_first(self._read)
+        if not self.shard.first:
+            self._read()
+        self.shard.wait()
+
+    def _take_apart(self, order: Sequence[int]) -> None:
+        """Make a part of records.jsonl and logits.safetensors, then remove them; the reverse of `_merge`."""
+        place = {index: number for number, index in enumerate(order)}
+        visited = sorted(range(len(self.written)), key=lambda row: place[self.written[row]["index"]])
+        lines, sums = self.file.read_bytes().split(b"\n"), self.sums_file.read_bytes()
+        rows = rows_of(self.logits_file, self.arrays, len(visited), self.described, visited) if self.arrays else ()
+        for file in self.folder.glob("records.part*"):  # of a stop in the middle of this
+            file.unlink()
+        part = Part(self.part_file, sum(self.arrays.values()), self.key)
+        part.fill([lines[row] for row in visited], [sums[SUM * row : SUM * (row + 1)] for row in visited], rows)
+        for file in (self.file, self.sums_file, self.logits_file):
+            file.unlink(missing_ok=True)
 
     def _read_parts(self) -> None:
         """Read the parts of all processes. Raises UserError for a sample that two of them hold."""
@@ -290,8 +333,11 @@ class Records:
         for part in self.parts.values():
             part.cut_files()
 
-    def _merge(self) -> None:
-        """Make records.jsonl and logits.safetensors of the parts, unless they are made; then remove the parts."""
+    def _merge(self, may_grow: bool) -> None:
+        """Make records.jsonl and logits.safetensors of the parts, unless they are made; then remove the parts.
+
+        may_grow: as in `finish`.
+        """
         if not self.complete:
             self._read_parts()
             rows = [(part, place) for part in self.parts.values() for place in range(len(part.records))]
@@ -303,7 +349,8 @@ class Records:
             write_atomically(self.file, b"".join(part.lines[place] + b"\n" for part, place in rows))
         for file in self.folder.glob("records.part*"):
             file.unlink(missing_ok=True)
-        (self.folder / MEMORY_FILE).unlink(missing_ok=True)
+        if not may_grow:
+            (self.folder / MEMORY_FILE).unlink(missing_ok=True)
 
 
 def _read_memory(file: Path) -> tuple[dict[str, Tensor], int, str]:

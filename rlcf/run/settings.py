@@ -15,6 +15,7 @@ from rlcf.run.config import (
     model_option,
     option,
 )
+from rlcf.run.presence import require_clip
 
 PY = "py:"
 """The first characters of a reward function's name, py:package.module:function."""
@@ -32,13 +33,27 @@ class Config(Settings):
     """
 
     seed: int = option(0, "with a sample's index decides its views; also the order of the samples", at_least=0)
-    limit: int | None = data_option(None, "use only the first N samples of each dataset's shuffled order", at_least=1)
+    limit: int | None = data_option(
+        None,
+        "use only the first N samples of each dataset's shuffled order; the same run goes on with more",
+        at_least=1,
+        may_change=True,
+    )
     workers: int = data_option(
         2, "processes that read images and make views; 0: none but this one", at_least=0, may_change=True
     )
     skip_bad_images: bool = data_option(
         False, "record an image that cannot be read and go on, instead of stopping", may_change=True
     )
+
+    image_reading: str = data_option(
+        "auto",
+        "upright: as people see pictures, turned by their EXIF data, deep ones scaled to 8 bits, on white where they "
+        "are transparent; published: by PIL's conversion to RGB alone; auto: published for the datasets of the paper",
+        choices=("auto", "upright", "published"),
+    )
+    hf_config: str | None = data_option(None, "of an hf dataset that has several parts, the name of one")
+    image_column: str | None = data_option(None, "of an hf dataset that has several columns of images")
 
     student: str = model_option(
         "ViT-B/16", "the CLIP that adapts: OpenAI or open_clip name, hf-hub:..., path", path=True
@@ -102,6 +117,17 @@ class Config(Settings):
             if name not in self.how.settings and getattr(self, name) != getattr(type(self)(), name):
                 users = " or ".join(other for other, method in self.methods.items() if name in method.settings)
                 raise UserError(f"--{dashed(name)} is for --method {users}")
+
+    def require_files(self) -> None:
+        """Raises UserError for a CLIP that is named by a path and is not there."""
+        require_clip("--student", self.student)
+        for name in self.reward if self.asks_rewards else ():
+            if not name.startswith(PY):
+                require_clip("--reward", name)
+
+    def reads_as_published(self, published: bool) -> bool:
+        """True where images are read as the published code reads them. published: of a dataset that it reads so."""
+        return published if self.image_reading == "auto" else self.image_reading == "published"
 
     @property
     def how(self) -> Any:

@@ -13,7 +13,8 @@ import torch
 from rlcf.adapt.rewards import RewardFunction, ensemble_weights
 from rlcf.clip.backbone import Backbone, load_clip
 from rlcf.errors import UserError
-from rlcf.run.config import make_config, parse_config, resolve_device, resolve_precision
+from rlcf.run.config import make_config
+from rlcf.run.device import resolve_device, resolve_precision
 from rlcf.run.records import Run
 from rlcf.run.settings import PY, Config
 from rlcf.run.shard import Shard
@@ -69,11 +70,8 @@ class Setup(Generic[AnyConfig]):
         return cls(config, Shard(), device, resolve_precision(config, device), functions)
 
     @classmethod
-    def of_command(
-        cls, kind: type[AnyConfig], argv: list[str] | None, description: str, epilog: str
-    ) -> "Setup[AnyConfig]":
-        """Read a command line. Raises UserError as `parse_config`, and for what this machine or torchrun cannot do."""
-        config = parse_config(kind, argv, description, epilog)
+    def of_config(cls, config: AnyConfig) -> "Setup[AnyConfig]":
+        """The setup of a command. Raises UserError for what this machine or torchrun cannot do."""
         shard = Shard.from_environment()
         if config.remembers and shard.count > 1:
             flag = "--momentum" if config.momentum else "this --method"

@@ -10,6 +10,9 @@ import torch.distributed as dist
 
 from rlcf.errors import UserError
 
+TORCHRUN = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What torchrun tells each of its processes, in their environment."""
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -20,16 +23,30 @@ class Shard:
 
     @staticmethod
     def from_environment() -> "Shard":
-        """Joins torchrun's processes (gloo: they only wait for each other, the slowest one for days if need be)."""
-        count = int(os.environ.get("WORLD_SIZE", "1"))
-        if count > 1 and not dist.is_initialized():
-            dist.init_process_group("gloo", timeout=timedelta(days=30))
-        return Shard(int(os.environ.get("RANK", "0")), count)
+        """Joins torchrun's processes (gloo: they only wait for each other, the slowest one for days if need be).
+
+        Raises UserError for an environment that torchrun does not make.
+        """
+        count, rank = _number("WORLD_SIZE"), _number("RANK")
+        if (count or 1) == 1 and not rank:
+            return Shard()
+        missing = [name for name in TORCHRUN if not os.environ.get(name)]
+        if missing or count is None or rank is None or rank >= count:
+            told = ", ".join(f"{name}={os.environ[name]}" for name in TORCHRUN if os.environ.get(name))
+            wrong = f"{' and '.join(missing)} lacking" if missing else "a RANK beyond WORLD_SIZE"
+            raise UserError(f"the environment has {told}, with {wrong}; start with torchrun, or unset them")
+        if not dist.is_initialized():
+            try:
+                dist.init_process_group("gloo", timeout=timedelta(days=30))
+            except (ValueError, RuntimeError) as error:
+                said = (str(error).splitlines() or [type(error).__name__])[0]
+                raise UserError(f"the {count} processes cannot meet ({said}); start them with torchrun") from error
+        return Shard(rank, count)
 
     @property
     def local_rank(self) -> int:
         """Number of the process on its machine."""
-        return int(os.environ.get("LOCAL_RANK", "0"))
+        return _number("LOCAL_RANK") or 0
 
     @property
     def first(self) -> bool:
@@ -59,3 +76,11 @@ class Shard:
                 sys.exit(2)
         if mistake is not None:
             raise mistake
+
+
+def _number(name: str) -> int | None:
+    """A number from 0 in the environment; None where there is none. Raises UserError for anything else."""
+    text = os.environ.get(name, "").strip()
+    if text and not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise UserError(f"{name}={text} in the environment is no number of processes; start with torchrun, or unset it")
+    return int(text) if text else None

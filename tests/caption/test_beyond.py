@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from caption.config import CaptionConfig
-from caption.methods import Sampled, masked_mean, rlcf
+from caption.objectives import Sampled, masked_mean, rlcf
 from rlcf.adapt.objectives import kl_estimate
 from rlcf.errors import UserError
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from caption.clip_model import MapperPolicy
-from caption.methods import masked_mean
+from caption.objectives import masked_mean
 from rlcf.adapt.objectives import policy_gradient
 from rlcf.errors import UserError
 

@@ -100,12 +100,12 @@ def test_a_missing_image_is_named(write, tmp_path):
 @pytest.mark.parametrize(
     ("held", "told"),
     [
-        ([{"image": "a.jpg", "caption": ["one", " "]}], r"entry 1 \(a.jpg\) has an empty caption"),
+        ([{"image": "a.jpg", "caption": ["one", " "]}], r"a caption of .*entry 1 \(a.jpg\) is empty"),
         ([{"image": "a.jpg", "caption": []}], r"entry 1 \(a.jpg\) has no captions"),
         ([{"caption": ["one"]}], "entry 1 names no image"),
         ([], "lists no image"),
-        ({"a.jpg": ["one"]}, "is no caption list"),
-        ({"images": [{"id": 1}]}, "is no caption list of NoCaps' form"),
+        ({"a.jpg": 3}, "is no caption list"),
+        ({"images": [{"id": 1}]}, "image 1 names no file"),
     ],
 )
 def test_what_is_wrong_with_a_list_is_told(held, told, tmp_path):
@@ -117,7 +117,7 @@ def test_what_is_wrong_with_a_list_is_told(held, told, tmp_path):
 def test_what_is_not_there_is_told(tmp_path):
     (tmp_path / "broken.json").write_text("[{")
     for name, told in {
-        "json:broken": "broken.json is no JSON file",
+        "json:broken": "broken.json cannot be read as JSON",
         "json:nowhere": "tried .*nowhere, .*nowhere.json",
         "coco": r"dataset coco was not found; tried .*coco2014/coco_karpathy_test.json",
         "nocaps": "dataset nocaps was not found",

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from caption import clip_model, methods
-from caption.methods import METHODS, Method, rlcf
+from caption.objectives import OBJECTIVES, rlcf
 from rlcf.adapt.groups import GroupGivenUp, side_by_side
 from rlcf.adapt.rewards import RewardFunction
 from rlcf.errors import UserError
@@ -25,7 +25,7 @@ def numbers(record):
 
 def objective(monkeypatch, function):
     """Let the method rlcf have another objective."""
-    monkeypatch.setitem(METHODS, "rlcf", Method(objective=function, asks_rewards=True))
+    monkeypatch.setitem(OBJECTIVES, "rlcf", function)
 
 
 # ---- one image ----

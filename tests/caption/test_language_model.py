@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from caption.language_model import load_language_model
-from caption.methods import masked_mean
+from caption.objectives import masked_mean
 from rlcf.errors import UserError
 
 KINDS = ("opt", "gpt2", "llama")

@@ -92,6 +92,27 @@ def test_a_stopped_run_goes_on_and_ends_as_an_uninterrupted_one(sampling, captio
     assert caption("--sampling", sampling).records() == whole and len(groups) == 5
 
 
+def test_a_trial_grows_with_its_limit_and_its_scores_with_it(caption, loaded):
+    flags = ["--images-at-once", "2", *EVALUATE]
+    whole = caption(*flags, "--limit", "5", output="whole")
+    caption(*flags, "--limit", "3")
+    grown = caption(*flags, "--limit", "5")
+    assert grown.records() == whole.records()
+    assert grown.metrics["json:clean"]["adapted"] == whole.metrics["json:clean"]["adapted"]
+
+
+def test_the_last_line_tells_the_scores_before_and_after(caption, loaded, capsys):
+    flags = ["--limit", "4", *EVALUATE]
+    for method in ("rlcf", "zeroshot"):
+        results = caption(*flags, "--method", method, output=method).metrics["json:clean"]
+        first, last = capsys.readouterr().out.splitlines()
+        assert first.startswith("json:clean: n 4")
+        for metric in ("BLEU-4", "ROUGE-L", "CIDEr", "CLIPScore", "RefCLIPScore"):
+            before, after = (f"{100 * results[name][metric]:.1f}" for name in ("zero_shot", "adapted"))
+            assert f"{metric} {before} -> {after} (" in last or (method == "zeroshot" and f"{metric} {before}" in last)
+        assert last.endswith("; CLIPScore by demo-student") and "times 100" in last and "METEOR" not in last
+
+
 def test_neither_order_nor_company_changes_what_is_drawn(caption):
     whole = caption("--sampling", "nucleus").records()
     some = caption("--sampling", "nucleus", "--limit", "3", output="some").records()

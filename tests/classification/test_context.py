@@ -1,5 +1,8 @@
 """The context that prompt tuning starts from."""
 
+import logging
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -43,7 +46,14 @@ COOP = {"ctx": torch.randn(4, 64), "token_prefix": torch.zeros(5, 1, 64), "token
 
 @pytest.mark.parametrize(
     "place",
-    ["ctx.pth.tar", "prompt_learner/model.pth.tar-50", "prompt_learner/model-best.pth.tar", "model-best.pth.tar"],
+    [
+        "ctx.pth.tar",
+        "prompt_learner/model.pth.tar-50",
+        "prompt_learner/model.pth.tar-7",
+        "model.pth.tar-200",
+        "prompt_learner/model-best.pth.tar",
+        "model-best.pth.tar",
+    ],
 )
 def test_the_context_of_a_coop_checkpoint_is_read_from_its_file_and_its_folder(clip, tmp_path, place):
     file = tmp_path / "coop" / place
@@ -78,7 +88,6 @@ def test_a_coop_context_of_another_width_is_told_with_both(tmp_path):
         {"ctx": [1.0]},
         [1],
         torch.ones(4, 64),
-        {"state_dict": {"ctx": torch.ones(5, 4, 64)}},
         {"state_dict": {"ctx": torch.ones(64)}},
     ],
 )
@@ -89,7 +98,9 @@ def test_a_file_that_is_no_coop_checkpoint_is_told(tmp_path, content):
 
 
 def test_a_folder_without_a_coop_checkpoint_and_a_missing_file_are_told(tmp_path):
-    with pytest.raises(UserError, match=r"is no CoOp checkpoint folder; it needs prompt_learner/model.pth.tar-50 or"):
+    with pytest.raises(
+        UserError, match=r"is no CoOp checkpoint folder; it needs prompt_learner/model.pth.tar-N, N the"
+    ):
         read_coop(tmp_path, 64)
     with pytest.raises(UserError, match=r"gone.pt"):
         read_coop(tmp_path / "gone.pt", 64)
@@ -118,3 +129,29 @@ def test_a_context_that_is_not_finite_is_told(tmp_path):
     torch.save({"state_dict": {"ctx": torch.full((4, 64), torch.inf)}}, tmp_path / "c.pt")
     with pytest.raises(UserError, match=r"the weights ctx of .*c.pt are not finite"):
         read_coop(tmp_path / "c.pt", 64)
+
+
+def test_of_several_epochs_the_last_is_read_and_the_best_only_where_there_is_none(tmp_path):
+    for epoch in (5, 50, 9):
+        (tmp_path / "prompt_learner").mkdir(exist_ok=True)
+        torch.save({"ctx": torch.full((4, 64), float(epoch))}, tmp_path / "prompt_learner" / f"model.pth.tar-{epoch}")
+    torch.save({"ctx": torch.zeros(4, 64)}, tmp_path / "prompt_learner" / "model-best.pth.tar")
+    assert read_coop(tmp_path, 64)[0, 0] == read_coop(tmp_path / "prompt_learner", 64)[0, 0] == 50
+
+
+COOP_CASES = Path(__file__).resolve().parents[1] / "cases" / "coop"
+
+
+def test_the_trainers_state_beside_a_context_is_left_unread_and_named(caplog):
+    caplog.set_level(logging.INFO, "rlcf")
+    assert read_coop(COOP_CASES / "warm", 64).shape == (4, 64)
+    assert "left unread: " in caplog.text and "torch.optim.lr_scheduler.CosineAnnealingLR" in caplog.text
+
+
+def test_contexts_of_the_classes_own_are_called_so():
+    with pytest.raises(UserError) as error:
+        read_coop(COOP_CASES / "class-specific", 64)
+    assert "model.pth.tar-50 holds class-specific contexts, 4 vectors for each of 3 classes (CSC True);" in str(
+        error.value
+    )
+    assert str(error.value).endswith("give a CoOp checkpoint that was trained with CSC False")

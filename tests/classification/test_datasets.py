@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from classification.classnames import class_texts, imagenet_wnids, names_of, read_classnames, subset_wnids
+from classification.class_texts import class_texts
+from classification.classnames import imagenet_wnids, names_of, read_classnames, subset_wnids
 from classification.datasets import FINE_GRAINED, IMAGENET_FAMILY, NAMES, ROOTS, load_dataset
 from rlcf.errors import UserError
 
@@ -68,7 +69,8 @@ def test_a_dataset_that_is_not_found_lists_every_path_that_was_tried(plant, name
     tried = {str(data / root / folder) + suffix for root in ROOTS for folder in folders}
     message = told(name, str(data), "fog", 2)
     assert message.startswith(f"dataset {name} was not found; tried ")
-    assert set(message.partition("tried ")[2].split(", ")) == tried
+    assert message.endswith(f"; 'rlcf-data get {name}' fetches it or tells how")
+    assert set(message.partition("tried ")[2].partition(";")[0].split(", ")) == tried
 
 
 @pytest.mark.parametrize("name", IMAGENET_FAMILY)
@@ -137,8 +139,6 @@ def test_the_fine_grained_sets_lie_where_coop_keeps_them():
 @pytest.mark.parametrize(
     "split",
     [
-        "not json",
-        b"\xff\xfe\x00",
         "[]",
         "3",
         '{"train": [["a.jpg", 0, "a"]]}',
@@ -148,6 +148,7 @@ def test_the_fine_grained_sets_lie_where_coop_keeps_them():
         '{"test": [["a.jpg", 0]]}',
         '{"test": [["a.jpg", "zero", "a"]]}',
         '{"test": [["a.jpg", null, "a"]]}',
+        '{"test": [["a.jpg", 1e999, "a"]]}',
         '{"test": [["a.jpg", 0, "a"]], "notes": "by hand"}',
     ],
 )
@@ -156,6 +157,13 @@ def test_a_split_of_the_wrong_shape_is_told_with_the_right_one(plant, split):
     file = write_split(data, "dtd", split) / FINE_GRAINED["dtd"].split
     message = f'{file} is no split file: it needs {{"test": [[path, label, class name], ...]}}'
     assert told("dtd", str(data)) == message
+
+
+@pytest.mark.parametrize("split", ["not json", b"\xff\xfe\x00", "[" * 100_000])
+def test_a_split_that_is_no_json_is_told(plant, split):
+    data = plant("dtd/images/a.jpg")
+    file = write_split(data, "dtd", split) / FINE_GRAINED["dtd"].split
+    assert told("dtd", str(data)).startswith(f"{file} cannot be read as JSON (")
 
 
 @pytest.mark.parametrize("split", [{"test": [["a.jpg", 0, "a"], ["a.jpg", 2, "c"]]}, {"test": [["a.jpg", 1, "b"]]}])
@@ -259,7 +267,7 @@ def test_a_class_name_file_that_is_missing_or_no_text_is_told(tmp_path):
 
 @pytest.mark.parametrize("name", ["I", "dtd"])
 def test_class_names_are_for_folders_alone(plant, name):
-    message = f"--classnames is for 'folder' datasets; the names of {name} are known"
+    message = f"--classnames is for 'folder', 'hf' and 'images' datasets; the names of {name} are known"
     assert told(name, str(plant("x/")), classnames="names.txt") == message
 
 

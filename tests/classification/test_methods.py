@@ -8,7 +8,8 @@ import torch
 from classification import Classifier
 from classification.config import ClassificationConfig
 from classification.methods import METHODS
-from classification.training_free import Cache, Image
+from classification.objectives import OBJECTIVES
+from classification.training_free import ANSWERS, Cache, Image
 from rlcf.adapt.objectives import (
     clipped_policy_gradient,
     kl_divergence,
@@ -46,7 +47,7 @@ def image():
 
 
 def answer(method, image, **settings):
-    return METHODS[method].answer(ClassificationConfig(method=method, **settings), image)
+    return ANSWERS[method](ClassificationConfig(method=method, **settings), image)
 
 
 def test_the_mean_prediction_is_that_of_the_kept_views(image):
@@ -282,3 +283,8 @@ def test_presets_of_the_methods_have_their_published_settings():
         config = read(name)
         assert (config.steps, config.lr, config.weight_decay) == (1, 5e-3, 1e-2)
         assert (config.dispersion_weight, config.augment) == (weight, augment)
+
+
+def test_each_method_has_an_objective_or_an_answer_by_what_it_needs():
+    assert set(OBJECTIVES) == {name for name, method in METHODS.items() if method.adapts}
+    assert set(ANSWERS) == {name for name, method in METHODS.items() if not method.adapts}

@@ -27,7 +27,7 @@ from .conftest import TINY_RUN
         (["--gpu", "3"], "no GPU 3: this machine has 0; use --device cpu"),
         (["--device", "tpu:0:0"], "unknown device 'tpu:0:0'; use auto, cpu or cuda:N"),
         (["--student", "ViT-B/61"], "unknown model 'ViT-B/61'; did you mean 'ViT-B/16'? "),
-        (["--student", "no/such.pt"], "no checkpoint file no/such.pt"),
+        (["--student", "no/such.pt"], "--student: there is no CLIP no/such.pt; give a file"),
         (["--context", "random"], "--context random is for --tune prompt"),
         (
             ["--tune", "prompt", "--templates", "imagenet80"],
@@ -55,7 +55,7 @@ from .conftest import TINY_RUN
         (["--reward-weights", "1", "2"], "--reward-weights has 2 numbers for 1 reward models"),
         (["--method", "ppo"], f"--method: 'ppo' is not one of {', '.join(METHODS)}"),
         (["--step", "2"], "unrecognized arguments: --step 2; --help lists the flags"),
-        (["--classnames", "no-names.txt"], "there is no no-names.txt; it should hold one entry a line"),
+        (["--classnames", "no-names.txt"], "--classnames: there is no file of class names no-names.txt; it holds one "),
         (
             ["--prompt", "the essence of"],
             "demo-student knows a few words only, not all of 'the essence of apple.'; use a CLIP ",

@@ -1,6 +1,7 @@
 """Runs that were stopped, damaged, or begun with other contents: they end as an undisturbed one, or are refused."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -87,6 +88,69 @@ def test_an_image_that_cannot_be_read_keeps_its_place_in_its_group(classify, emo
             stop_after_records(stop, patch)
             classify(*flags, output=str(stop))
         assert left(classify(*flags, output=str(stop))) == whole
+
+
+# ---- a trial that grows ----
+
+
+GROWING = {
+    "groups": ["--tune", "norm", "--lr", "1e-2", "--images-at-once", "3", "--save-logits"],
+    "momentum": ["--tune", "norm", "--lr", "1e-2", "--momentum", "--momentum-decay", ".5", "--momentum-every", "2"],
+    "tda": ["--method", "tda"],
+}
+
+
+@pytest.mark.parametrize("what", GROWING)
+def test_a_higher_limit_goes_on_to_the_records_of_a_fresh_run(classify, what, tmp_path):
+    flags = [*GROWING[what], "--save-logits"]
+    whole = left(classify(*flags, output="whole"))
+    middle = left(classify(*flags, "--limit", 7, output="middle"))
+    first = classify(*flags, "--limit", 2).records(seconds=True)
+    assert left(classify(*flags, "--limit", 7)) == middle
+    assert Results(tmp_path / "run").metrics["folder:blur"]["n"] == 7
+    kept = {record["index"]: record for record in Results(tmp_path / "run").records(seconds=True)}
+    again = [record for record in first if kept[record["index"]] != record]  # by their seconds
+    assert len(again) == (2 if what == "groups" else 0)  # a group that has grown is done whole again
+    assert left(classify(*flags)) == whole
+    assert not [file for file in (tmp_path / "run").rglob("*") if "part" in file.name or "momentum" in file.name]
+
+
+def test_a_trial_grows_with_any_number_of_processes(classify):
+    flags = GROWING["groups"]
+    whole = left(classify(*flags, "--limit", 8, output="whole"))
+    for count, then in ((2, 1), (1, 2)):
+        output = f"{count}-{then}"
+        assert in_processes(count, lambda out=output: classify(*flags, "--limit", 5, output=out)) == [0] * count
+        assert in_processes(then, lambda out=output: classify(*flags, "--limit", 8, output=out)) == [0] * then
+        assert left(classify(*flags, "--limit", 8, output=output)) == whole
+
+
+def test_a_stop_while_a_finished_trial_is_taken_up_again_loses_nothing(classify, monkeypatch):
+    flags = GROWING["momentum"]
+    whole = classify(*flags, "--limit", 6, output="whole").records()
+    classify(*flags, "--limit", 3)
+    for name in ("unlink", "unlink", "open"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            original, count = getattr(Path, name), []
+
+            def stopping(file, *given, original=original, count=count, **settings):
+                if file.name.startswith("records"):
+                    count.append(file)
+                    if len(count) > 1:
+                        raise KeyboardInterrupt
+                return original(file, *given, **settings)
+
+            patch.setattr(Path, name, stopping)
+            classify(*flags, "--limit", 6)
+    assert classify(*flags, "--limit", 6).records() == whole
+
+
+def test_a_lower_limit_is_refused_in_a_sentence_and_changes_nothing(classify, told):
+    flags = ["--method", "zeroshot"]
+    records = classify(*flags, "--limit", 4).records()
+    sentence = told(*flags, "--limit", 2)
+    assert "holds 4 samples and --limit 2 leaves out some of them; give a higher --limit" in sentence
+    assert classify(*flags, "--limit", 4).records() == records
 
 
 # ---- one folder, one run ----

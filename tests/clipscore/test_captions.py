@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from clipscore.captions import match_captions, read_json
+from clipscore.captions import match_captions, read_candidates, read_references
 from rlcf.errors import UserError
 
 from .conftest import CANDIDATES, REFERENCES
@@ -81,7 +81,7 @@ def test_line_breaks_and_double_spaces_become_single_spaces(folder):
         ({}, None, "there is no candidate"),
         ({"red.png": 7}, None, "the candidate of 'red.png' must be a text and is 7"),
         ({"red.png": ["a dog"]}, None, "the candidate of 'red.png' must be a text"),
-        ({"red.png": " \n"}, None, "the candidate of 'red.png' is empty"),
+        ({"red.png": None}, None, "the candidate of 'red.png' must be a text and is None"),
         ({"red.png": "a dog"}, {}, "no references for candidate 'red.png'"),
         ({"red.png": "a dog"}, {"red.png": []}, "no references for candidate 'red.png'"),
         ({"red.png": "a dog"}, {"red.png": {"a": "dog"}}, "the references of 'red.png' are no list"),
@@ -106,27 +106,62 @@ def test_a_missing_image_folder_is_named(tmp_path):
     [
         ("{", "cannot be read as JSON"),
         ("[" * 100_000, "cannot be read as JSON"),
-        ('["a dog"]', "must hold a JSON object"),
+        ("3", "must hold {"),
+        ('["a dog"]', "entry 1 is no result; it must be"),
+        ('[{"image_id": 3}]', "entry 1 is no result"),
+        ('[{"image_id": null, "caption": "x"}]', "the image_id of .* must be a whole number or a text"),
+        ('[{"image_id": 1e999, "caption": "x"}]', "the image_id of .* must be a whole number or a text"),
+        ('[{"image": "a", "caption": "x"}, {"image": "a", "caption": "y"}]', "entry 2 is a second caption of a"),
         ('{"a": "dog", "b": "cat", "a": "bird"}', "names 'a' twice"),
     ],
 )
-def test_other_content_than_a_json_object_is_refused(written, content, told):
+def test_other_content_than_candidates_is_refused(written, content, told):
     with pytest.raises(UserError, match=told):
-        read_json(written(content))
+        read_candidates(written(content))
+
+
+def test_cocos_results_get_their_images_from_a_list_with_ids(written):
+    results = [{"image_id": 7, "caption": "a dog"}, {"image_id": "8", "caption": ""}, {"image_id": "b", "caption": "x"}]
+    images = [{"id": "0007", "file_name": "a.jpg"}, {"id": 8, "file_name": "c.jpg"}]
+    coco = {"images": images, "annotations": [{"image_id": 7, "caption": "a dog runs"}]}
+    references = read_references(written(coco, "coco.json"))
+    found = read_candidates(written(results), references)
+    assert found == {"a.jpg": "a dog", "c.jpg": "", "b": "x"}
+
+
+@pytest.mark.parametrize("references", [None, {"a.jpg": ["a dog"]}])
+def test_ids_without_a_list_that_maps_them_are_told(written, references):
+    read = None if references is None else read_references(written(references, "refs.json"))
+    with pytest.raises(UserError, match=r"entry 1: 7 is an id, and no list tells its image; give --references a list"):
+        read_candidates(written([{"image_id": 7, "caption": "a dog"}]), read)
+
+
+def test_a_candidate_without_words_stays_and_is_empty(folder):
+    captions = match_captions({"a.jpg": " \n", "b.jpg": "a dog"}, folder("a.jpg", "b.jpg"))
+    assert captions.candidates == ["", "a dog"] and captions.empty == [0]
+
+
+def test_a_name_may_be_written_in_another_way(folder):
+    references = {"val/a.jpg": ["one"], "./b.png": ["two"], r"sub\c.png": ["three"]}
+    names = ["./val/a.jpg", "b.png", "sub/c.png", r"val\a.jpg", r".\sub\c"]
+    images = folder("val/a.jpg", "b.png", "sub/c.png")
+    captions = match_captions(dict.fromkeys(names, "a dog"), images, references)
+    assert [file.name for file in captions.images] == ["a.jpg", "b.png", "c.png", "a.jpg", "c.png"]
+    assert captions.references == [["one"], ["two"], ["three"], ["one"], ["three"]]
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"gone\.json cannot be read as JSON \(No such file"):
-        read_json(tmp_path / "gone.json")
+        read_candidates(tmp_path / "gone.json")
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "a.json").write_bytes(b'{"a": "\xff"}')
     with pytest.raises(UserError, match=r"a\.json cannot be read as JSON"):
-        read_json(tmp_path / "a.json")
+        read_candidates(tmp_path / "a.json")
 
 
 def test_a_file_that_is_a_pipe_is_told_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "candidates.json")
     with pytest.raises(UserError, match=r"candidates.json cannot be read as JSON \(it is a pipe or a device"):
-        read_json(tmp_path / "candidates.json")
+        read_candidates(tmp_path / "candidates.json")

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 
 from clipscore import evaluate, match_captions
@@ -151,3 +153,43 @@ def test_the_version_is_told(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--version"])
     assert stop.value.code == 0 and capsys.readouterr().out == f"rlcf {__version__}\n"
+
+
+def test_without_a_clip_there_are_the_metrics_against_references_and_no_image_is_looked_for(run, tmp_path, capsys):
+    with_clip, _ = run("--no-java")
+    capsys.readouterr()
+    result, each = run("--no-java", "--clip", "none", folder=tmp_path / "gone")
+    assert list(result["scores"]) == WITHOUT_JAVA[:-2]
+    assert result["scores"] == {name: with_clip["scores"][name] for name in WITHOUT_JAVA[:-2]}
+    assert (result["clip"], result["prefix"], result["precision"]) == (None, None, None)
+    assert list(each["red.png"]) == WITHOUT_JAVA[:-2]
+    assert "CLIP" not in capsys.readouterr().out
+
+
+def test_without_a_clip_references_are_asked_for_and_with_one_the_images(run, written):
+    with pytest.raises(UserError, match="--clip none leaves the metrics against references alone; give --references"):
+        run("--clip", "none", references=None)
+    with pytest.raises(UserError, match="needs the folder of the images"):
+        main([written(CANDIDATES)])
+
+
+def test_a_word_that_the_clip_does_not_know_is_told_before_the_metrics_that_take_long(run, monkeypatch):
+    monkeypatch.setattr(sys.modules["clipscore.evaluate"], "reference_scores", None)
+    with pytest.raises(UserError, match=r"demo-student knows a few words only, not all of 'A photo depicts A red sq"):
+        run("--no-java", "--clip", "demo-student")
+
+
+def test_captions_that_are_cut_at_the_context_are_counted(run, capsys):
+    long = CANDIDATES | {"red.png": "a red square " * 30}
+    references = REFERENCES | {"blue.png": ["a shirt", "a blue shirt " * 30]}
+    result, _ = run("--no-java", candidates=long, references=references)
+    assert result["cut"] == 2
+    assert ", 2 captions or references cut at the CLIP's context" in capsys.readouterr().out
+    assert run("--no-java")[0]["cut"] == 0
+    assert "cut" not in capsys.readouterr().out
+
+
+def test_a_clip_that_is_not_there_is_told_before_anything_is_loaded(run, monkeypatch):
+    monkeypatch.setattr("clipscore.main.load", None)
+    with pytest.raises(UserError, match=r"--clip: there is no CLIP gone/ViT-B-32.pt; 'rlcf-data get ViT-B-32.pt'"):
+        run("--clip", "gone/ViT-B-32.pt")

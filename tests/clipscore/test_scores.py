@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipscore.captions import match_captions
-from clipscore.scores import clip_scores, ref_clip_score, reference_scores
+from clipscore.clip_scores import clip_scores, ref_clip_score
+from clipscore.scores import reference_scores
 from rlcf.clip.backbone import load_clip
 
 from .conftest import CANDIDATES, REFERENCES

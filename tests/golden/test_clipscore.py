@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from clipscore import evaluate, match_captions
+from clipscore.captions import PREFIX
 from clipscore.main import main
-from clipscore.scores import PREFIX
 from rlcf.clip.backbone import load_clip
 from rlcf.run.images import encode_images, read_image
 

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from classification.config import ClassificationConfig
-from classification.methods import METHODS
-from classification.training_free import Cache, CacheSettings, Image
+from classification.training_free import ANSWERS, Cache, CacheSettings, Image
 from rlcf.adapt.objectives import select_confident
 from rlcf.adapt.rewards import ClipScorer, Seen
 
@@ -42,7 +41,7 @@ def image(expected):
 @pytest.mark.parametrize(("key", "views", "selection"), [("g30", 64, 0.3), ("g10", 64, 0.1), ("v7g60", 7, 0.6)])
 def test_votes_equal_the_authors(voter, key, views, selection, expected, image):
     config = ClassificationConfig(method="zero", voter=voter, views=views, selection=selection, published_ties=True)
-    votes = METHODS["zero"].answer(config, image(views, config.kept)).exp()
+    votes = ANSWERS["zero"](config, image(views, config.kept)).exp()
     name = f"zero_{key}_votes" if voter == "student" else f"zero_reward_{key}_votes"
     np.testing.assert_allclose(votes, expected[name], atol=1e-4, rtol=0)
 
@@ -53,7 +52,7 @@ def test_votes_equal_the_authors(voter, key, views, selection, expected, image):
 )
 def test_modes_equal_the_authors(key, views, settings, expected, image):
     config = ClassificationConfig(method="mta", views=views, **settings)
-    np.testing.assert_allclose(METHODS["mta"].answer(config, image(views, 1)), expected[key], atol=1e-4, rtol=0)
+    np.testing.assert_allclose(ANSWERS["mta"](config, image(views, 1)), expected[key], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -69,10 +68,10 @@ def test_caches_of_single_views_equal_the_authors(key, settings, expected, image
     for (sample, view), logits in zip(expected["tda_stream"].tolist(), expected[key], strict=True):
         features = whole.features[sample, view][None, None]
         one = Image(features, whole.classes, whole.scale, torch.zeros(1, 1, dtype=torch.long), memory=memory)
-        np.testing.assert_allclose(METHODS["tda"].answer(config, one)[0], logits, atol=1e-4, rtol=0)
+        np.testing.assert_allclose(ANSWERS["tda"](config, one)[0], logits, atol=1e-4, rtol=0)
 
 
 def test_caches_of_several_views_equal_the_authors(expected, image):
     config = ClassificationConfig(method="tda")
     several = image(64, config.kept, memory=Cache(expected["student_text"]))
-    np.testing.assert_allclose(METHODS["tda"].answer(config, several), expected["tda_views_logits"], atol=1e-4, rtol=0)
+    np.testing.assert_allclose(ANSWERS["tda"](config, several), expected["tda_views_logits"], atol=1e-4, rtol=0)

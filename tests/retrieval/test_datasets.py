@@ -53,15 +53,15 @@ def test_texts_are_left_as_they_are_or_cleaned_as_published(write_list):
 
 
 BAD = {
-    "no list": ({"image": "a.jpg"}, r"list.json is no caption list; it must hold"),
+    "no list": ({"image": 3}, r"list.json is no caption list; it must hold"),
     "empty": ([], r"list.json lists no image; it must hold"),
-    "no JSON": ("[{", r"list.json is no JSON file \("),
+    "no JSON": ("[{", r"list.json cannot be read as JSON \("),
     "no entry": (["a.jpg"], r"list.json, entry 1 names no image; it must be"),
     "no image": ([PAIR[0], {"caption": ["x"]}], r"list.json, entry 2 names no image"),
     "no captions": ([{"image": "a.jpg"}], r'list.json, entry 1 \(a.jpg\) has no captions; "caption" must hold'),
     "empty captions": ([{"image": "a.jpg", "caption": []}], r"entry 1 \(a.jpg\) has no captions"),
-    "blank caption": ([{"image": "a.jpg", "caption": ["x", " "]}], r"entry 1 \(a.jpg\) has an empty caption"),
-    "numbers": ([{"image": "a.jpg", "caption": [1]}], r"entry 1 \(a.jpg\) has an empty caption"),
+    "blank caption": ([{"image": "a.jpg", "caption": ["x", " "]}], r"entry 1 \(a.jpg\) is empty"),
+    "numbers": ([{"image": "a.jpg", "caption": [1]}], r"entry 1 \(a.jpg\) must be a text and is 1"),
     "captions kept back": ({"images": [{"id": 1, "file_name": "a.jpg"}]}, r"list.json has no captions of a.jpg; retr"),
     "twice": ([*PAIR, PAIR[0]], r"lists a.jpg 2 times; give each image one entry with all texts"),
     "twice, spelt otherwise": ([PAIR[0], {"image": "./a.jpg", "caption": ["x"]}], r"lists a.jpg 2 times"),
@@ -74,7 +74,7 @@ def test_a_bad_list_is_told_with_the_file_and_the_entry(write_list, case):
     root = write_list(entries, pictures=False)
     with pytest.raises(UserError, match=message) as error:
         load_dataset("json:list", str(root))
-    assert str(error.value).startswith(str(root / "list.json"))
+    assert str(root / "list.json") in str(error.value)
 
 
 def test_a_missing_image_is_named(write_list):
@@ -90,7 +90,7 @@ def test_a_missing_image_is_named(write_list):
         ("json", r"dataset json needs its list: json:FILE"),
         ("json:none", r"json:none was not found; tried .*data/none, .*data/none.json"),
         ("coco", r"coco was not found; tried .*data/coco2014/coco_karpathy_test.json, .*dataset/coco2014"),
-        ("flickr", r"unknown dataset 'flickr'; there are coco, flickr30k, json:FILE"),
+        ("flickr", r"unknown dataset 'flickr'; there are coco, flickr30k, json:FILE, hf:NAME"),
     ],
 )
 def test_what_is_not_found_is_named_with_where_it_was_looked_for(write_list, name, message):

@@ -57,12 +57,18 @@ def test_records_tell_the_ranking_of_every_query(retrieve, scenes, direction, n,
     assert list(records[0]) == [
         "index",
         "id",
+        *(["query"] if direction == "t2i" else []),
         "status",
         "targets",
         "zero_shot_rank",
+        "zero_shot_found",
         "zero_shot_top10",
+        "zero_shot_confidence",
         "adapted_rank",
+        "adapted_found",
         "adapted_top10",
+        "adapted_confidence",
+        "names",
         "steps",
         "seconds",
     ]
@@ -162,6 +168,17 @@ def test_limit_takes_the_first_of_the_seeds_order_and_keeps_the_gallery_whole(re
         assert [r["index"] for r in results.records(f"json-blur-{direction}")] == sorted(shuffled(n, 0, 3))
         scores = results.logits(f"json-blur-{direction}")["adapted"]
         assert scores.shape == (3, gallery)
+
+
+@pytest.mark.parametrize("momentum", [[], ["--momentum", "--momentum-decay", "0.5", "--momentum-every", "1"]])
+def test_a_trial_grows_with_its_limit_in_both_directions(retrieve, momentum):
+    whole, grown = retrieve("--limit", 4, *momentum, output="whole"), retrieve("--limit", 2, *momentum)
+    grown = retrieve("--limit", 4, *momentum)
+    for direction in ("i2t", "t2i"):
+        assert grown.records(f"json-blur-{direction}") == whole.records(f"json-blur-{direction}")
+    assert grown.metrics["json:blur"]["n"] == whole.metrics["json:blur"]["n"]
+    with pytest.raises(UserError, match="holds 4 samples and --limit 3 leaves out some of them"):
+        retrieve("--limit", 3, *momentum)
 
 
 def test_the_reward_model_is_asked_for_the_limited_queries_alone(retrieve):

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from retrieval.config import RetrievalConfig
-from retrieval.methods import METHODS
+from retrieval.objectives import OBJECTIVES
 from retrieval.reward import Query, Rewards
 from rlcf.adapt.rewards import LEFT_OUT, RewardFunction
 from rlcf.errors import UserError
@@ -48,7 +48,7 @@ def test_an_answer_that_is_left_out_counts_as_if_it_had_not_been_sampled():
     def loss(logits, texts, k):
         function = RewardFunction(lambda images, texts: [None if text == "bb" else len(text) for text in texts])
         seen = Rewards([function], {}, [1.0], texts).see(Query(view, {}))
-        return METHODS["rlcf"].objective(RetrievalConfig(sample_k=k), logits, seen)
+        return OBJECTIVES["rlcf"](RetrievalConfig(sample_k=k), logits, seen)
 
     step = loss(logits, texts, k=3)
     assert step.rewards[0, 0, 1] == LEFT_OUT and step.advantages[0, 0, 1] == LEFT_OUT

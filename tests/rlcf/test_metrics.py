@@ -3,7 +3,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlcf.metrics import best_rank, calibration_error, paired_bootstrap, recall_at_k, top_indices, top_k_accuracy
+from rlcf.metrics import (
+    best_rank,
+    calibration_error,
+    holm,
+    paired_bootstrap,
+    paired_p_value,
+    recall_at_k,
+    share_interval,
+    top_indices,
+    top_k_accuracy,
+)
 
 BINARY = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=2, max_size=60)
 
@@ -139,3 +149,48 @@ def test_samples_that_are_copies_of_each_other_count_once():
 def test_a_large_group_weighs_by_its_samples():
     mean, low, high = paired_bootstrap([0, 0, 0, 0], [1, 1, 1, 0], groups=[4, 4, 4, 9])
     assert (mean, low, high) == (0.75, 0.0, 1.0)
+
+
+def test_a_share_of_all_still_has_a_width():
+    low, high = share_interval(100, 100)
+    assert low == pytest.approx(96.30, abs=0.01) and high == 100.0
+    assert share_interval(0, 100)[1] == pytest.approx(100 - 96.30, abs=0.01)
+
+
+def test_a_share_interval_is_wilsons():
+    """Of 15 of 50 it is 19.1 to 43.8 (Newcombe, Statistics in Medicine 1998, has such)."""
+    assert share_interval(15, 50) == pytest.approx((19.10, 43.75), abs=0.01)
+
+
+def test_the_p_value_of_answers_is_mcnemars():
+    """9 fixed and 1 spoilt: exactly 2 * (C(10,0) + C(10,1)) / 2^10."""
+    before, after = [0] * 9 + [1] + [1] * 20, [1] * 9 + [0] + [1] * 20
+    assert paired_p_value(before, after, resamples=100_000) == pytest.approx(22 / 1024, abs=0.002)
+
+
+def test_no_difference_has_p_1_and_a_large_one_is_bounded_by_the_draws():
+    assert paired_p_value([0, 1], [0, 1]) == 1.0
+    assert paired_p_value([0] * 40, [1] * 40, resamples=999) == pytest.approx(1 / 1000)
+
+
+def test_samples_of_a_group_are_one_of_a_p_value():
+    assert paired_p_value([0] * 40, [1] * 40, groups=[0] * 20 + [1] * 20) == pytest.approx(0.5, abs=0.02)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holms_p_values_are_no_smaller_and_keep_their_order(p_values):
+    adjusted = holm(p_values)
+    assert all(p <= a <= 1 for p, a in zip(p_values, adjusted, strict=True))
+    order = np.argsort(p_values, kind="stable")
+    assert np.all(np.diff(np.array(adjusted)[order]) >= 0)
+
+
+def test_a_bootstrap_in_blocks_is_that_in_one():
+    """5,000 values that differ: the draws are made in blocks, for the memory."""
+    generator = np.random.default_rng(1)
+    before, after = generator.random(5000), generator.random(5000)
+    mean, low, high = paired_bootstrap(before, after, resamples=2000)
+    difference = np.unique(after - before)
+    draws = np.random.default_rng(0).multinomial(5000, np.full(5000, 1 / 5000), size=2000)
+    expected = np.percentile(draws @ difference / 5000, [2.5, 97.5])
+    assert (low, high) == pytest.approx(tuple(expected)) and low < mean < high

@@ -1,5 +1,6 @@
 """Commands that end early: signals during their imports, and outputs that nobody reads."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,20 +12,42 @@ import pytest
 from rlcf.errors import run_main
 from rlcf.start import start
 from tests.faults import assert_stopped, command, forked
-from tests.tools import ROOT
+from tests.tools import ROOT, write_pictures
 
-SCRIPTS = ["classification/main.py", "retrieval/main.py", "caption/main.py", "clipscore/main.py"]
-SCRIPTS += ["caption/train.py", "caption/extract_features.py", "demo/world.py"]
+COMMANDS = {
+    "classification/main.py": "--datasets folder",
+    "retrieval/main.py": "--datasets json:list",
+    "caption/main.py": "--datasets json:list --checkpoint demo-clipcap --language-model demo-lm",
+    "clipscore/main.py": "",
+    "caption/train.py": "--language-model demo-lm",
+    "caption/extract_features.py": "--captions list.json",
+    "demo/world.py": "",
+}
+"""Script -> what brings it, with a folder that holds anything, past its settings to the import of torch."""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two class folders, a list of captions and candidates."""
+    write_pictures(tmp_path, ["cat/0.png", "dog/1.png"])
+    images = ("cat/0.png", "dog/1.png")
+    (tmp_path / "list.json").write_text(json.dumps([{"image": image, "caption": ["a", "b"]} for image in images]))
+    (tmp_path / "candidates.json").write_text(json.dumps(dict.fromkeys(images, "a")))
+    return tmp_path
 
 
 @pytest.mark.slow
-def test_a_signal_during_the_imports_of_any_command_is_one_line():
+def test_a_signal_during_the_imports_of_any_command_is_one_line(folder):
     names = ["SIGINT", "SIGTERM", "SIGHUP"]
     started = []
-    for number, script in enumerate(SCRIPTS):
+    for number, (script, flags) in enumerate(COMMANDS.items()):
         words = ["-m", script[:-3].replace("/", ".")] if script.startswith("demo/") else [script]
+        where = {"demo/world.py": [folder / "world"], "clipscore/main.py": [folder / "candidates.json", folder]}
+        words += [*flags.split(), *where.get(script, ["--data", folder, "--output", folder / "run", "--sample-k", "1"])]
+        if script in ("caption/train.py", "caption/extract_features.py"):
+            words = words[:-2]
         process = subprocess.Popen(
-            [sys.executable, *words, "--help"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, *map(str, words)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         started.append((process, names[number % 3]))
         wait_until_torch_is_imported(process.pid)

@@ -80,6 +80,7 @@ def test_the_log_of_a_real_run_shows_the_escapes_of_a_file_and_of_a_checkpoint(t
     kind = type(names[0], (), {"__module__": __name__})
     monkeypatch.setitem(globals(), names[0], kind)
     weights = build_clip(vision=VIT, text=OPENAI_TEXT, quick_gelu=True).state_dict()
+    weights |= {name: torch.tensor(32) for name in ("input_resolution", "context_length", "vocab_size")}  # OpenAI's
     torch.save({"state_dict": weights, "args": kind()}, tmp_path / "student.pt")
     flags = ["--data", str(tmp_path / "data"), "--datasets", "folder", "--output", str(tmp_path / "run")]
     settings = ["--method", "zeroshot", "--workers", "0", "--device", "cpu", "--skip-bad-images"]

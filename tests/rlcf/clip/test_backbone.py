@@ -122,7 +122,7 @@ def test_a_torchscript_archive_has_the_source_models_features(clip, tmp_path):
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_wrapped_state_dict_of_a_parallel_run_has_the_source_models_features(vit, save, zipped):
-    weights = {f"module.{key}": value for key, value in vit.state_dict().items()}
+    weights = {f"module.{key}": value for key, value in openai_extras(vit.state_dict()).items()}
     checkpoint = {"epoch": 3, "best": np.float64(0.5), "name": "run", "state_dict": weights}
     file = save(checkpoint, _use_new_zipfile_serialization=zipped)
     assert_same_features(load_clip(str(file)), vit)
@@ -360,7 +360,9 @@ def test_a_text_tower_narrower_than_one_head_is_named(save):
 
 
 def test_a_folder_without_config_is_named(tiny, folder):
-    with pytest.raises(UserError, match=r"folder holds no open_clip_config.json"):
+    with pytest.raises(
+        UserError, match=r"folder holds no open_clip_config.json, and no config.json of a CLIP or SigLIP;"
+    ):
         load_clip(str(folder(tiny)))
 
 

@@ -226,9 +226,13 @@ def test_other_objects_are_left_unread_and_named_in_the_log(zipped, tmp_path, ca
     }
     told = {"epoch": 3, "name": "run", "losses": [0.5, 1e10], "flags": (True, None)}
     file = tmp_path / "model.pt"
-    torch.save({"state_dict": model.state_dict(), **told, **beside}, file, _use_new_zipfile_serialization=zipped)
+    weights = model.state_dict() | {
+        name: torch.tensor(32)
+        for name in ("input_resolution", "context_length", "vocab_size")  # OpenAI's mark
+    }
+    torch.save({"state_dict": weights, **told, **beside}, file, _use_new_zipfile_serialization=zipped)
     held = read_weights(file)
-    assert same(held["state_dict"], model.state_dict())
+    assert same(held["state_dict"], weights)
     assert {name: held[name] for name in told} == told
     assert all(isinstance(held[name], Unread) for name in beside)
     for name in ("argparse.Namespace", "pathlib.PosixPath", f"{__name__}.Namespace", "torch._utils._rebuild_qtensor"):
@@ -258,10 +262,15 @@ def test_every_binary_protocol_of_pickle_is_read(protocol, written):
     assert held == content
 
 
-def test_the_tensors_of_a_checkpoint_are_found_in_its_state_dict_and_without_module():
+def test_the_tensors_of_a_checkpoint_are_found_whatever_wraps_them():
     weight = torch.ones(1)
-    for held in ({"module.a": weight}, {"state_dict": {"a": weight}, "b": weight}, {"state_dict": "text", "a": weight}):
+    wrapped = [{"module.a": weight}, {"state_dict": {"a": weight}, "b": weight}, {"state_dict": "text", "a": weight}]
+    wrapped += [{"_orig_mod.a": weight}, {"module._orig_mod.a": weight}, {"_orig_mod.module.a": weight}]
+    wrapped += [{"model": {"a": weight}}, {"model_state_dict": {"module.a": weight}, "epoch": 3}]
+    wrapped += [{"model": {"state_dict": {"a": weight}}, "optimizer": {"state": {}}}]
+    for held in wrapped:
         assert list(tensors_in(held)) == ["a"]
+    assert list(tensors_in({"model.a": weight, "my.module.b": weight})) == ["model.a", "my.module.b"]
     assert tensors_in([weight]) == tensors_in(Unread("x")) == tensors_in({"a": "text"}) == {}
 
 

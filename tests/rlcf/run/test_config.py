@@ -12,16 +12,8 @@ from hypothesis import strategies as st
 
 from rlcf import __version__
 from rlcf.errors import UserError, flags_as_settings
-from rlcf.run.config import (
-    find_preset,
-    make_config,
-    option,
-    parse_config,
-    read_preset,
-    resolve_device,
-    resolve_precision,
-    to_yaml,
-)
+from rlcf.run.config import find_preset, make_config, option, parse_config, read_preset, to_yaml
+from rlcf.run.device import resolve_device, resolve_precision
 from rlcf.run.settings import Config as SharedConfig
 
 

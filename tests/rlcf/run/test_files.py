@@ -1,4 +1,6 @@
 import errno
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from rlcf.errors import UserError
-from rlcf.run.files import save_atomically, save_rows_atomically, write_atomically
+from rlcf.run.files import write_atomically
+from rlcf.run.tensor_files import save_atomically, save_rows_atomically
 
 
 @pytest.mark.parametrize("write", [write_atomically, save_atomically])
@@ -40,3 +43,15 @@ def test_rows_of_several_matrices_are_gathered_from_raw_files(tmp_path):
     assert found["a"].tolist() == [[8.0], [0.0]] and found["b"].tolist() == [[9.0, 10.0, 11.0], [1.0, 2.0, 3.0]]
     with safe_open(tmp_path / "out.safetensors", "pt") as file:
         assert file.metadata() == {"about": "it"}
+
+
+def test_files_have_the_rights_that_the_umask_leaves(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "a.txt", "text")
+        save_atomically(tmp_path / "b.safetensors", {"x": torch.ones(1)})
+        (tmp_path / ".c.txt.tmp").touch(mode=0o600)  # of a process that was killed
+        write_atomically(tmp_path / "c.txt", "text")
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o640}

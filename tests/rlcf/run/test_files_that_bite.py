@@ -14,8 +14,9 @@ from PIL import Image
 from rlcf.adapt.groups import Unreadable
 from rlcf.adapt.views import Views
 from rlcf.errors import UserError
-from rlcf.run.data import read_captions
-from rlcf.run.images import ImageLoader, _as_array, as_image, check_sides, read_image
+from rlcf.inputs.images import as_image, check_sides, read_image
+from rlcf.inputs.lists import read_captions
+from rlcf.run.images import ImageLoader, _as_array
 from tests.faults import forked
 from tests.tools import write_picture
 
@@ -88,7 +89,7 @@ def test_a_pipe_a_device_and_a_folder_are_no_images_and_are_not_waited_for(tmp_p
 
 def test_a_list_that_is_a_pipe_is_told_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "list.json")
-    with pytest.raises(UserError, match="no caption list"):
+    with pytest.raises(UserError, match=r"list.json cannot be read as JSON \(it is a pipe"):
         read_captions(tmp_path / "list.json")
 
 

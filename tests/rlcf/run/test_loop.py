@@ -1,5 +1,8 @@
 """The loop over samples, on a task that adds ten to numbers."""
 
+import itertools
+import time
+
 import pytest
 import torch
 
@@ -8,9 +11,9 @@ from rlcf.errors import UserError
 from rlcf.run import loop
 from rlcf.run.loop import Figure, Work, run_samples
 from rlcf.run.records import Run, shuffled
-from rlcf.run.report import OK, UNREADABLE
 from rlcf.run.settings import Config
 from rlcf.run.shard import Shard
+from rlcf.run.summary import OK, UNREADABLE
 from tests.tools import Results, break_off_after
 
 IDS = [f"{letter}.png" for letter in "abcdefg"]
@@ -134,7 +137,7 @@ class Bar:
 
 
 def test_the_progress_bar_shows_the_mean_before_and_after_and_goes_on_with_it(numbers, monkeypatch):
-    monkeypatch.setattr(loop, "tqdm", Bar)
+    monkeypatch.setattr(loop, "progress_bar", Bar)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         break_off_after(2, patch)
         numbers()
@@ -146,7 +149,21 @@ def test_the_progress_bar_shows_the_mean_before_and_after_and_goes_on_with_it(nu
 
 
 def test_records_without_a_number_leave_the_mean(numbers, monkeypatch):
-    monkeypatch.setattr(loop, "tqdm", Bar)
+    monkeypatch.setattr(loop, "progress_bar", Bar)
     even = Figure("even", lambda record: None if record["label"] else (record["before"], 1.0))
     numbers(torn=[0], skip_bad_images=True, figure=even)
     assert Bar.latest.said[-1] == "even 4.0 -> 1.0"  # of 2, 4 and 6
+
+
+def test_the_speed_is_told_after_the_first_sample_with_an_estimate_of_the_whole(numbers, monkeypatch, capsys, folder):
+    clock = itertools.count(step=90.0)  # each look at it is 90 seconds later
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    numbers(at_once=2, torn=[ORDER[0]], skip_bad_images=True)
+    said = [line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if "first sample" in line]
+    assert said == ["numbers: 90 s for the first sample, at most about 9 min 0 s for the 6 left"]
+    assert said[0] in (folder / "log.txt").read_text()
+
+
+def test_of_a_short_while_no_speed_is_told(numbers, capsys):
+    numbers()
+    assert "first sample" not in capsys.readouterr().err

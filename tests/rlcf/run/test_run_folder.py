@@ -59,7 +59,6 @@ def test_a_new_run_logs_into_its_own_folder_alone(tmp_path):
         ("reward", ["ViT-L/14"], ["ViT-L/14", "RN50"]),
         ("reward_weights", None, [1.0]),
         ("momentum", False, True),
-        ("limit", None, 3),
         ("precision", "auto", "bf16"),
     ],
 )
@@ -78,7 +77,7 @@ def test_all_changed_keys_are_named(begin):
         begin(steps=9, lr=0.1)
 
 
-@pytest.mark.parametrize("changed", [{"workers": 7}, {"skip_bad_images": True}])
+@pytest.mark.parametrize("changed", [{"workers": 7}, {"skip_bad_images": True}, {"limit": 3}])
 def test_settings_that_no_record_depends_on_may_change(begin, changed):
     begin().add(RECORD)
     assert begin(**changed).done == {0}

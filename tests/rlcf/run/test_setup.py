@@ -8,7 +8,7 @@ import torch
 from rlcf.adapt.rewards import RewardFunction
 from rlcf.errors import UserError
 from rlcf.run import setup
-from rlcf.run.config import option, read_preset
+from rlcf.run.config import option, parse_config, read_preset
 from rlcf.run.settings import Config
 from rlcf.run.setup import Models, Setup, import_reward, load_models, reward_weights
 from rlcf.run.shard import Shard
@@ -35,7 +35,7 @@ class TaskConfig(Config):
 
 
 def command(*argv):
-    return Setup.of_command(TaskConfig, ["--device", "cpu", *argv], "A task.", "")
+    return Setup.of_config(parse_config(TaskConfig, ["--device", "cpu", *argv], "A task.", ""))
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import torch
 from rlcf.errors import UserError
 from rlcf.metrics import paired_bootstrap
 from rlcf.run.records import Run
-from rlcf.run.report import NON_FINITE, OK, UNREADABLE, answered, counts, gain, interval, report, tail
 from rlcf.run.settings import Config
 from rlcf.run.shard import Shard
+from rlcf.run.summary import NON_FINITE, OK, UNREADABLE, answered, counts, gain, interval, report, tail
 
 CPU = torch.device("cpu")
 RECORDS = [

@@ -1,4 +1,4 @@
-"""The part of a run's report that all tasks share: counts, seconds, gains, and the printed line."""
+"""The part of a run's summary that all tasks share: counts, seconds, gains, and the printed line."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -51,6 +51,16 @@ def gain(before: ArrayLike, after: ArrayLike, scale: float = 1.0, groups: ArrayL
     """The mean gain with its 95% interval; see `paired_bootstrap`. scale: what all three numbers are multiplied by."""
     values = paired_bootstrap(before, after, groups=groups)
     return dict(zip(("mean", "low", "high"), (scale * value for value in values), strict=True))
+
+
+def changes(before: Sequence[bool], after: Sequence[bool]) -> dict[str, int]:
+    """Numbers of samples that adaptation put right, and that it spoilt. before, after: True for a right answer.
+
+    >>> changes([False, False, True], [True, False, False])
+    {'fixed': 1, 'spoilt': 1}
+    """
+    pairs = list(zip(before, after, strict=True))
+    return {"fixed": pairs.count((False, True)), "spoilt": pairs.count((True, False))}
 
 
 def interval(gained: Mapping[str, float], digits: int, name: str = "gain") -> str:

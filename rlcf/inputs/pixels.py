@@ -1,0 +1,105 @@
+"""The pixels of a picture as people see them: upright, in 8 bits, on white where it is transparent."""
+
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageCms
+
+ORIENTATION = 0x0112
+"""The EXIF tag of how a picture has to be turned, 1 to 8."""
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> what makes the picture upright."""
+BITS_PER_SAMPLE, SAMPLE_FORMAT = 258, 339
+"""Tags of TIFF. A sample format of 1 is unsigned, 2 is signed."""
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation of a picture, 1 where it has none or a damaged one."""
+    try:
+        found = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # damaged EXIF raises many kinds of errors; the picture is none the worse for it
+        return 1
+    return found if found in TURNS else 1
+
+
+def as_seen(image: Image.Image) -> Image.Image:
+    """A picture in RGB as people see it.
+
+    It is turned as its EXIF data tell. 16 bits, whole numbers of 32 bits and floats are scaled to 8 bits. Transparent
+    parts are white. Raises ValueError for numbers that are not finite.
+    """
+    turn = TURNS.get(orientation(image))
+    rgb = _on_white(image)
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """The picture in RGB; it lies on white where it is transparent."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _grey(image)
+    if image.mode == "LAB":
+        return _from_lab(image)
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    if image.mode == "La":  # Pillow turns premultiplied grey into grey with alpha alone
+        image = image.convert("LA")
+    layer = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """A picture of one number a pixel that is no byte, as RGB."""
+    numbers = np.asarray(image)
+    if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
+        raise ValueError("some of its numbers are NaN or infinite")
+    numbers = numbers.astype(np.float64)
+    if _tag(image, BITS_PER_SAMPLE) == 32 and _tag(image, SAMPLE_FORMAT) == 1:
+        numbers = np.where(numbers < 0, numbers + 2.0**32, numbers)  # Pillow reads them as if they were signed
+    bytes_ = np.rint(np.clip(numbers * (255.0 / _white(image, float(numbers.max()))), 0, 255)).astype(np.uint8)
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):
+        bytes_[numbers == clear] = 255
+    return Image.fromarray(bytes_).convert("RGB")
+
+
+def _white(image: Image.Image, peak: float) -> float:
+    """The number that means white. peak: the largest one of the picture.
+
+    16 bits tell it themselves. Floats are in 0..1, in 0..255 or in 0..65535, and a little beyond after resampling.
+    Whole numbers of 32 bits fill 8, 16, 31 or 32 bits. Where all would be black, the largest number is white.
+    """
+    bits = _tag(image, BITS_PER_SAMPLE)
+    if image.mode == "F":
+        return next((white for white in (1.0, 255.0, 65535.0) if peak <= 2 * white), peak)
+    if image.mode != "I":
+        return 2.0**bits - 1 if bits and bits < 16 else 65535.0  # cameras and microscopes write 10 or 12 bits
+    if bits and bits <= 16:  # Pillow reads signed numbers of 16 bits into 32
+        return 2.0 ** (bits - 1) - 1
+    if image.format in ("PNG", "PPM"):  # of 16 bits, which some versions of Pillow read into 32
+        return 65535.0
+    white = next((2.0**size - 1 for size in (8, 16, 31, 32) if peak <= 2.0**size - 1), peak)
+    return white if peak >= white / 255 else max(peak, 1.0)
+
+
+def _tag(image: Image.Image, tag: int) -> int | None:
+    """A tag of a TIFF file, its first value where it has several; None for another file."""
+    tags: Any = getattr(image, "tag_v2", None)
+    value = tags.get(tag) if tags is not None else None
+    value = value[0] if isinstance(value, tuple) and value else value
+    return value if isinstance(value, int) else None
+
+
+def _from_lab(image: Image.Image) -> Image.Image:
+    """A picture in CIE L*a*b* as RGB, which Pillow converts by colour profiles alone."""
+    profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    found = ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
+    assert found is not None  # None is for a picture that is changed in place
+    return found

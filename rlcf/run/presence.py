@@ -1,0 +1,32 @@
+"""Missing files, told before anything is imported, loaded or downloaded, with what brings them."""
+
+from pathlib import Path
+
+from rlcf.errors import UserError
+from rlcf.inputs.places import expanded
+
+OPENAI_FILES = (
+    *("RN50.pt", "RN101.pt", "RN50x4.pt", "RN50x16.pt", "RN50x64.pt"),
+    *("ViT-B-32.pt", "ViT-B-16.pt", "ViT-L-14.pt", "ViT-L-14-336px.pt"),
+)
+WEIGHTS = (".pt", ".pth", ".bin", ".safetensors", ".ckpt")
+"""Endings of the names of weight files. A CLIP's name that ends so is a path."""
+
+
+def require_path(flag: str, path: str, what: str, remedy: str) -> None:
+    """Raises UserError for a path where nothing is. flag: its setting; what: should be there; remedy: brings it."""
+    if not Path(expanded(path)).exists():
+        raise UserError(f"{flag}: there is no {what} {path}; {remedy}")
+
+
+def require_clip(flag: str, name: str) -> None:
+    """Raises UserError for a CLIP that is named by a path where there is nothing. flag: its setting.
+
+    name: as `load_clip` takes it, also an architecture with the path of its weights, "ViT-B-32:epoch_10.pt".
+    """
+    architecture, _, weights = name.partition(":")
+    path = weights if weights and architecture != "hf-hub" and not Path(expanded(name)).exists() else name
+    if path.startswith(("/", "./", "../", "~")) or path.endswith(WEIGHTS):
+        file = Path(path).name
+        get = f"'rlcf-data get {file}' downloads it, or " if file in OPENAI_FILES else ""
+        require_path(flag, path, "CLIP", f"{get}give a file, a folder, or a name such as ViT-B/16")

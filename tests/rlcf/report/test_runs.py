@@ -1,0 +1,103 @@
+"""Reading run folders: what is there, and one sentence for each mistake."""
+
+import json
+
+import pytest
+
+from caption.training.config import TrainConfig
+from rlcf.report.runs import read_runs, short_names
+from rlcf.run.config import to_yaml
+from tests.records import captioned, classified
+
+RECORDS = [classified(0, 0, 1, 0), classified(1, 1, 1, 1)]
+
+
+def test_a_run_is_read_with_its_settings_results_and_records(write_run, tmp_path):
+    (run,) = read_runs([write_run({"folder:b": RECORDS, "folder:a": RECORDS}, method="tpt")])
+    assert (run.name, run.task, run.finished, run.config["method"]) == ("run", "classification", True, "tpt")
+    assert [dataset.name for dataset in run.datasets] == ["folder:b", "folder:a"]
+    assert run.datasets[0].records == RECORDS and run.datasets[0].images == tmp_path / "images"
+    assert run.results["datasets"]["folder:a"] == {"n": 2}
+
+
+def test_a_run_that_is_not_finished_is_read_as_far_as_it_is(write_run):
+    folder = write_run({"folder": RECORDS}, finished=False)
+    with (folder / "folder" / "records.part0.jsonl").open("a") as stream:
+        stream.write('{"index": 2, "id"')  # what a process has just begun to write
+    (run,) = read_runs([folder])
+    assert not run.finished and run.datasets[0].records == RECORDS
+
+
+def test_runs_are_named_by_as_few_folders_as_tell_them_apart(tmp_path):
+    assert short_names([tmp_path / "a" / "run", tmp_path / "b" / "run"]) == ["a/run", "b/run"]
+    assert short_names([tmp_path / "a" / "one", tmp_path / "a" / "two"]) == ["one", "two"]
+
+
+def test_no_run_folder_is_told(told, tmp_path):
+    assert told(tmp_path / "nothing").startswith(f"no run folder {tmp_path}/nothing; give the folder that a run wrote")
+    assert f"{tmp_path} is no run folder: it has no config.yaml" in told(tmp_path)
+
+
+def test_a_run_of_something_else_is_told(told, tmp_path):
+    (tmp_path / "config.yaml").write_text(to_yaml(TrainConfig()))
+    assert "is no run of classification, retrieval or captioning" in told(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["a: [", "- a", "\x00"])
+def test_a_damaged_config_is_told(write_run, told, content):
+    folder = write_run({"folder": RECORDS})
+    (folder / "config.yaml").write_text(content)
+    assert told(folder) == f"{folder}/config.yaml is damaged; the run's command writes it anew"
+
+
+def test_a_run_without_records_is_told(write_run, told):
+    folder = write_run({})
+    assert told(folder) == f"{folder} has no records yet; start its run again: it goes on where it was"
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_an_edited_record_is_told_with_its_line(write_run, told, finished):
+    folder = write_run({"folder": RECORDS}, finished=finished)
+    (file,) = (folder / "folder").glob("records*.jsonl")
+    file.write_text(file.read_text().replace('"label": 1', '"label": 2'))
+    assert f"{file} is damaged in line 2" in told(folder)
+
+
+def test_a_record_of_an_earlier_version_is_told(write_run, told):
+    old = {key: value for key, value in RECORDS[0].items() if key != "names"}
+    assert "holds records that this version of rlcf cannot read (sample 0: KeyError 'names')" in told(
+        write_run({"folder": [old]})
+    )
+
+
+def test_runs_of_different_tasks_are_told(write_run, told):
+    first = write_run({"folder": RECORDS}, "first")
+    second = write_run({"folder": [captioned(0, "a", "b", (0.1, 0.2))]}, "second", "captioning")
+    said = told(first, second)
+    assert said.startswith(f"{first} is a run of classification, {second} one of captioning; a report compares runs of")
+
+
+def test_a_run_that_is_given_twice_is_told(write_run, told):
+    folder = write_run({"folder": RECORDS})
+    assert told(folder, f"{folder}/../run") == f"{folder}/../run was given twice; give each run once"
+
+
+def test_results_that_are_damaged_are_done_without(write_run):
+    folder = write_run({"folder": RECORDS})
+    (folder / "results.json").write_text('{"datasets":')
+    (folder / "folder" / "images.json").write_text(json.dumps([1]))
+    (run,) = read_runs([folder])
+    assert run.results == {} and run.datasets[0].images is None
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--pictures", "-1"], "--pictures: -1 must be at least 0"),
+        (["--images", "nowhere"], "--images: no folder nowhere"),
+        (["--no-page"], "--no-page leaves nothing to write; give --csv, --markdown or --latex"),
+        (["--nothing"], "unrecognized arguments: --nothing; --help lists the flags"),
+    ],
+)
+def test_wrong_flags_are_told(write_run, told, words, said):
+    assert told(write_run({"folder": RECORDS}), *words) == said

@@ -1,0 +1,57 @@
+"""What the environment says of the processes of a run."""
+
+import pytest
+
+from rlcf.errors import UserError
+from rlcf.run.shard import TORCHRUN, Shard
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """Sets what torchrun would set."""
+
+    def put(**values):
+        for name in (*TORCHRUN, "LOCAL_RANK"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+
+    return put
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{}, {"WORLD_SIZE": ""}, {"WORLD_SIZE": "1"}, {"RANK": "0"}, {"WORLD_SIZE": "1", "RANK": ""}, {"LOCAL_RANK": ""}],
+)
+def test_a_process_on_its_own_is_the_first_of_one(environment, values):
+    environment(**values)
+    shard = Shard.from_environment()
+    assert (shard.rank, shard.count, shard.local_rank) == (0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"WORLD_SIZE": "2"}, "the environment has WORLD_SIZE=2, with RANK and MASTER_ADDR and MASTER_PORT lacking"),
+        ({"RANK": "1"}, "the environment has RANK=1, with WORLD_SIZE and MASTER_ADDR and MASTER_PORT lacking"),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, "with MASTER_ADDR and MASTER_PORT lacking; start with torchrun, or unset"),
+        (
+            {"WORLD_SIZE": "2", "RANK": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"},
+            "with a RANK beyond WORLD_SIZE; start with torchrun, or unset them",
+        ),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE=two in the environment is no number of processes; start with torchrun"),
+        ({"WORLD_SIZE": "-1"}, "WORLD_SIZE=-1 in the environment is no number of processes"),
+        ({"RANK": "9" * 5000}, "in the environment is no number of processes"),
+    ],
+)
+def test_an_environment_that_torchrun_does_not_make_is_told(environment, values, message):
+    environment(**values)
+    with pytest.raises(UserError) as error:
+        Shard.from_environment()
+    assert message in str(error.value)
+
+
+def test_a_wrong_number_of_the_process_on_its_machine_is_told(environment):
+    environment(LOCAL_RANK="first")
+    with pytest.raises(UserError, match="LOCAL_RANK=first in the environment"):
+        _ = Shard.from_environment().local_rank
