@@ -41,7 +41,7 @@ PLACEHOLDERS = {
 VALUES = {"GPU": "0", "N": "1"}
 """Placeholders that a parser would refuse, and what is put in their place."""
 SUFFIXES = {".py", ".sh", ".yaml", ".json", ".txt", ".md", ".png", ".pt", ".pkl", ".safetensors"}
-WRITES = ("--output", "--save-per-instance")
+WRITES = ("--output", "--save-per-instance", "--csv", "--markdown", "--latex")
 """Flags whose value need not exist."""
 RECORDER = """#!/usr/bin/env bash
 line="$(printf '%q ' "$@")"
