@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from rlcf.adapt.trace import Outcome, names_in
+from rlcf.adapt.trace import TracedStep, names_in
 from rlcf.metrics import best_rank, recall_at_k, top_indices
 from rlcf.run.loop import Figure
 from rlcf.run.records import Record
@@ -16,26 +16,22 @@ PREFIX = {"i2t": "txt", "t2i": "img"}
 ANSWERS = ("zero_shot", "adapted")
 
 
-def describe(outcome: Outcome, targets: list[int], labels: Sequence[str]) -> Record:
-    """A record's part about a query's two rankings and the steps between them.
-
-    targets: places in the gallery of the right answers; labels: the gallery's texts or paths, of which "names" holds
-    each that is mentioned.
-    """
-    rankings = {"targets": targets}
-    rankings |= _ranking("zero_shot", outcome.before, targets, labels)
-    rankings |= _ranking("adapted", outcome.answer, targets, labels)
-    found = [place for name in ANSWERS for place in rankings[f"{name}_top10"]]
-    mentioned = names_in(outcome.trace, [*targets, *found], labels)
-    return rankings | {"names": mentioned, "steps": [step.as_record() for step in outcome.trace]}
-
-
-def _ranking(name: str, logits: Tensor, targets: list[int], labels: Sequence[str]) -> Record:
-    """A ranking's part of a record. logits: (G,)."""
+def describe(name: str, logits: Tensor, targets: list[int]) -> Record:
+    """A record's part about a ranking. logits: (G,); targets: places in the gallery of the right answers."""
     scores = logits.cpu().numpy()
-    top = top_indices(scores, 10)
-    told = {f"{name}_rank": best_rank(scores, targets), f"{name}_found": labels[top[0]], f"{name}_top10": top}
+    told = {f"{name}_rank": best_rank(scores, targets), f"{name}_top10": top_indices(scores, 10)}
     return told | {f"{name}_confidence": float(logits.softmax(dim=-1).max())}
+
+
+def describe_names(record: Record, trace: Sequence[TracedStep], labels: Sequence[str]) -> Record:
+    """A record's part that spells out its places in the gallery.
+
+    record: its parts about both rankings and its "targets"; labels: the gallery's texts or paths. "names" holds each
+    that the record or the steps mention.
+    """
+    tops = [record[f"{name}_top10"] for name in ANSWERS]
+    found = {f"{name}_found": labels[top[0]] for name, top in zip(ANSWERS, tops, strict=True)}
+    return found | {"names": names_in(trace, [*record["targets"], *tops[0], *tops[1]], labels)}
 
 
 R1 = Figure("R@1", lambda r: (100.0 * (r["zero_shot_rank"] == 1), 100.0 * (r["adapted_rank"] == 1)))

@@ -8,7 +8,7 @@ from torch import Tensor
 from retrieval.config import RetrievalConfig
 from retrieval.datasets import Dataset
 from retrieval.features import FrozenFeatures
-from retrieval.metrics import R1, as_line, both_as_line, both_directions, describe, summarise
+from retrieval.metrics import R1, as_line, both_as_line, both_directions, describe, describe_names, summarise
 from retrieval.retriever import Retriever, make_rewards
 from retrieval.reward import Query, reward_clips
 from rlcf.adapt.groups import Unreadable
@@ -46,8 +46,10 @@ def run_direction(
 
     def describe_outcome(index: int, outcome: Outcome) -> tuple[Record, Mapping[str, Tensor]]:
         before, answer, targets = outcome.before, outcome.answer, dataset.targets(direction, index)
-        record: Record = {"status": NON_FINITE if outcome.after is None else OK}
-        record |= describe(outcome, targets, labels) | ({"gated": True} if outcome.gated else {})
+        record: Record = {"status": NON_FINITE if outcome.after is None else OK, "targets": targets}
+        record |= describe("zero_shot", before, targets) | describe("adapted", answer, targets)
+        record |= describe_names(record, outcome.trace, labels) | ({"gated": True} if outcome.gated else {})
+        record["steps"] = [step.as_record() for step in outcome.trace]
         return record, {"zero_shot": before, "adapted": answer} if config.save_logits else {}
 
     work: Work[Query, Outcome] = Work(

@@ -60,8 +60,7 @@ class Browser:
         self._number, self._rest, self._session = 0, b"", None
         self.told: list[str] = []
         self.requests: list[str] = []
-        targets = self.call("Target.getTargets")["targetInfos"]
-        page = next(target for target in targets if target["type"] == "page")
+        page = self.call("Target.createTarget", url="about:blank")  # the first tab may show the browser's own page
         attached = self.call("Target.attachToTarget", targetId=page["targetId"], flatten=True)
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -110,7 +109,7 @@ class Browser:
             self.told.append(" ".join(str(part.get("value", part.get("description"))) for part in given["args"]))
         elif method == "Log.entryAdded":
             self.told.append(given["entry"]["text"])
-        elif method == "Network.requestWillBeSent" and not given["request"]["url"].startswith("data:"):
+        elif method == "Network.requestWillBeSent" and not given["request"]["url"].startswith(("data:", "chrome:")):
             self.requests.append(given["request"]["url"])
 
     def open(self, file: Path, width: int = 1280, height: int = 900, dark: bool = False) -> None:

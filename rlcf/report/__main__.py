@@ -1,4 +1,4 @@
-"""`python -m rlcf.report`."""
+"""Starts the report as a command."""
 
 from rlcf.start import start
 

@@ -75,6 +75,9 @@ def main(argv: list[str] | None = None) -> None:
     html, thumbnails = make_page(parts, comparisons_of(parts) if len(runs) > 1 else [], given.pictures, given.images)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, html)
+    unknown = next((part.dataset.folder for part in parts if part.dataset.images is None), None)
+    if unknown is not None and given.images is None:
+        print(f"nothing in {unknown} tells where its images are: give --images their folder to see them")
     for line in told_of(thumbnails, given.images):
         print(line)
     print(f"report: {file} ({len(html.encode()) / 1e6:.1f} MB)")

@@ -1,7 +1,7 @@
 "use strict";
 // The gallery: filter, search and sort the samples of a part, draw those in sight, open one with its steps.
 (() => {
-  const HEIGHTS = { classification: 126, retrieval: 154, captioning: 154 };  // pixels of a row of cards; texts need two lines
+  const HEIGHTS = { classification: 126, retrieval: 146, captioning: 146 };  // pixels of a row of cards; texts need two lines
   const LEAST = 300;   // pixels that a card is wide, at least
   const SORTS = [
     ["as in the dataset", null],

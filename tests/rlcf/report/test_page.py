@@ -111,6 +111,14 @@ def test_images_that_were_moved_are_told_and_found_again(write_run, report, tmp_
     assert "could not be read" not in again.printed and [row["pictures"][0] for row in rows_of(again.page)] == [0, 1]
 
 
+def test_a_run_that_does_not_tell_where_its_images_are_is_shown_without(write_run, report):
+    folder = write_run({"folder": [classified(0, 0, 1, 0)]})
+    (folder / "folder" / "images.json").unlink()
+    done = report(folder)
+    assert f"nothing in {folder}/folder tells where its images are: give --images their folder" in done.printed
+    assert rows_of(done.page)[0]["pictures"] == [-1, -1, -1]
+
+
 def test_few_pictures_are_those_of_samples_that_changed(write_run, report):
     rows = [classified(i, 0, 0, 0) for i in range(4)] + [classified(4, 0, 1, 0)]
     done = report(write_run({"folder": rows}), "--pictures", 2)
