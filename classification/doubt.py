@@ -9,7 +9,7 @@ from rlcf.run.summary import answered
 
 LEAST = 10
 """Samples below which nothing is said."""
-HIGH = 0.6
+HIGH = 0.5
 """A mean confidence from which a student counts as confident."""
 QUANTILE = 3.1
 """Of the normal distribution: bounds of the accuracy hold with 99.9% each."""

@@ -181,14 +181,21 @@ def _find_images(names: Iterable[str], root: Path) -> list[Source]:
             wanted = root / with_slashes(name)
             folder = wanted.parent
             if folder not in listed:
-                files = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-                listed[folder] = Names(file for file in files if _bare(file) != file)
-            found = listed[folder].find(wanted.name, str(folder))
+                listed[folder] = Names(file for file in _names_in(folder) if _bare(file) != file)
+            found = listed[folder].find(wanted.name, str(folder)) if wanted != root else None
             if found is None:
                 raise UserError(f"there is no image {root / name} for its candidate; add it or take the candidate out")
             image = folder / found
         images.append(image)
     return images
+
+
+def _names_in(folder: Path) -> list[str]:
+    """The names of a folder's files; none for one that cannot be read, or that cannot exist."""
+    try:
+        return [entry.name for entry in folder.iterdir()]
+    except (OSError, ValueError):
+        return []
 
 
 def _candidate(caption: Any, called: str) -> str:

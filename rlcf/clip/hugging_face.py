@@ -241,8 +241,10 @@ def _blocks(weights: Mapping[str, Tensor], tower: str, layers: int, theirs: int)
 
 def _preprocess(folder: Path, config: Any) -> dict[str, Any]:
     """open_clip's settings of the input: CLIP's images are cropped, SigLIP's are squashed."""
-    file = folder / "preprocessor_config.json"
+    places = [folder / f"{name}_config.json" for name in ("preprocessor", "processor")]
+    file = next((place for place in places if place.is_file()), places[0])
     held = read_json(file) if file.is_file() else {}
+    held = held.get("image_processor", held) if isinstance(held, dict) else held
     given = {}
     for ours, theirs in (("mean", "image_mean"), ("std", "image_std")):
         numbers = held.get(theirs) if isinstance(held, dict) else 0

@@ -51,7 +51,7 @@ def captions_in(held: Any, file: str, splits: Sequence[str] = TEST) -> list[Capt
         entries = _karpathy(file, described, splits) if karpathy else _coco(file, held)
     elif isinstance(held, list):
         entries = _entries(file, held)
-    elif isinstance(held, dict) and held and all(isinstance(value, str | list) for value in held.values()):
+    elif _is_by_name(held):
         entries = (
             CaptionedImage(_path(name), _captions(f"{file} ({shown_name(name)})", value))
             for name, value in held.items()
@@ -64,6 +64,12 @@ def captions_in(held: Any, file: str, splits: Sequence[str] = TEST) -> list[Capt
     if not images:
         raise UserError(f"{file} lists no image; it must hold {FORMS}")
     return list(images.values())
+
+
+def _is_by_name(held: Any) -> bool:
+    """True for an object from paths to captions, some of which may be broken."""
+    named = isinstance(held, dict) and not {"images", "annotations"} & held.keys()
+    return named and any(isinstance(value, str | list) for value in held.values())
 
 
 def _entries(file: str, held: list[Any]) -> Iterator[CaptionedImage]:

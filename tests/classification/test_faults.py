@@ -203,10 +203,10 @@ def test_memory_that_the_system_refuses_is_one_sentence(runs):
 def test_a_killed_process_that_reads_images_is_told(runs, monkeypatch):
     original, main = images.read_image, os.getpid()
 
-    def read_image(file, draft=None):
+    def read_image(file, *given):
         if file.name == "1.png" and os.getppid() != main:
             os.kill(os.getpid(), signal.SIGKILL)
-        return original(file, draft)
+        return original(file, *given)
 
     with monkeypatch.context() as patch:
         patch.setattr(images, "read_image", read_image)

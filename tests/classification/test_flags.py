@@ -78,7 +78,18 @@ SAME = {
     "views_on_device": ([], ["--views-on-device"]),
 }
 OWN_TESTS = {"data", "output", "device", "limit", "workers", "skip_bad_images", "clip_root", "datasets", "corruption"}
-OWN_TESTS |= {"severity", "classnames", "save_logits", "select_precision", "draft_jpeg", "published_ties"}
+OWN_TESTS |= {
+    "image_reading",
+    "hf_config",
+    "image_column",
+    "label_column",
+    "severity",
+    "classnames",
+    "save_logits",
+    "select_precision",
+    "draft_jpeg",
+    "published_ties",
+}
 
 
 def test_every_flag_is_tested():

@@ -89,6 +89,10 @@ def test_line_breaks_and_double_spaces_become_single_spaces(folder):
         ({"red.png": "a dog"}, {"red.png": ["a dog", ""]}, "a reference of 'red.png' is empty"),
         ({"pink.png": "a dog"}, None, "no image"),
         ({"far/pink": "a dog"}, None, "no image"),
+        ({"": "a dog"}, None, "no image"),
+        ({".": "a dog"}, None, "no image"),
+        ({"x" * 5000 + "/a": "a dog"}, None, "no image"),
+        ({"a\0": "a dog"}, None, "no image"),
     ],
 )
 def test_what_is_wrong_is_named(images, candidates, references, told):

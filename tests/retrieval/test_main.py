@@ -352,6 +352,7 @@ CHANGES = {
 }
 OWN_TESTS = {"data", "output", "device", "limit", "workers", "skip_bad_images", "clip_root", "datasets", "seed"}
 OWN_TESTS |= {"direction", "clean_text", "save_logits", "gate"}
+OWN_TESTS |= {"image_reading", "hf_config", "image_column", "caption_column"}
 
 
 def test_every_flag_is_tested():

@@ -144,11 +144,11 @@ def test_the_weight_file_of_a_folder_may_be_named(clip_folder):
 
 def test_the_pixels_of_a_folder_are_its_own(clip_folder):
     folder, _ = clip_folder()
-    (folder / "preprocessor_config.json").write_text(
-        json.dumps({"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 1, 2]})
-    )
-    clip = load_clip(str(folder))
-    assert clip.preprocess["mean"] == [0.1, 0.2, 0.3] and clip.preprocess["std"] == [1, 1, 2]
+    held = {"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 1, 2]}
+    for name, content in (("processor_config.json", {"image_processor": held}), ("preprocessor_config.json", held)):
+        (folder / name).write_text(json.dumps(content))
+        clip = load_clip(str(folder))
+        assert clip.preprocess["mean"] == [0.1, 0.2, 0.3] and clip.preprocess["std"] == [1, 1, 2]
 
 
 @pytest.mark.parametrize(

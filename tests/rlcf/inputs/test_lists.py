@@ -207,6 +207,12 @@ def test_infinite_and_huge_numbers_are_no_ids():
     assert as_id(10**4000, "the id") == "1" + "0" * 4000
 
 
+def test_a_broken_caption_of_an_object_is_told_with_its_name():
+    for value in (3, None, {}, [], [None]):
+        with pytest.raises(UserError, match=r"list.json \(b.jpg\)"):
+            captions_in({"a.jpg": "a dog", "b.jpg": value}, "list.json")
+
+
 def test_lone_surrogates_in_captions_are_question_marks(listed):
     assert read_captions(listed(r'[{"image": "a", "caption": "dog \ud83d"}]'))[0].captions == ["dog ?"]
 

@@ -189,6 +189,18 @@ def test_a_dataset_of_several_splits_needs_one(labelled, written):
     assert len(labelled_dataset("hf:set:train", labelled).files) == 2
 
 
+def test_of_a_dataset_of_several_parts_one_has_to_be_named(written, tmp_path):
+    features = {"image": datasets.Image(), "label": CLASSES}
+    for number, part in enumerate(("small", "large")):
+        columns = {"image": IMAGES[: 2 + number], "label": LABELS[: 2 + number]}
+        data = written(columns, features, f"set/{part}.parquet")
+    parts = "".join(f"- config_name: {part}\n  data_files: {part}.parquet\n" for part in ("small", "large"))
+    (tmp_path / "set" / "README.md").write_text(f"---\nconfigs:\n{parts}---\n")
+    assert "small" in told(labelled_dataset, "hf:set", data)
+    for number, part in enumerate(("small", "large")):
+        assert len(labelled_dataset("hf:set", data, columns=Columns(config=part)).files) == 2 + number
+
+
 @pytest.mark.parametrize("split", [None, "test"])
 def test_a_dataset_that_was_saved_to_disk_is_read(tmp_path, split):
     features = datasets.Features({"image": datasets.Image(), "label": CLASSES})
