@@ -75,4 +75,5 @@ class _Signals:
 classify, retrieve, caption, clipscore = (
     partial(start, f"{task}.main") for task in ("classification", "retrieval", "caption", "clipscore")
 )
+data = partial(start, "rlcf.data.main")
 """The commands that an installation brings."""
