@@ -5,6 +5,9 @@ from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from rlcf.data.catalogue import DOMAINS
+from rlcf.data.catalogue import NOCAPS_DOMAIN_FILES as PER_DOMAIN
+from rlcf.data.catalogue import NOCAPS_FILE as NOCAPS
 from rlcf.digests import digest_of
 from rlcf.errors import UserError
 from rlcf.run.data import (
@@ -20,10 +23,6 @@ from rlcf.run.data import (
     read_captions,
     require_images,
 )
-
-DOMAINS = ("in-domain", "near-domain", "out-domain")
-NOCAPS = "nocaps_val_4500_captions.json"
-PER_DOMAIN = {domain: f"nocaps_val_{n}_{domain}.json" for domain, n in zip(DOMAINS, (417, 2670, 1413), strict=True)}
 
 NAMES = (*KARPATHY, "nocaps", *(f"nocaps-{domain}" for domain in DOMAINS), "json:FILE", "folder")
 
@@ -85,7 +84,7 @@ def _folder(name: str, root: Path) -> Dataset:
 
 def _nocaps(name: str, data: Path) -> Dataset:
     """From the original JSON, which tells each image's domain, or else from the files of one domain each."""
-    wanted = DOMAINS if name == "nocaps" else (name.removeprefix("nocaps-"),)
+    wanted = tuple(DOMAINS) if name == "nocaps" else (name.removeprefix("nocaps-"),)
     files = {domain: PER_DOMAIN[domain] for domain in wanted}
 
     def complete(place: Path) -> bool:

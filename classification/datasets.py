@@ -8,22 +8,14 @@ from pathlib import Path
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
 from classification.classnames import imagenet_wnids, names_of, read_classnames, read_lines, subset_wnids
+from rlcf.data import catalogue
+from rlcf.data.catalogue import IMAGENET
+from rlcf.data.entries import IMAGE_ROOTS as ROOTS
 from rlcf.digests import digest_of
 from rlcf.errors import UserError
 from rlcf.run.data import data_folder, find
 
-IMAGENET_FAMILY = {
-    "I": ("ImageNet/val", "imagenet/images/val"),
-    "A": ("imagenet-a", "imagenet-adversarial/imagenet-a"),
-    "V": (
-        "imagenetv2-matched-frequency-format-val",
-        "imagenetv2/imagenetv2-matched-frequency-format-val",
-        "imagenetv2",
-    ),
-    "R": ("imagenet-r", "imagenet-rendition/imagenet-r"),
-    "K": ("ImageNet-Sketch", "imagenet-sketch/images"),
-    "C": ("imagenet-c", "ImageNet-C"),
-}
+IMAGENET_FAMILY = {entry.name: entry.folders for entry in IMAGENET}
 """Name of a dataset -> folders that may hold it: that of the authors' code first, then that of CoOp's code."""
 
 
@@ -41,21 +33,10 @@ class FineGrained:
 
 
 FINE_GRAINED = {
-    "flower102": FineGrained("oxford_flowers", "jpg", "split_zhou_OxfordFlowers.json"),
-    "dtd": FineGrained("dtd", "images", "split_zhou_DescribableTextures.json"),
-    "pets": FineGrained("oxford_pets", "images", "split_zhou_OxfordPets.json"),
-    "cars": FineGrained("stanford_cars", "", "split_zhou_StanfordCars.json"),
-    "ucf101": FineGrained("ucf101", "UCF-101-midframes", "split_zhou_UCF101.json"),
-    "caltech101": FineGrained("caltech-101", "101_ObjectCategories", "split_zhou_Caltech101.json"),
-    "food101": FineGrained("food-101", "images", "split_zhou_Food101.json"),
-    "sun397": FineGrained("sun397", "SUN397", "split_zhou_SUN397.json"),
-    "aircraft": FineGrained("fgvc_aircraft", "images", "variants.txt"),
-    "eurosat": FineGrained("eurosat", "2750", "split_zhou_EuroSAT.json"),
+    entry.name: FineGrained(entry.folders[0], entry.images, str(entry.files[0])) for entry in catalogue.FINE_GRAINED
 }
 
 NAMES = (*IMAGENET_FAMILY, *FINE_GRAINED, "folder")
-ROOTS = ("", "dataset/tta_data", "dataset/finegrained-dataset", "tta_data", "finegrained-dataset")
-"""Folders below the data folder that may hold the datasets' folders."""
 
 
 @dataclass(frozen=True)

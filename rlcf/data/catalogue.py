@@ -6,9 +6,8 @@ IJCV 2022, table 6) for the fine-grained sets. A checksum that nobody has publis
 """
 
 import difflib
-from collections.abc import Sequence
 
-from rlcf.data.entries import IMAGE_ROOTS, Download, Entry, Expected
+from rlcf.data.entries import CAPTION_ROOTS, IMAGE_ROOTS, Download, Entry, Expected
 from rlcf.errors import UserError
 
 TTA, FINE = "dataset/tta_data", "dataset/finegrained-dataset"
@@ -41,7 +40,7 @@ def _imagenet(
     name: str, title: str, licence: str, page: str, folders: tuple[str, ...], expected: Expected, **more: object
 ) -> Entry:
     home = f"{TTA}/{folders[0]}"
-    settings = {"roots": (TTA, *(root for root in IMAGE_ROOTS if root != TTA)), "use": "classification", **more}
+    settings = {"roots": IMAGE_ROOTS, "use": "classification", **more}
     return Entry(name, "class folders", title, licence=licence, page=page, folders=folders, home=home,
                  expected=expected, **settings)  # type: ignore[arg-type]  # fmt: skip
 
@@ -117,7 +116,7 @@ def _corruptions(name: str, md5: str, about: int, held: str) -> Entry:
     return Entry(
         f"C-{name}", "files", f"ImageNet-C, {name}", f"dataset C: {held.replace(' ', ', ')}", "CC BY 4.0",
         "https://zenodo.org/records/2235448", ("imagenet-c", "ImageNet-C"), f"{TTA}/imagenet-c",
-        (TTA, *(root for root in IMAGE_ROOTS if root != TTA)), tuple(held.split()), about_bytes=about,
+        IMAGE_ROOTS, tuple(held.split()), about_bytes=about,
         downloads=(Download(urls, "", f"md5:{md5}", unpack=True),),
     )  # fmt: skip
 
@@ -145,7 +144,7 @@ LABELS_FILE = "imagenet_2012_validation_synset_labels.txt"
 LABELS = Entry(
     "imagenet-labels", "files", "ImageNet, labels of the validation images", "rlcf-data convert imagenet-val",
     "Apache-2.0", "https://github.com/tensorflow/models", ("ImageNet",), f"{TTA}/ImageNet",
-    (TTA, *(root for root in IMAGE_ROOTS if root != TTA)), (LABELS_FILE,), about_bytes=500_000,
+    IMAGE_ROOTS, (LABELS_FILE,), about_bytes=500_000,
     downloads=(Download(
         (f"https://raw.githubusercontent.com/tensorflow/models/master/research/slim/datasets/{LABELS_FILE}",),
         LABELS_FILE,
@@ -163,7 +162,7 @@ def _fine(
     listed = (Download(drive(split_id), split),) if split_id else ()
     return Entry(
         name, "split" if split_id else "aircraft", title, "classification", licence, page, (folder,),
-        f"{FINE}/{folder}", (FINE, *(root for root in IMAGE_ROOTS if root != FINE)), (split,), images, expected,
+        f"{FINE}/{folder}", IMAGE_ROOTS, (split,), images, expected,
         (*archives, *listed), about_bytes, steps, dead,
     )  # fmt: skip
 
@@ -259,7 +258,7 @@ FINE_GRAINED = (
 
 NOCAPS_FILE = "nocaps_val_4500_captions.json"
 NOCAPS_DOMAIN_FILES = {domain: f"nocaps_val_{count}_{domain}.json" for domain, count in DOMAINS.items()}
-KARPATHY_FILES = {
+KARPATHY_LISTS = {
     "coco": ("coco_karpathy_test.json",),
     "flickr30k": ("flickr30k_test.json", "test.json"),
 }
@@ -278,7 +277,7 @@ def _lavis(file: str, md5: str | None = None) -> Download:
 def _captioned(
     name: str, title: str, use: str, licence: str, page: str, folders: tuple[str, ...], **more: object
 ) -> Entry:
-    settings = {"roots": ("dataset", ""), "kind": "captions", **more}
+    settings = {"roots": CAPTION_ROOTS, "kind": "captions", **more}
     return Entry(name, title=title, use=use, licence=licence, page=page, folders=folders, home=f"dataset/{folders[0]}",
                  **settings)  # type: ignore[arg-type]  # fmt: skip
 
@@ -327,7 +326,7 @@ CAPTIONED = (
     ),
     _captioned(
         "flickr30k", "Flickr30k, Karpathy's test images", "retrieval and captioning", *_FLICKR,
-        files=(_anywhere(*KARPATHY_FILES["flickr30k"]),),
+        files=(_anywhere(*KARPATHY_LISTS["flickr30k"]),),
         expected=Expected(1_000, captions=5_000),
         downloads=(_lavis("flickr30k_test.json"),),
         about_bytes=4_400_000_000,
@@ -487,9 +486,13 @@ def entry_of(name: str) -> Entry:
 
 
 def siblings_of(entry: Entry) -> tuple[Entry, ...]:
-    """The other entries that lie in the same folder as this one."""
-    parent = entry.home.rpartition("/")[0]
-    groups: Sequence[Entry] = IMAGENET if parent.startswith(TTA) else tuple(CATALOGUE.values())
-    return tuple(
-        other for other in groups if other is not entry and other.roots == entry.roots and other.kind == entry.kind
-    )
+    """The other entries that belong into the same folder as this one."""
+    return tuple(other for other in CATALOGUE.values() if other is not entry and other.base == entry.base)
+
+
+def remedy(name: str) -> str:
+    """The end of a sentence that tells that a dataset is missing; empty for one that is not in the catalogue."""
+    entry = known(name)
+    if entry is None:
+        return ""
+    return f"; rlcf-data check {entry.name} tells what is wrong with it, rlcf-data get {entry.name} how to get it"

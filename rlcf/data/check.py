@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,7 +60,7 @@ def check(entry: Entry, machine: Machine, command: str) -> Report:
         flat = next((place for place in machine.places(entry) if place.is_dir() and _is_flat(place)), None)
         if entry.name == "I" and flat is not None:
             report.wrong.append(f"{flat} holds images and no class folders")
-            report.mend.append(f"{command} convert imagenet-val {flat}{machine.flags}")
+            report.mend.append(f"{command} convert imagenet-val {shlex.quote(str(flat.absolute()))}{machine.flags}")
             return report
         report.wrong.append(f"not there; looked at {_few([str(place) for place in machine.places(entry)])}")
         report.mend.append(get)

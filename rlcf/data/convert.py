@@ -192,11 +192,30 @@ def imagenet_val(flat: Path, labels: Path | None, output: Path, hard: bool = Fal
 
     labels: a file that tells the classes: a WordNet id a line, Kaggle's LOC_val_solution.csv, lines "image id" (a
     WordNet id, or a class index from 0), or lines "mv IMAGE ID/" of a shell script. Not needed where the names end in a
-    WordNet id, as in Hugging Face's archive. output: the folder that gets the class folders. hard: hard links in place
-    of symbolic ones; they need the same disk.
+    WordNet id, as in Hugging Face's archive. output: the folder that gets the class folders; where it is `flat` itself,
+    the images are moved to a folder beside it first, NAME-flat. hard: hard links in place of symbolic ones; they need
+    the same disk.
     Returns the number of images. Raises UserError when a label is missing, and when the labels are not those that
     people saw in the images.
     """
+    aside = flat.with_name(f"{flat.name}-flat")
+    in_place = flat.absolute() == output.absolute()
+    if in_place and aside.is_dir():  # a conversion that was stopped
+        flat, in_place = aside, False
+    placed = _classes_of(flat, labels, output)
+    if in_place:
+        try:
+            flat.rename(aside)
+        except OSError as error:
+            raise UserError(f"cannot rename {flat} to {aside} ({error.strerror})") from error
+        placed = {aside / image.relative_to(flat): wnid for image, wnid in placed.items()}
+    for image, wnid in placed.items():
+        link(image, output / wnid / image.name, hard)
+    return len(placed)
+
+
+def _classes_of(flat: Path, labels: Path | None, output: Path) -> dict[Path, str]:
+    """The validation images below a folder, and the WordNet id of each. Raises UserError as `imagenet_val`."""
     if not flat.is_dir():
         raise UserError(f"there is no folder {flat}")
     images = [image for image in images_below(flat) if re.match(r"ILSVRC2012_val_\d{8}", image.name)]
@@ -217,9 +236,7 @@ def imagenet_val(flat: Path, labels: Path | None, output: Path, hard: bool = Fal
             )
         placed[image] = str(wnid)
     _require_agreement(placed, labels or flat)
-    for image, wnid in placed.items():
-        link(image, output / wnid / image.name, hard)
-    return len(placed)
+    return placed
 
 
 def link(image: Path, place: Path, hard: bool) -> None:

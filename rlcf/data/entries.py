@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+CAPTION_ROOTS = ("", "dataset")
+"""Folders below --data that may hold the folders of datasets with captions."""
 IMAGE_ROOTS = ("", "dataset/tta_data", "dataset/finegrained-dataset", "tta_data", "finegrained-dataset")
 """Folders below --data that may hold the folders of classification's datasets."""
 
@@ -53,9 +55,10 @@ class Entry:
 
     name: as `--datasets`, `--student` or `rlcf-data` take it. kind: "class folders", "split", "aircraft", "captions",
     "nocaps", "clip", or "files". title: what people call it. use: what the project needs it for. licence, page: of its
-    publisher. roots: folders below --data in which it may lie, the first that of `home`. folders: its folder below a
-    root, as the method's authors and CoOp's authors name it. files: what is in the folder when it is there, any one of
-    a nested tuple. images: folder in it from which a split's paths start. about_bytes: size where it is not exact.
+    publisher. home: where a download goes, below --data. roots: folders below --data in which it may lie. folders: its
+    folder below a root, as the method's authors and CoOp's authors name it. files: what is in the folder when it is
+    there, any one of a nested tuple. images: folder in it from which a split's paths start. about_bytes: size of all of
+    it, where it is not exact.
     steps: what a person does by hand. dead: addresses that no longer answer.
     """
 
@@ -75,6 +78,11 @@ class Entry:
     about_bytes: int | None = None
     steps: tuple[str, ...] = ()
     dead: tuple[str, ...] = ()
+
+    @property
+    def base(self) -> str:
+        """The folder below --data into which the entry's own folder goes."""
+        return self.home.removesuffix(self.folders[0])
 
     @property
     def bytes(self) -> int | None:
@@ -120,13 +128,12 @@ class Machine:
     def home(self, entry: Entry, siblings: tuple[Entry, ...] = ()) -> Path:
         """Where a download of the entry goes.
 
-        siblings: entries with the same roots; where one of them is there already, the entry goes beside it.
+        siblings: entries that belong into the same folder; where one of them is already, the entry goes beside it.
         """
         if entry.kind == "clip":
             return self.clip_root
         for root in entry.roots:
-            names = [(self.data / root / folder).is_dir() for other in siblings for folder in other.folders[:1]]
-            if any(names) and root:
+            if any((self.data / root / other.folders[0]).is_dir() for other in siblings):
                 return self.data / root / entry.folders[0]
         return self.data / entry.home
 

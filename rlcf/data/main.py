@@ -216,8 +216,6 @@ def convert(args: argparse.Namespace, machine: Machine) -> None:
     if args.kind == "imagenet-val":
         home = output or machine.home(entry_of("I"))
         labels = Path(args.labels).expanduser() if args.labels else None
-        if home.absolute() == given.absolute():
-            raise UserError(f"{given} cannot become its own class folders; move the images to another folder first")
         count = made.imagenet_val(given, labels, home, args.hard_links)
         print(f"{count:,} images in class folders: {home}")
         print(f"look at it with: {own_command()} check I{machine.flags}")

@@ -1,5 +1,6 @@
 """What a launcher's command needs, looked for before anything is loaded."""
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from rlcf.data.entries import Entry, Machine
 from rlcf.errors import UserError, say
 
 Settings = Mapping[str, list[str]]
+TRAIN, EXTRACT = "caption/train.py", "caption/extract_features.py"
 MADE_BY = {
     "clipcap_opt125m_transformer_coco_01": ("clipcap", "train_clipcap_coco.sh"),
     "capdec_opt125m_transformer_coco_01": ("capdec", "train_capdec_coco.sh"),
@@ -30,9 +32,10 @@ def need(script: str, arguments: Sequence[str], command: str) -> None:
     Raises UserError if the command cannot work.
     """
     settings = read_settings(arguments)
-    machine = Machine.of(_last(settings, "data"), _last(settings, "clip_root"))
+    of_files = script in (TRAIN, EXTRACT)  # their --data is no folder of datasets
+    machine = Machine.of(None if of_files else _last(settings, "data"), _last(settings, "clip_root"))
     missing = [*_data(script, settings, machine, command), *_files(settings, machine, command)]
-    for line in _downloads(settings, machine, command):
+    for line in _downloads(script, settings, machine, command):
         say(line)
     for line in missing:
         say(f"missing: {line}")
@@ -77,11 +80,11 @@ def _last(settings: Settings, name: str) -> str | None:
 
 def _data(script: str, settings: Settings, machine: Machine, command: str) -> list[str]:
     """Datasets, lists and features that are not there."""
-    if script in ("caption/train.py", "caption/extract_features.py"):
+    if script in (TRAIN, EXTRACT):
         places = [Path(file).expanduser() for name in ("data", "validation") for file in settings.get(name, [])]
         listed = _last(settings, "captions")
-        if script == "caption/extract_features.py" and listed:
-            places = [machine.data / listed]
+        if script == EXTRACT and listed:
+            places = [places[0] / listed]
         return [told for place in places if (told := _missing_file(place, machine, command))]
     missing = []
     for name in settings.get("datasets", []):
@@ -90,8 +93,8 @@ def _data(script: str, settings: Settings, machine: Machine, command: str) -> li
             continue
         flat = next((place for place in machine.places(entry) if place.is_dir()), None)
         if entry.name == "I" and flat is not None:
-            sort = f"{command} convert imagenet-val FLAT{machine.flags}"
-            missing.append(f"{flat} has no class folders; move its images to a folder FLAT, then: {sort}")
+            sort = f"{command} convert imagenet-val {shlex.quote(str(flat.absolute()))}{machine.flags}"
+            missing.append(f"the class folders of {flat}; make them: {sort}")
         else:
             missing.append(f"dataset {name} ({entry.title}); {_get(entry, machine, command)}")
     return missing
@@ -117,17 +120,20 @@ def _missing_file(place: Path, machine: Machine, command: str) -> str | None:
     return f"{place}; {_get(entry, machine, command)}{makes}"
 
 
-def _downloads(settings: Settings, machine: Machine, command: str) -> list[str]:
+def _downloads(script: str, settings: Settings, machine: Machine, command: str) -> list[str]:
     """Models that are not there, and which the run itself will download."""
     told = []
     asked = [name for key in ("student", "reward", "clip", "evaluate_clip") for name in settings.get(key, [])]
-    for name in dict.fromkeys(asked):
-        entry = known(name) if name in OPENAI_FILES else None
-        if entry is not None and machine.locate(entry) is None:
-            told.append(
-                f"{name} is not in {machine.clip_root}: open_clip takes it from its cache or downloads it; "
-                f"{_get(entry, machine, command)}"
-            )
+    if script == "clipscore/main.py" or (settings.get("evaluate", ["False"]) in ([], ["True"])):
+        asked += [] if {"clip", "evaluate_clip"} & settings.keys() or "no_evaluate" in settings else ["ViT-B/32"]
+    clips = [entry for name in dict.fromkeys(asked) if name in OPENAI_FILES and (entry := known(name))]
+    absent = [entry.name for entry in clips if machine.locate(entry) is None]
+    if absent:
+        them = "it" if len(absent) == 1 else "them"
+        told.append(
+            f"not in {machine.clip_root}: {', '.join(absent)}; open_clip takes {them} from its cache or downloads "
+            f"{them}. Get {them} verified: {command} get {' '.join(absent)}{machine.flags}"
+        )
     if "facebook/opt-125m" in settings.get("language_model", []):
         entry = known("opt-125m")
         assert entry is not None

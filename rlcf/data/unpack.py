@@ -37,7 +37,8 @@ def unpack(archive: Path, folder: Path, label: str | None = None) -> None:
             with opened() as source, target.open("wb") as stream:
                 shutil.copyfileobj(source, stream, 1 << 20)
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise UserError(f"{archive} is no whole tar or zip archive ({error}); delete it and get it again") from error
+        why = str(error).partition("\n")[0].rstrip(":")
+        raise UserError(f"{archive} is no whole tar or zip archive ({why}); delete it and get it again") from error
 
 
 def _zip(archive: Path) -> Iterator[Member]:

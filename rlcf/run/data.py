@@ -6,15 +6,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from rlcf.data.catalogue import CATALOGUE, KARPATHY_LISTS, remedy
+from rlcf.data.entries import CAPTION_ROOTS
 from rlcf.errors import UserError
 
-KARPATHY = {
-    "coco": (("coco2014", "coco"), ("coco_karpathy_test.json",)),
-    "flickr30k": (("flickr30k",), ("flickr30k_test.json", "test.json")),
-}
+KARPATHY = {name: (CATALOGUE[name].folders, files) for name, files in KARPATHY_LISTS.items()}
 """Karpathy's test sets -> their folders, and names of their lists: the method's own layout first, then LAVIS'."""
-ROOTS = ("", "dataset")
-"""Folders below --data that a dataset of captioned images may lie in."""
 IMAGE_FOLDERS = ("", "images", "val")
 """Folders below a dataset's that the listed paths may start from."""
 
@@ -33,7 +30,7 @@ def find(name: str, places: Iterable[Path], is_it: Callable[[Path], bool] = Path
     tried = list(dict.fromkeys(places))
     found = next((place for place in tried if is_it(place)), None)
     if found is None:
-        raise UserError(f"dataset {name} was not found; tried {', '.join(map(str, tried))}")
+        raise UserError(f"dataset {name} was not found; tried {', '.join(map(str, tried))}{remedy(name)}")
     return found
 
 
@@ -50,7 +47,7 @@ def find_list(name: str, data: Path) -> Path:
 
 def list_places(data: Path, folders: Iterable[str], files: Sequence[str]) -> Iterator[Path]:
     """The places of a dataset's list: each file, in each folder or its annotations/."""
-    places = [data / root / folder / sub for root in ROOTS for folder in folders for sub in ("", "annotations")]
+    places = [data / root / folder / sub for root in CAPTION_ROOTS for folder in folders for sub in ("", "annotations")]
     return (place / file for file in files for place in places)
 
 
