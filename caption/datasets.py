@@ -5,9 +5,7 @@ from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from rlcf.data.catalogue import DOMAINS
-from rlcf.data.catalogue import NOCAPS_DOMAIN_FILES as PER_DOMAIN
-from rlcf.data.catalogue import NOCAPS_FILE as NOCAPS
+from rlcf.data import catalogue
 from rlcf.digests import digest_of
 from rlcf.errors import UserError
 from rlcf.run.data import (
@@ -23,6 +21,9 @@ from rlcf.run.data import (
     read_captions,
     require_images,
 )
+
+DOMAINS = tuple(catalogue.DOMAINS)
+NOCAPS, PER_DOMAIN = catalogue.NOCAPS_FILE, catalogue.NOCAPS_DOMAIN_FILES
 
 NAMES = (*KARPATHY, "nocaps", *(f"nocaps-{domain}" for domain in DOMAINS), "json:FILE", "folder")
 
@@ -84,7 +85,7 @@ def _folder(name: str, root: Path) -> Dataset:
 
 def _nocaps(name: str, data: Path) -> Dataset:
     """From the original JSON, which tells each image's domain, or else from the files of one domain each."""
-    wanted = tuple(DOMAINS) if name == "nocaps" else (name.removeprefix("nocaps-"),)
+    wanted = DOMAINS if name == "nocaps" else (name.removeprefix("nocaps-"),)
     files = {domain: PER_DOMAIN[domain] for domain in wanted}
 
     def complete(place: Path) -> bool:

@@ -23,7 +23,7 @@ def read_scores(run: Path) -> dict[str, dict[str, Any]]:
     scores and for a file that is damaged.
     """
     found = {}
-    for file in sorted(run.glob(f"**/{SCORES['adapted']}")):
+    for file in sorted(run.glob(f"**/{SCORES['adapted']}"), key=lambda file: file.parent):
         name = file.parent.relative_to(run).as_posix()
         before, after = (_read(file.with_name(SCORES[which])) for which in ("zero_shot", "adapted"))
         texts = [file.with_name(CANDIDATES[which]) for which in ("zero_shot", "adapted")]

@@ -29,6 +29,7 @@ CONSOLE = {
     "rlcf-retrieve": "retrieval/main.py",
     "rlcf-caption": "caption/main.py",
     "rlcf-clipscore": "clipscore/main.py",
+    "rlcf-data": "rlcf/data/main.py",
 }
 COMMAND = re.compile(rf"(?:[A-Z_]+=\S+ )*(?:\S*\bpython|\S*\bpip|torchrun|bash|{'|'.join(CONSOLE)}) ")
 PLACEHOLDERS = {
@@ -151,6 +152,8 @@ def check(launch, monkeypatch):
         """words: what follows `python`, or torchrun's own flags."""
         if words[0] == "-m" and words[1].split(".")[0] in ROOMS:
             script, arguments = f"{words[1].replace('.', '/')}.py", words[2:]
+            if (ROOT / script).with_suffix("").is_dir():
+                script = script.replace(".py", "/main.py")
         elif words[0].startswith("-"):
             return
         else:

@@ -55,7 +55,7 @@ def test_the_first_place_that_is_there_is_found(tmp_path, listed):
 
 def test_a_dataset_that_is_nowhere_is_told_with_each_place_once(tmp_path):
     places = [tmp_path / name for name in ("a", "b", "a")]
-    assert told(find, "coco", places) == f"dataset coco was not found; tried {tmp_path}/a, {tmp_path}/b"
+    assert told(find, "mine", places) == f"dataset mine was not found; tried {tmp_path}/a, {tmp_path}/b"
 
 
 @pytest.mark.parametrize("name", ["json:list", "json:list.json"])
