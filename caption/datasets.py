@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from rlcf.data import catalogue
+from rlcf.data.catalogue import captions
 from rlcf.digests import digest_of
 from rlcf.errors import UserError
 from rlcf.run.data import (
@@ -22,8 +22,8 @@ from rlcf.run.data import (
     require_images,
 )
 
-DOMAINS = tuple(catalogue.DOMAINS)
-NOCAPS, PER_DOMAIN = catalogue.NOCAPS_FILE, catalogue.NOCAPS_DOMAIN_FILES
+DOMAINS = tuple(captions.DOMAINS)
+NOCAPS, PER_DOMAIN = captions.NOCAPS_FILE, captions.NOCAPS_DOMAIN_FILES
 
 NAMES = (*KARPATHY, "nocaps", *(f"nocaps-{domain}" for domain in DOMAINS), "json:FILE", "folder")
 

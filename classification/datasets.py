@@ -8,8 +8,8 @@ from pathlib import Path
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
 from classification.classnames import imagenet_wnids, names_of, read_classnames, read_lines, subset_wnids
-from rlcf.data import catalogue
-from rlcf.data.catalogue import IMAGENET
+from rlcf.data.catalogue import fine_grained
+from rlcf.data.catalogue.imagenet import IMAGENET
 from rlcf.data.entries import IMAGE_ROOTS as ROOTS
 from rlcf.digests import digest_of
 from rlcf.errors import UserError
@@ -33,7 +33,7 @@ class FineGrained:
 
 
 FINE_GRAINED = {
-    entry.name: FineGrained(entry.folders[0], entry.images, str(entry.files[0])) for entry in catalogue.FINE_GRAINED
+    entry.name: FineGrained(entry.folders[0], entry.images, str(entry.files[0])) for entry in fine_grained.FINE_GRAINED
 }
 
 NAMES = (*IMAGENET_FAMILY, *FINE_GRAINED, "folder")

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rlcf.data import names
-from rlcf.data.catalogue import DOMAINS, NOCAPS_DOMAIN_FILES, NOCAPS_FILE, OPENAI_FILES
+from rlcf.data.catalogue.captions import DOMAINS, NOCAPS_DOMAIN_FILES, NOCAPS_FILE
+from rlcf.data.catalogue.weights import OPENAI_FILES
 from rlcf.data.entries import Entry, Machine, has_class_folders
 from rlcf.data.fetch import digest_of_file
 from rlcf.data.scan import class_folders, images_below, images_in, unreadable

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from rlcf.data import names
-from rlcf.data.catalogue import DOMAINS, LABELS_FILE
+from rlcf.data.catalogue.captions import DOMAINS
+from rlcf.data.catalogue.imagenet import LABELS_FILE
 from rlcf.data.check import USUAL_AGREEMENT
 from rlcf.data.scan import images_below
 from rlcf.errors import UserError

@@ -35,6 +35,16 @@ class Download:
         return self.urls[0].partition("?")[0].rpartition("/")[2]
 
 
+def drive(file: str) -> tuple[str, ...]:
+    """The address of a file on Google Drive."""
+    return (f"https://drive.usercontent.google.com/download?id={file}&export=download&confirm=t",)
+
+
+def hugging_face(repository: str, file: str) -> tuple[str, ...]:
+    """The address of a file on Hugging Face."""
+    return (f"https://huggingface.co/{repository}/resolve/main/{file}",)
+
+
 @dataclass(frozen=True)
 class Expected:
     """How much a dataset holds. None where it is not known or not fixed.

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from rlcf.data.catalogue import NOCAPS_FILE, siblings_of
+from rlcf.data.catalogue import siblings_of
+from rlcf.data.catalogue.captions import NOCAPS_FILE
 from rlcf.data.entries import Download, Entry, Machine, is_there
 from rlcf.data.fetch import USUAL, Patience, digest_of_file, fetch
 from rlcf.data.unpack import content, put, unpack

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlcf.data.catalogue import COOP, OPENAI_FILES, TRAIN_SET, known
+from rlcf.data.catalogue import known
+from rlcf.data.catalogue.weights import COOP, OPENAI_FILES, TRAIN_SET
 from rlcf.data.entries import Entry, Machine
 from rlcf.errors import UserError, say
 

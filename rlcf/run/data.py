@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rlcf.data.catalogue import CATALOGUE, KARPATHY_LISTS, remedy
+from rlcf.data.catalogue import CATALOGUE, remedy
+from rlcf.data.catalogue.captions import KARPATHY_LISTS
 from rlcf.data.entries import CAPTION_ROOTS
 from rlcf.errors import UserError
 

@@ -10,11 +10,13 @@ import caption.datasets
 import classification.datasets
 import retrieval.datasets
 from rlcf.clip.backbone import OPENAI_ARCHITECTURES, openai_file_name
-from rlcf.data.catalogue import ALIASES, CATALOGUE, CLIPS, OPENAI_FILES, entry_of, known, remedy
+from rlcf.data.catalogue import ALIASES, CATALOGUE, entry_of, known, remedy
+from rlcf.data.catalogue.weights import CLIPS, OPENAI_FILES
 from rlcf.data.entries import Machine
 from rlcf.data.main import main
 from rlcf.errors import UserError
 from rlcf.run.data import find
+from tests.tools import ROOT
 
 
 def test_openais_files_have_the_addresses_that_open_clip_knows():
@@ -102,3 +104,15 @@ def test_folders_come_from_flags_or_the_environment(monkeypatch, tmp_path):
 def test_a_folder_that_is_not_there_is_told(tmp_path):
     with pytest.raises(UserError, match=r"there is no folder .*; give --data, or set RLCF_ROOT"):
         main(["list", "--data", str(tmp_path / "nothing")])
+
+
+def test_the_document_names_every_entry_with_its_numbers_and_files():
+    text = (ROOT / "docs" / "data.md").read_text()
+    for entry in CATALOGUE.values():
+        assert re.search(rf"[\s|`(]{re.escape(entry.name)}[\s|`,.)]", text), entry.name
+        assert entry.folders[0].rpartition("/")[2] in text, entry.name
+        if entry.expected is not None:
+            assert f"{entry.expected.images:,}" in text, entry.name
+            assert entry.expected.captions is None or f"{entry.expected.captions:,}" in text, entry.name
+        for address in entry.dead:
+            assert "dead" in text, address

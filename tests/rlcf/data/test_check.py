@@ -10,6 +10,8 @@ import pytest
 
 from demo.world import write_classification
 from rlcf.data import catalogue, names
+from rlcf.data.catalogue.captions import NOCAPS_FILE
+from rlcf.data.catalogue.weights import OPENAI_FILES
 from rlcf.data.entries import Expected
 from rlcf.data.look import few, verdict
 from rlcf.data.main import main
@@ -234,13 +236,13 @@ def test_nocaps_is_counted_by_domain(check, tmp_path):
     write_pictures(root / "val", ["a.jpg"])
     images = [{"id": 0, "file_name": "a.jpg", "domain": "in-domain"}]
     captions = [{"image_id": 0, "id": 0, "caption": "x"}]
-    (root / catalogue.NOCAPS_FILE).write_text(json.dumps({"images": images, "annotations": captions}))
+    (root / NOCAPS_FILE).write_text(json.dumps({"images": images, "annotations": captions}))
     code, told = check("nocaps-in-domain")
     assert code == 1 and "1 images of in-domain in place of 417" in told
 
 
 def test_weights_are_told_by_their_checksum(check, tmp_path, monkeypatch):
-    files = {name: file for name, (file, _, _) in catalogue.OPENAI_FILES.items()}
+    files = {name: file for name, (file, _, _) in OPENAI_FILES.items()}
     table = {name: (file, hashlib.sha256(name.encode()).hexdigest(), 1) for name, file in files.items()}
     monkeypatch.setattr("rlcf.data.check.OPENAI_FILES", table)
     clips = tmp_path / "pretrained" / "clip"

@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 
 from rlcf.data import catalogue
+from rlcf.data.catalogue.captions import NOCAPS_FILE
+from rlcf.data.catalogue.weights import TRAIN_SET
 from rlcf.data.entries import Download
 from rlcf.data.main import main
 from rlcf.errors import UserError
@@ -146,7 +148,7 @@ def test_nocaps_images_come_from_the_addresses_in_its_list(serve, server, tmp_pa
     urls = {f"{i}.jpg": server.put(f"val/{i}.jpg", f"image {i}".encode()) for i in range(20)}
     images = [{"id": i, "file_name": name, "coco_url": url} for i, (name, url) in enumerate(urls.items())]
     body = json.dumps({"images": images, "annotations": []}).encode()
-    serve("nocaps", {catalogue.NOCAPS_FILE: body})
+    serve("nocaps", {NOCAPS_FILE: body})
     del server.pages["/val/7.jpg"]
     with pytest.raises(UserError, match=r"1 of 20 images did not come; the same command asks again: .*7\.jpg"):
         get(tmp_path, "nocaps")
@@ -160,7 +162,7 @@ def test_nocaps_images_come_from_the_addresses_in_its_list(serve, server, tmp_pa
 @pytest.mark.parametrize("name", ["../x.jpg", "a/b.jpg", ".x"])
 def test_a_list_cannot_name_images_outside_of_their_folder(name, serve, tmp_path):
     body = json.dumps({"images": [{"id": 0, "file_name": name, "coco_url": "http://127.0.0.1:9/"}]}).encode()
-    serve("nocaps", {catalogue.NOCAPS_FILE: body})
+    serve("nocaps", {NOCAPS_FILE: body})
     with pytest.raises(UserError, match="no plain file name"):
         get(tmp_path, "nocaps")
 
@@ -179,9 +181,9 @@ def test_a_published_archive_lands_where_the_launchers_look(serve, zip_of, tmp_p
 
 def test_published_features_go_beside_the_lists(serve, zip_of, tmp_path):
     (tmp_path / "dataset" / "coco2014" / "val2014").mkdir(parents=True)
-    serve("coco-features", {"": zip_of({catalogue.TRAIN_SET: b"1"})})
+    serve("coco-features", {"": zip_of({TRAIN_SET: b"1"})})
     get(tmp_path, "coco-features")
-    assert names_in(tmp_path / "dataset" / "coco2014") == [catalogue.TRAIN_SET, "val2014"]
+    assert names_in(tmp_path / "dataset" / "coco2014") == [TRAIN_SET, "val2014"]
 
 
 def test_download_names_have_no_query():

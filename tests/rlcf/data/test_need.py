@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlcf.data.catalogue import COOP, TRAIN_SET
+from rlcf.data.catalogue.weights import COOP, TRAIN_SET
 from rlcf.data.main import main
 from rlcf.data.need import read_settings
 from rlcf.errors import UserError
