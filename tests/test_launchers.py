@@ -116,3 +116,53 @@ def test_a_launcher_goes_on_when_all_is_there(project, tmp_path):
     (task / "main.py").write_text("import sys; print('started', *sys.argv[-2:])\n")
     done = project("mta.sh", "cpu", "--datasets", "A", PYTHON=sys.executable, RLCF_ROOT=str(tmp_path), cwd="/")
     assert (done.returncode, done.stdout) == (0, "started --datasets A\n"), done.stderr
+
+
+@pytest.fixture
+def calls(project, tmp_path):
+    """The words of each call of Python that a launcher makes, what stands in for Python does nothing."""
+    recorder, noted = tmp_path / "recorder", tmp_path / "noted"
+    recorder.write_text(f'#!/usr/bin/env bash\nprintf "%s\\n" "$*" >> "{noted}"\n')
+    recorder.chmod(0o755)
+
+    def run(script, *arguments):
+        noted.write_text("")
+        done = project(script, *arguments, PYTHON=str(recorder), RLCF_ROOT=str(tmp_path / "R"))
+        assert done.returncode == 0, done.stderr
+        lines = noted.read_text().replace(f"{project.folder}/", "").replace(f"{tmp_path}/R/", "R/").splitlines()
+        return [line for line in lines if not line.startswith("-m rlcf.data need ")]
+
+    run.root = tmp_path / "R"
+    return run
+
+
+def test_features_of_flickr30k_are_of_its_lists_wherever_they_lie(calls):
+    flickr = calls.root / "dataset" / "flickr30k"
+    (flickr / "annotations").mkdir(parents=True)
+    (flickr / "annotations" / "flickr30k_train.json").write_text("")
+    (flickr / "flickr30k_val.json").write_text("")
+    training, validation = calls("extract_flickr.sh", "0", "--workers", "4")
+    shared = "--clip-root R/pretrained/clip --skip-bad-images --output R/output/features/flickr30k"
+    extract = "caption/extract_features.py --data R/dataset/flickr30k --captions"
+    assert training == f"{extract} annotations/flickr30k_train.json {shared}-train-vitb16 --gpu 0 --workers 4"
+    assert validation == f"{extract} flickr30k_val.json {shared}-val-vitb16 --gpu 0 --workers 4"
+
+
+@pytest.mark.parametrize("method", ["clipcap", "capdec"])
+def test_captioners_are_trained_on_flickr30ks_features_own_ones_first(method, calls):
+    (call,) = calls(f"train_{method}_flickr.sh", "0")
+    assert f"--config caption/configs/train-{method}-coco.yaml" in call
+    assert "--data R/dataset/flickr30k/flickr_train_set_image_text_vitb16_v2.pkl" in call
+    assert f"--output R/output/{method}_opt125m_transformer_flickr_01" in call and "--validation" not in call
+    for part in ("train", "val"):
+        (calls.root / "output" / "features" / f"flickr30k-{part}-vitb16").mkdir(parents=True)
+    (call,) = calls(f"train_{method}_flickr.sh", "0")
+    assert "--data R/output/features/flickr30k-train-vitb16 --validation R/output/features/flickr30k-val-vitb16" in call
+
+
+def test_a_captioner_without_adaptation_ends_with_its_scores(calls):
+    captions, scores = calls("eval_c2n.sh", "0", "capdec")
+    assert captions.startswith("caption/main.py --config caption/configs/eval-c2n.yaml --data ")
+    assert "--checkpoint R/output/capdec_opt125m_transformer_coco_01 --gpu 0" in captions
+    assert scores == "-m caption.scores R/output/eval-c2n-capdec"
+    assert calls("eval_coco.sh", "0", "clipcap", "--limit", "2", "--output", "mine")[1] == "-m caption.scores mine"

@@ -31,8 +31,9 @@ class Download:
 
     @property
     def name(self) -> str:
-        """The file's name on the server."""
-        return self.urls[0].partition("?")[0].rpartition("/")[2]
+        """The file's name on the server; of an archive on Google Drive, which tells none, that of its target."""
+        name = self.urls[0].partition("?")[0].rpartition("/")[2]
+        return name if "." in name else f"{self.to.rpartition('/')[2]}.zip"
 
 
 def drive(file: str) -> tuple[str, ...]:

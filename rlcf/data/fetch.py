@@ -118,6 +118,8 @@ def _append(url: str, part: Path, verified: bool, patience: Patience, bar: Any) 
 
     verified: a digest of the file is known, so that bytes of another address may be gone on with.
     """
+    if not url.startswith(("http://", "https://")):  # an address may come from a list that was downloaded
+        raise Gone("is no web address")
     start = _length(part)
     headers = {"Accept-Encoding": "identity", "User-Agent": "rlcf-data"}
     if start:

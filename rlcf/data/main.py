@@ -196,10 +196,13 @@ def _look(report: Report, args: argparse.Namespace, machine: Machine) -> None:
         return
     from rlcf.data.look import look
 
-    said = look(report.samples, report.classnames, args.clip, machine.clip_root, args.prompt)
+    try:
+        said = look(report.samples, report.classnames, args.clip, machine.clip_root, args.prompt)
+    except UserError as error:
+        said = f"wrong: {error}"
     if said.startswith("wrong: "):
         report.wrong.append(said.removeprefix("wrong: "))
-        report.mend.append("bring class names and folders into the same order")
+        report.mend.append("see that class names and folders are in the same order")
     else:
         report.right.append(said)
 

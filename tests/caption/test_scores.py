@@ -1,9 +1,11 @@
 """The table of a run's scores."""
 
 import json
+import shutil
 
 import pytest
 
+import caption.main
 from caption.scores import main
 from rlcf.errors import UserError
 
@@ -51,3 +53,19 @@ def test_damaged_scores_are_told(run):
     (folder / "coco" / "scores.json").write_text("{}")
     with pytest.raises(UserError, match=r"scores\.json holds no scores"):
         main([str(folder)])
+
+
+def test_a_captioner_as_it_is_is_scored_by_its_preset(world, tmp_path, capsys):
+    flickr = tmp_path / "dataset" / "flickr30k"
+    shutil.copytree(world / "clean", flickr / "clean")
+    shutil.copy(world / "clean.json", flickr / "flickr30k_test.json")
+    models = ["--student", "demo-student", "--checkpoint", "demo-clipcap", "--language-model", "demo-lm"]
+    scored = ["--evaluate-clip", "demo-student", "--evaluate-prefix", "", "--no-evaluate-java", "--limit", "2"]
+    where = ["--data", str(tmp_path), "--output", str(tmp_path / "run"), "--device", "cpu", "--workers", "0"]
+    caption.main.main(["--config", "eval-c2f", *models, *scored, *where])
+    capsys.readouterr()
+    main([str(tmp_path / "run")])
+    head, row = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert head[0] == "n" and {"CIDEr", "CLIPScore"} <= set(head) and row[:2] == ["flickr30k", "2"]
+    held = json.loads((tmp_path / "run" / "flickr30k" / "scores.json").read_text())
+    assert row[2:] == [f"{value:.4f}" for value in held["scores"].values()]

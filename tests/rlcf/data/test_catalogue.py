@@ -1,6 +1,8 @@
 """The catalogue's facts against those that installed libraries and the tasks know, and `rlcf-data list`."""
 
 import re
+import subprocess
+import sys
 
 import open_clip
 import pytest
@@ -110,9 +112,19 @@ def test_the_document_names_every_entry_with_its_numbers_and_files():
     text = (ROOT / "docs" / "data.md").read_text()
     for entry in CATALOGUE.values():
         assert re.search(rf"[\s|`(]{re.escape(entry.name)}[\s|`,.)]", text), entry.name
-        assert entry.folders[0].rpartition("/")[2] in text, entry.name
+        assert entry.kind == "clip" or entry.folders[0].rpartition("/")[2] in text, entry.name
         if entry.expected is not None:
             assert f"{entry.expected.images:,}" in text, entry.name
             assert entry.expected.captions is None or f"{entry.expected.captions:,}" in text, entry.name
         for address in entry.dead:
             assert "dead" in text, address
+
+
+def test_listing_and_looking_load_no_torch(tmp_path):
+    code = (
+        "import sys; from rlcf.data.main import main; main(['list']); "
+        "main(['need', 'classification/main.py', '--datasets', 'folder']); "
+        "sys.exit('torch' in sys.modules or 'open_clip' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

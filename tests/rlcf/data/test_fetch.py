@@ -129,6 +129,12 @@ def test_a_host_that_is_not_there_is_told(tmp_path):
         fetch(("http://127.0.0.1:9/x.bin",), tmp_path / "x.bin", SHA256, None, QUICK)
 
 
+@pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://127.0.0.1/x", "/etc/hostname"])
+def test_only_the_web_is_asked(url, tmp_path):
+    with pytest.raises(UserError, match="is no web address"):
+        fetch((url,), tmp_path / "x.bin", None, None, QUICK)
+
+
 def test_a_web_page_in_place_of_a_file_is_refused(server, tmp_path):
     url = server.put("x.bin", b"<html>too large to scan</html>", kind="text/html; charset=utf-8")
     with pytest.raises(UserError, match="a web page in place of the file; open it in a browser"):

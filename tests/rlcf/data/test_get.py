@@ -188,3 +188,4 @@ def test_published_features_go_beside_the_lists(serve, zip_of, tmp_path):
 
 def test_download_names_have_no_query():
     assert Download(("http://x/caltech-101.zip?download=1",), "").name == "caltech-101.zip"
+    assert catalogue.CATALOGUE["ucf101"].downloads[0].name == "UCF-101-midframes.zip"
