@@ -15,7 +15,7 @@ REQUIREMENTS="${REQUIREMENTS:-requirements.txt}"      # files of what is require
 find_python() {
     local found files=()
     for found in $REQUIREMENTS; do files+=("$PROJECT/$found"); done
-    for PYTHON in "${VIRTUAL_ENV:-}/bin/python" "$PROJECT/.venv/bin/python" python python3; do
+    for PYTHON in ${VIRTUAL_ENV:+"$VIRTUAL_ENV/bin/python"} "$PROJECT/.venv/bin/python" python python3; do
         if command -v "$PYTHON" > /dev/null && "$PYTHON" "$PROJECT/scripts/has_requirements.py" "${files[@]}"; then
             return
         fi

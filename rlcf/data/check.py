@@ -71,7 +71,8 @@ def check(entry: Entry, machine: Machine, command: str) -> Report:
     except UserError as error:
         report.wrong.append(str(error))
     if report.wrong and not report.mend:
-        report.mend.append(f"take {report.place} away, then: {get}")
+        first = f"take {report.place} away" if entry.kind == "class folders" else "take away what is there and wrong"
+        report.mend.append(f"{first}, then: {get}")
     return report
 
 

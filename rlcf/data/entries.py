@@ -70,7 +70,7 @@ class Entry:
     folder below a root, as the method's authors and CoOp's authors name it. files: what is in the folder when it is
     there, any one of a nested tuple. images: folder in it from which a split's paths start. about_bytes: size of all of
     it, where it is not exact.
-    steps: what a person does by hand. dead: addresses that no longer answer.
+    steps: what a person does by hand. by_hand: what is in the folder when that was done, beside the files. dead: addresses that no longer answer.
     """
 
     name: str
@@ -88,6 +88,7 @@ class Entry:
     downloads: tuple[Download, ...] = ()
     about_bytes: int | None = None
     steps: tuple[str, ...] = ()
+    by_hand: str = ""
     dead: tuple[str, ...] = ()
 
     @property

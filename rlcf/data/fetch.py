@@ -148,7 +148,7 @@ def _append(url: str, part: Path, verified: bool, patience: Patience, bar: Any) 
         _about(part).write_text(f"{url}\n{validator or answer.headers.get('Last-Modified', '')}")
         left = answer.headers.get("Content-Length")
         bar.total = start + int(left) if left else bar.total
-        bar.n = start
+        bar.initial = bar.n = bar.last_print_n = start  # so that the speed is of what comes now
         bar.refresh()
         _check_room(part, int(left) if left else 0)
         with part.open("ab" if start else "wb") as stream:

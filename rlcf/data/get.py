@@ -65,14 +65,9 @@ def _home(entry: Entry, machine: Machine) -> Path:
 
 
 def _complete(entry: Entry, machine: Machine) -> bool:
-    """True where the steps for a person seem to be done, or the downloads were all there is."""
-    if entry.name == "cars":
-        found = machine.locate(entry)
-        return found is not None and (found / "cars_test").is_dir()
-    if entry.name.startswith("flickr30k"):
-        found = machine.locate(entry)
-        return found is not None and (found / "flickr30k-images").is_dir()
-    return machine.locate(entry) is not None
+    """True where a person's steps seem to be done, or the downloads were all there is."""
+    found = machine.locate(entry)
+    return found is not None and (found / entry.by_hand).exists()
 
 
 def _get(entry: Entry, download: Download, home: Path, patience: Patience, keep: bool) -> None:

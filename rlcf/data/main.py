@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlcf.data.catalogue import CATALOGUE, entry_of
+from rlcf.data.catalogue.weights import CLIPS
 from rlcf.data.check import Report, check, check_folder
 from rlcf.data.entries import Entry, Machine
 from rlcf.data.fetch import Patience
@@ -174,7 +175,7 @@ def check_all(args: argparse.Namespace, machine: Machine) -> None:
         return
     classnames = Path(args.classnames).expanduser() if args.classnames else None
     jobs: list[tuple[str, Entry | None]] = [(n, None if n.startswith(FOLDER) else entry_of(n)) for n in names]
-    wrong = 0
+    wrong, labelled = 0, False
     for name, entry in jobs:
         if entry is None:
             place = Path(name.removeprefix(FOLDER)).expanduser()
@@ -185,6 +186,10 @@ def check_all(args: argparse.Namespace, machine: Machine) -> None:
             _look(report, args, machine)
         print("\n".join(report.lines()), flush=True)
         wrong += bool(report.wrong)
+        labelled |= bool(report.samples)
+    clips = [entry.name for entry in CLIPS if machine.locate(entry)]
+    if labelled and clips and not args.clip:
+        print(f"--clip {clips[0]} looks at a few images with a model, for labels of other images")
     if wrong:
         print(f"{wrong} of {len(jobs)} wrong")
         sys.exit(1)

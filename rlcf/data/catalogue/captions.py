@@ -85,6 +85,7 @@ CAPTIONED = (
             "unpack it so that {home}/flickr30k-images holds 31,783 files such as 1007129816.jpg",
             _LISTS_BY_HAND % "flickr30k",
         ),
+        by_hand="flickr30k-images",
     ),
     _captioned(
         "flickr30k-train", "Flickr30k, Karpathy's training images", "training captioners", *_FLICKR,
@@ -93,6 +94,7 @@ CAPTIONED = (
         downloads=(_lavis("flickr30k_train.json"), _lavis("flickr30k_val.json")),
         about_bytes=4_400_000_000,
         steps=("its images are those of flickr30k: {command} get flickr30k tells how",),
+        by_hand="flickr30k-images",
     ),
     _captioned(
         "nocaps", "NoCaps, validation", "captioning", "images CC BY 2.0 (Open Images)", "https://nocaps.org/download",

@@ -7,14 +7,14 @@ FINE = "dataset/finegrained-dataset"
 
 def _fine(
     name: str, title: str, licence: str, page: str, folder: str, images: str, split: str, expected: Expected,
-    split_id: str, *archives: Download, steps: tuple[str, ...] = (), dead: tuple[str, ...] = (),
-    about_bytes: int | None = None,
+    split_id: str, *archives: Download, steps: tuple[str, ...] = (), by_hand: str = "",
+    dead: tuple[str, ...] = (), about_bytes: int | None = None,
 ) -> Entry:  # fmt: skip
     listed = (Download(drive(split_id), split),) if split_id else ()
     return Entry(
         name, "split" if split_id else "aircraft", title, "classification", licence, page, (folder,),
         f"{FINE}/{folder}", IMAGE_ROOTS, (split,), images, expected,
-        (*archives, *listed), about_bytes, steps, dead,
+        (*archives, *listed), about_bytes, steps, by_hand, dead,
     )  # fmt: skip
 
 
@@ -52,6 +52,7 @@ FINE_GRAINED = (
             "the images' only known copies are on Kaggle, which wants an account: jessicali9530/stanford-cars-dataset",
             "unpack the test images so that {home}/cars_test holds 00001.jpg to 08041.jpg",
         ),
+        by_hand="cars_test",
         dead=("https://ai.stanford.edu/~jkrause/cars/ and http://ai.stanford.edu/~jkrause/car196/ (404)",),
         about_bytes=977_350_468,
     ),

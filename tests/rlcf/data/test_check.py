@@ -66,11 +66,14 @@ def test_a_whole_dataset_is_right(check, adversarial):
     assert "  200 class folders\n  200 images\n" in told
 
 
-def test_without_names_all_that_is_there_is_checked(check, adversarial, tmp_path):
+def test_without_names_all_that_is_there_is_checked_and_a_look_with_a_clip_that_is_there_is_offered(
+    check, adversarial, tmp_path
+):
     (tmp_path / "pretrained" / "clip").mkdir(parents=True)
     (tmp_path / "pretrained" / "clip" / "ViT-B-16.pt").write_bytes(b"short")
     code, told = check()
     assert code == 1 and told.startswith("A: right") and "ViT-B/16: wrong" in told and "1 of 2 wrong" in told
+    assert "--clip ViT-B/16 looks at a few images with a model" in told
 
 
 def test_a_dataset_that_is_not_there_tells_where_and_how(check, tmp_path):
