@@ -69,8 +69,8 @@ class Entry:
     publisher. home: where a download goes, below --data. roots: folders below --data in which it may lie. folders: its
     folder below a root, as the method's authors and CoOp's authors name it. files: what is in the folder when it is
     there, any one of a nested tuple. images: folder in it from which a split's paths start. about_bytes: size of all of
-    it, where it is not exact.
-    steps: what a person does by hand. by_hand: what is in the folder when that was done, beside the files. dead: addresses that no longer answer.
+    it, where it is not exact. steps: what a person does by hand. by_hand: what is in the folder when that was done,
+    beside the files. dead: addresses that no longer answer.
     """
 
     name: str
