@@ -125,7 +125,7 @@ def list_all(machine: Machine) -> None:
     for entry in CATALOGUE.values():
         found = machine.locate(entry)
         place = found or machine.places(entry)[0]
-        rows.append((entry.name, "there" if found else "-", show_size(entry.bytes), entry.licence, str(place)))
+        rows.append((entry.name, "there" if found else "missing", show_size(entry.bytes), entry.licence, str(place)))
     heads = ("name", "", "size", "licence", "place")
     rows = [(name, there, size, licence if len(licence) <= 24 else f"{licence[:21]}...", place)
             for name, there, size, licence, place in rows]  # fmt: skip

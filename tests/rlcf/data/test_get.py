@@ -1,7 +1,9 @@
 """`rlcf-data get` from a server on this machine."""
 
+import errno
 import hashlib
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -80,6 +82,25 @@ def test_a_hostile_archive_leaves_nothing(serve, tar_of, tmp_path):
         get(tmp_path, "A")
     assert names_in(tmp_path) == ["dataset"] and names_in(tmp_path / "dataset") == ["tta_data"]
     assert names_in(tmp_path / "dataset" / "tta_data") == ["imagenet-a.tar"]
+
+
+def test_a_disk_that_fills_up_while_unpacking_leaves_nothing_half_and_the_same_command_goes_on(
+    serve, tar_of, tmp_path, monkeypatch, server
+):
+    serve("A", {"": tar_of({"imagenet-a/n01498041/x.jpg": b"1", "imagenet-a/n01531178/x.jpg": b"1"})})
+
+    def full(*words):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rlcf.data.unpack.shutil.copyfileobj", full)
+        with pytest.raises(UserError, match=r"cannot write .*imagenet-a \(No space left on device\); make room there"):
+            get(tmp_path, "A")
+    place = tmp_path / "dataset" / "tta_data"
+    assert names_in(place) == ["imagenet-a.tar"]
+    (place / ".imagenet-a.unpacking" / "of a killed process").mkdir(parents=True)
+    get(tmp_path, "A")
+    assert len(server.asked) == 1 and names_in(place) == ["imagenet-a"]
 
 
 def test_corruptions_share_a_folder(serve, tar_of, tmp_path):
