@@ -1,6 +1,7 @@
 """What all launchers share: shellcheck, line ends, the Python they take, and what they say before they start."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,14 @@ def test_every_launcher_can_be_executed_and_heads_with_commands_that_can_be_past
         commands = [line for line in head if line.startswith("#   bash scripts/")]
         assert commands or launcher.name in ("env.sh", "captioners.sh")
         assert not any(mark in command for command in commands for mark in ("[", "|", "GPU"))
+
+
+@pytest.mark.parametrize(
+    "file", ["README.md", *sorted(str(f.relative_to(ROOT)) for f in ROOT.glob("*/configs/*.yaml"))]
+)
+def test_commands_of_documents_and_presets_can_be_pasted(file):
+    lines = [line for line in (ROOT / file).read_text().splitlines() if "bash scripts/" in line]
+    assert lines and not any("[" in re.sub(r"\[[^]]*\]\(", "", line) for line in lines)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from rlcf.data.check import Report, check, check_folder
 from rlcf.data.entries import Entry, Machine
 from rlcf.data.fetch import Patience
 from rlcf.data.get import get, told_steps
-from rlcf.errors import UserError
+from rlcf.errors import UserError, say
 from rlcf.run.parser import Parser
 
 EPILOG = """examples:
@@ -162,6 +162,31 @@ def describe(entry: Entry, machine: Machine) -> None:
         print("\n".join(f"  {line}" for line in told_steps(entry, machine, own_command())))
 
 
+# ---- get ----
+
+
+def get_all(entries: Sequence[Entry], machine: Machine, patience: Patience, keep: bool) -> None:
+    """Gets entries one after another; one that fails does not keep the others from coming.
+
+    Ends the process with code 1 if a person has something left to do. Raises UserError if something failed.
+    """
+    by_hand = False
+    failed: list[str] = []
+    for entry in entries:
+        try:
+            by_hand |= not get(entry, machine, own_command(), patience, keep)
+        except UserError as error:
+            if len(entries) == 1:
+                raise
+            failed.append(entry.name)
+            say(f"error: {entry.name}: {error}")
+    if failed:
+        told = ", ".join(failed)
+        raise UserError(f"{len(failed)} of {len(entries)} did not come: {told}; the same command asks again")
+    if by_hand:
+        sys.exit(1)
+
+
 # ---- check ----
 
 
@@ -256,10 +281,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif args.task == "check":
         check_all(args, machine)
     elif args.task == "get":
-        entries = [entry_of(name) for name in args.names]
-        patience = Patience(timeout=args.timeout)
-        done = [get(entry, machine, own_command(), patience, args.keep_archives) for entry in entries]
-        if not all(done):
-            sys.exit(1)
+        get_all([entry_of(name) for name in args.names], machine, Patience(timeout=args.timeout), args.keep_archives)
     else:
         convert(args, machine)

@@ -188,6 +188,15 @@ def test_a_list_cannot_name_images_outside_of_their_folder(name, serve, tmp_path
         get(tmp_path, "nocaps")
 
 
+def test_one_that_fails_does_not_keep_the_others_from_coming(serve, tmp_path, capsys):
+    serve("R", {})
+    serve("ViT-B/16", {"ViT-B-16.pt": b"weights"})
+    with pytest.raises(UserError, match="1 of 2 did not come: R; the same command asks again"):
+        get(tmp_path, "R", "ViT-B/16")
+    assert (tmp_path / "pretrained" / "clip" / "ViT-B-16.pt").is_file()
+    assert "error: R: http://127.0.0.1" in capsys.readouterr().err
+
+
 def test_an_unknown_name_is_told_with_the_near_one(tmp_path):
     with pytest.raises(UserError, match="unknown name 'imagnet-a'; did you mean 'imagenet-a'"):
         get(tmp_path, "imagnet-a")
