@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from rlcf.data.catalogue import captions
 from rlcf.digests import digest_of
 from rlcf.errors import UserError
 from rlcf.inputs.folders import LeftOut, scan
@@ -21,9 +22,8 @@ from rlcf.inputs.places import (
 from rlcf.inputs.sources import Source, name_of
 from rlcf.inputs.stored import Columns, open_stored
 
-DOMAINS = ("in-domain", "near-domain", "out-domain")
-NOCAPS = "nocaps_val_4500_captions.json"
-PER_DOMAIN = {domain: f"nocaps_val_{n}_{domain}.json" for domain, n in zip(DOMAINS, (417, 2670, 1413), strict=True)}
+DOMAINS = tuple(captions.DOMAINS)
+NOCAPS, PER_DOMAIN = captions.NOCAPS_FILE, captions.NOCAPS_DOMAIN_FILES
 
 NAMES = (*KARPATHY, "nocaps", *(f"nocaps-{domain}" for domain in DOMAINS), "json:FILE", "folder", "hf:NAME")
 

@@ -13,6 +13,9 @@ from classification.classnames import (
     repeated_names,
     subset_wnids,
 )
+from rlcf.data.catalogue import fine_grained
+from rlcf.data.catalogue.imagenet import IMAGENET
+from rlcf.data.entries import IMAGE_ROOTS as ROOTS
 from rlcf.digests import digest_of
 from rlcf.errors import UserError
 from rlcf.inputs.folders import LeftOut, class_folders, readable_name, scan
@@ -21,18 +24,7 @@ from rlcf.inputs.places import data_folder, expanded, find, find_folder
 from rlcf.inputs.sources import Source, name_of
 from rlcf.inputs.stored import Columns, StoredDataset, open_stored
 
-IMAGENET_FAMILY = {
-    "I": ("ImageNet/val", "imagenet/images/val"),
-    "A": ("imagenet-a", "imagenet-adversarial/imagenet-a"),
-    "V": (
-        "imagenetv2-matched-frequency-format-val",
-        "imagenetv2/imagenetv2-matched-frequency-format-val",
-        "imagenetv2",
-    ),
-    "R": ("imagenet-r", "imagenet-rendition/imagenet-r"),
-    "K": ("ImageNet-Sketch", "imagenet-sketch/images"),
-    "C": ("imagenet-c", "ImageNet-C"),
-}
+IMAGENET_FAMILY = {entry.name: entry.folders for entry in IMAGENET}
 """Name of a dataset -> folders that may hold it: that of the authors' code first, then that of CoOp's code."""
 
 
@@ -50,21 +42,10 @@ class FineGrained:
 
 
 FINE_GRAINED = {
-    "flower102": FineGrained("oxford_flowers", "jpg", "split_zhou_OxfordFlowers.json"),
-    "dtd": FineGrained("dtd", "images", "split_zhou_DescribableTextures.json"),
-    "pets": FineGrained("oxford_pets", "images", "split_zhou_OxfordPets.json"),
-    "cars": FineGrained("stanford_cars", "", "split_zhou_StanfordCars.json"),
-    "ucf101": FineGrained("ucf101", "UCF-101-midframes", "split_zhou_UCF101.json"),
-    "caltech101": FineGrained("caltech-101", "101_ObjectCategories", "split_zhou_Caltech101.json"),
-    "food101": FineGrained("food-101", "images", "split_zhou_Food101.json"),
-    "sun397": FineGrained("sun397", "SUN397", "split_zhou_SUN397.json"),
-    "aircraft": FineGrained("fgvc_aircraft", "images", "variants.txt"),
-    "eurosat": FineGrained("eurosat", "2750", "split_zhou_EuroSAT.json"),
+    entry.name: FineGrained(entry.folders[0], entry.images, str(entry.files[0])) for entry in fine_grained.FINE_GRAINED
 }
 
 NAMES = (*IMAGENET_FAMILY, *FINE_GRAINED, "folder", "images", "hf:NAME")
-ROOTS = ("", "dataset/tta_data", "dataset/finegrained-dataset", "tta_data", "finegrained-dataset")
-"""Folders below the data folder that may hold the datasets' folders."""
 
 
 @dataclass(frozen=True)

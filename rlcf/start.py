@@ -101,4 +101,5 @@ class _Signals:
 classify, retrieve, caption, clipscore, report = (
     partial(start, f"{room}.main") for room in ("classification", "retrieval", "caption", "clipscore", "rlcf.report")
 )
+data = partial(start, "rlcf.data.main")
 """The commands that an installation brings."""

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # C-TPT, calibrated prompt tuning, on ImageNet and its variants or on the ten fine-grained sets.
-#   bash scripts/ctpt.sh GPU [shifts|fine] [flags]
+#   bash scripts/ctpt.sh 0 shifts
+#   bash scripts/ctpt.sh 0 fine
+# Flags of classification/main.py may follow.
 source "$(dirname "$0")/env.sh"
 
 variant shifts fine

@@ -1,4 +1,5 @@
-# The one place for root paths, Python and the GPU. Every launcher sources it; each line can be overridden from the
+#!/usr/bin/env bash
+# The one place for root paths, Python and the GPU. Every launcher sources it; each setting can be overridden from the
 # environment:  RLCF_ROOT=/data/rlcf bash scripts/rlcf-prompt.sh 0 --datasets A
 set -euo pipefail
 PROJECT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -7,12 +8,22 @@ RLCF_ROOT="${RLCF_ROOT:-$PROJECT}"                    # holds dataset/, pretrain
 CLIP_ROOT="${CLIP_ROOT:-$RLCF_ROOT/pretrained/clip}"  # OpenAI's files: ViT-B-16.pt, ViT-L-14.pt, ...
 OUTPUT="${OUTPUT:-$RLCF_ROOT/output}"                 # where run folders go
 LANGUAGE_MODEL="${LANGUAGE_MODEL:-}"                  # default: pretrained/opt-125m, or else Hugging Face's
-PYTHON="${PYTHON:-}"                                  # a Python that has requirements.txt; default: the project's .venv
+PYTHON="${PYTHON:-}"                                  # default: the first Python that has what is required
+REQUIREMENTS="${REQUIREMENTS:-requirements.txt}"      # files of what is required, in the project's folder
 
-if [ -z "$PYTHON" ]; then
+# The active environment's Python, the project's, that of the PATH; where none has the requirements, one is set up.
+find_python() {
+    local found files=()
+    for found in $REQUIREMENTS; do files+=("$PROJECT/$found"); done
+    for PYTHON in ${VIRTUAL_ENV:+"$VIRTUAL_ENV/bin/python"} "$PROJECT/.venv/bin/python" python python3; do
+        if command -v "$PYTHON" > /dev/null && "$PYTHON" "$PROJECT/scripts/has_requirements.py" "${files[@]}"; then
+            return
+        fi
+    done
     bash "$PROJECT/scripts/setup.sh"
     PYTHON="$PROJECT/.venv/bin/python"
-fi
+}
+[ -n "$PYTHON" ] || find_python
 if [ -z "$LANGUAGE_MODEL" ]; then
     LANGUAGE_MODEL="$RLCF_ROOT/pretrained/opt-125m"
     [ -d "$LANGUAGE_MODEL" ] || LANGUAGE_MODEL=facebook/opt-125m
@@ -36,15 +47,30 @@ variant() {
             echo "error: unknown variant '$word'; there are: $*" >&2
             exit 2
         fi
+        # shellcheck disable=SC2034  # the launchers read it
         VARIANT="$word"
         ARGUMENTS=("${ARGUMENTS[0]}" "${ARGUMENTS[@]:2}")
     fi
 }
 
+# rlcf_data WORDS...: rlcf-data on the launchers' folders.
+rlcf_data() {
+    RLCF_ROOT="$RLCF_ROOT" CLIP_ROOT="$CLIP_ROOT" PYTHONPATH="$PROJECT${PYTHONPATH:+:$PYTHONPATH}" \
+        "$PYTHON" -m rlcf.data "$@"
+}
+
+# run SCRIPT FLAGS...: print the command, look for the data and the weights that it reads, and run it.
+run() {
+    printf '%q ' "$PYTHON" "$PROJECT/$1" "${@:2}" >&2
+    echo >&2
+    rlcf_data need "$@"
+    "$PYTHON" "$PROJECT/$1" "${@:2}"
+}
+
 # launch SCRIPT FLAGS...: run one of the project's scripts on the launcher's GPU; the launcher's flags come last and win.
 launch() {
     check_gpu
-    "$PYTHON" "$PROJECT/$1" "${@:2}" --gpu "${ARGUMENTS[0]}" "${ARGUMENTS[@]:1}"
+    run "$@" --gpu "${ARGUMENTS[@]}"
 }
 
 # experiment TASK PRESET FLAGS...: launch a task with a preset; its run folder has the preset's name.

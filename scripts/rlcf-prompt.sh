@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # RLCF, prompt tuning, on ImageNet and its variants; the context starts from words, or from CoOp's.
-#   bash scripts/rlcf-prompt.sh GPU [words|coop] [flags]
+#   bash scripts/rlcf-prompt.sh 0 words
+#   bash scripts/rlcf-prompt.sh 0 coop
+# Flags of classification/main.py may follow.
 source "$(dirname "$0")/env.sh"
 
 variant words coop

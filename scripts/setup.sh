@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Make the project's virtual environment .venv; instant when the requirements have not changed.
+# Make the project's virtual environment .venv; instant when it has the requirements.
+#   bash scripts/setup.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-stamp=".venv/requirements.done"
-wanted="$(cat requirements.txt requirements-dev.txt)"
-[ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && exit 0
-
+requirements=(requirements.txt requirements-dev.txt)
+if [ -x .venv/bin/python ] && .venv/bin/python scripts/has_requirements.py "${requirements[@]}"; then
+    exit 0
+fi
 python=""
 for candidate in python3 python3.13 python3.12 python3.11 python3.10; do
-    if command -v "$candidate" >/dev/null && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
+    if command -v "$candidate" > /dev/null && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
         python="$candidate"
         break
     fi
@@ -21,4 +22,3 @@ fi
 echo "setting up .venv ($("$python" --version)); PyTorch is large, this takes some minutes" >&2
 "$python" -m venv .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
-echo "$wanted" > "$stamp"

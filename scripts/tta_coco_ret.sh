@@ -1,7 +1,11 @@
 #!/usr/bin/env bash
 # RLCF on COCO retrieval, image to text and text to image: one reward model, three of them (RLCF-S), or three and a
 # momentum buffer (RLCF-S-M).
-#   bash scripts/tta_coco_ret.sh GPU [single|ensemble|ensemble-momentum|anchored] [flags]
+#   bash scripts/tta_coco_ret.sh 0 single
+#   bash scripts/tta_coco_ret.sh 0 ensemble
+#   bash scripts/tta_coco_ret.sh 0 ensemble-momentum
+#   bash scripts/tta_coco_ret.sh 0 anchored
+# Flags of retrieval/main.py may follow.
 source "$(dirname "$0")/env.sh"
 
 variant single ensemble ensemble-momentum anchored

@@ -30,12 +30,15 @@ CONSOLE = {
     "rlcf-caption": "caption/main.py",
     "rlcf-clipscore": "clipscore/main.py",
     "rlcf-report": "rlcf/report/main.py",
+    "rlcf-data": "rlcf/data/main.py",
 }
 COMMAND = re.compile(rf"(?:[A-Z_]+=\S+ )*(?:\S*\bpython|\S*\bpip|torchrun|bash|{'|'.join(CONSOLE)}) ")
 PLACEHOLDERS = {
     *("ROOT", "PHOTO", "PHOTOS", "IMAGE", "IMAGES", "RUN", "FEATURES", "LISTS", "FILE", "FOLDER", "DIR", "ARTIST"),
     *("candidates.json", "refs.json", "captions.json", "ckpt-latest.pt", "COCO_train_set_image_text_vitb16_v2.pkl"),
-    *("coco_karpathy_train.json", "coco_karpathy_val.json", "train.json", "clean.json", "names.txt"),
+    *("coco_karpathy_train.json", "coco_karpathy_val.json", "train.json", "clean.json", "flickr30k_train.json"),
+    *("nocaps_val_4500_captions.json", "dataset_coco.json", "dataset_flickr30k.json", "results.json", "names.txt"),
+    *("LOC_val_solution.csv", "FLAT", "LIST", "folder:PHOTOS", "coco_karpathy_test.json"),
 }
 """Words that stand for a user's own files."""
 VALUES = {"GPU": "0", "N": "1"}
@@ -220,7 +223,9 @@ def test_an_example_works(source, line, check):
 def test_there_are_examples_of_every_command():
     told = " ".join(line for _, line in EXAMPLES)
     for script in (*CONSOLE.values(), "caption/train.py", "caption/extract_features.py", "demo.world"):
-        assert script in told or script.removesuffix("/main.py").replace("/", ".") in told
+        named = script in told or script.removesuffix("/main.py").replace("/", ".") in told
+        assert named or script == CONSOLE["rlcf-data"]
+    assert "rlcf-data get" in told and "rlcf-data check" in told and "rlcf-data convert" in told
     assert len(EXAMPLES) > 50
 
 

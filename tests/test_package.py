@@ -64,7 +64,7 @@ def test_an_installed_command_adapts_with_a_preset_and_models_that_came_along(st
 
 @pytest.mark.slow
 def test_every_other_installed_command_tells_its_version(start):
-    running = [start(f"rlcf-{name}", "--version") for name in ("retrieve", "caption", "clipscore", "report")]
+    running = [start(f"rlcf-{name}", "--version") for name in ("retrieve", "caption", "clipscore", "report", "data")]
     for process in running:
         printed, errors = process.communicate(timeout=300)
         assert (printed, process.returncode) == (f"rlcf {__version__}\n", 0), errors

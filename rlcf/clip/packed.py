@@ -1,7 +1,7 @@
 """Prompts of a causal text tower without padding and with their common start computed once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -123,8 +123,8 @@ class Packed:
     def to(self, device: torch.device) -> "Packed":
         """The same on another device."""
         groups = [Group(**{name: value.to(device) for name, value in vars(group).items()}) for group in self.groups]
-        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **moved, groups=groups)
+        moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in vars(self).items()}
+        return Packed(**{**moved, "groups": groups})
 
     def attend(self, block: Any, x: Tensor) -> Tensor:
         """Causal self-attention within each prompt, before the output projection.

@@ -3,15 +3,13 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from rlcf.data.catalogue import CATALOGUE, remedy
+from rlcf.data.catalogue.captions import KARPATHY_LISTS
+from rlcf.data.entries import CAPTION_ROOTS
 from rlcf.errors import UserError
 
-KARPATHY = {
-    "coco": (("coco2014", "coco"), ("coco_karpathy_test.json",)),
-    "flickr30k": (("flickr30k",), ("flickr30k_test.json", "test.json")),
-}
+KARPATHY = {name: (CATALOGUE[name].folders, files) for name, files in KARPATHY_LISTS.items()}
 """Karpathy's test sets -> their folders, and names of their lists: the method's own layout first, then LAVIS'."""
-ROOTS = ("", "dataset")
-"""Folders below --data that a dataset of captioned images may lie in."""
 IMAGE_FOLDERS = ("", "images", "val")
 """Folders below a dataset's that the listed paths may start from."""
 
@@ -36,8 +34,7 @@ def find(name: str, places: Iterable[Path], is_it: Callable[[Path], bool] = Path
     tried = list(dict.fromkeys(places))
     found = next((place for place in tried if is_it(place)), None)
     if found is None:
-        get = "" if ":" in name else f"; 'rlcf-data get {name}' fetches it or tells how"
-        raise UserError(f"dataset {name} was not found; tried {', '.join(map(str, tried))}{get}")
+        raise UserError(f"dataset {name} was not found; tried {', '.join(map(str, tried))}{remedy(name)}")
     return found
 
 
@@ -62,7 +59,7 @@ def find_folder(name: str, data: Path) -> Path:
 
 def list_places(data: Path, folders: Iterable[str], files: Sequence[str]) -> Iterator[Path]:
     """The places of a dataset's list: each file, in each folder or its annotations/."""
-    places = [data / root / folder / sub for root in ROOTS for folder in folders for sub in ("", "annotations")]
+    places = [data / root / folder / sub for root in CAPTION_ROOTS for folder in folders for sub in ("", "annotations")]
     return (place / file for file in files for place in places)
 
 

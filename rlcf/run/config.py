@@ -14,13 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 
-from rlcf import __version__
 from rlcf.errors import UserError
 from rlcf.inputs.places import expanded
+from rlcf.run.parser import Parser
 
 
 def option(
@@ -90,18 +90,6 @@ class Settings:
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Settings)
-
-
-class Parser(argparse.ArgumentParser):
-    """A command line that knows --version and whose mistakes are `UserError`s."""
-
-    def __init__(self, **settings: Any) -> None:
-        layout = partial(argparse.RawDescriptionHelpFormatter, max_help_position=30, width=118)
-        super().__init__(**{"formatter_class": layout, "allow_abbrev": False, **settings})
-        self.add_argument("--version", action="version", version=f"rlcf {__version__}")
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; --help lists the flags")
 
 
 def parse_config(kind: type[AnyConfig], argv: list[str] | None, description: str, epilog: str) -> AnyConfig:

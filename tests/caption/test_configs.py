@@ -36,8 +36,17 @@ def test_training_presets_have_the_published_settings(method):
     assert not config.end_token
 
 
+@pytest.mark.parametrize(("name", "dataset"), [("coco", "coco"), ("c2f", "flickr30k"), ("c2n", "nocaps")])
+def test_captioners_without_adaptation_are_scored(name, dataset):
+    config = parse_config(
+        CaptionConfig, ["--config", str(CONFIGS / f"eval-{name}.yaml"), "--checkpoint", "run"], "", ""
+    )
+    assert (config.method, config.datasets, config.evaluate, config.beams) == ("zeroshot", [dataset], True, 5)
+
+
 def test_there_is_no_other_preset():
     variants = ("single", "ensemble", "ensemble-momentum", "anchored")
     known = {f"{name}-{v}" for name in PUBLISHED for v in variants}
+    known |= {"eval-coco", "eval-c2f", "eval-c2n"}
     known |= {f"train-{m}-{world}" for m in ("clipcap", "capdec") for world in ("coco", "demo")}
     assert {file.stem for file in CONFIGS.glob("*.yaml")} == known

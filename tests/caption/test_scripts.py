@@ -53,6 +53,6 @@ def test_extraction_training_and_adaptation_follow_one_another(launch, world, tm
 
 
 def test_a_launcher_without_a_gpus_number_tells_it(launch):
-    for script in ("extract_coco.sh", "train_capdec_coco.sh", "tta_capdec_c2n.sh", "eval_captions.sh"):
+    for script in ("extract_coco.sh", "train_capdec_coco.sh", "tta_capdec_c2n.sh", "eval_captions.sh", "eval_coco.sh"):
         done = launch(script)
         assert done.returncode == 2 and done.stderr.startswith("error: the first argument is the GPU's number")

@@ -52,7 +52,8 @@ def test_the_first_place_that_is_there_is_found(tmp_path, listed):
 def test_a_dataset_that_is_nowhere_is_told_with_each_place_once(tmp_path):
     places = [tmp_path / name for name in ("a", "b", "a")]
     assert told(find, "coco", places) == (
-        f"dataset coco was not found; tried {tmp_path}/a, {tmp_path}/b; 'rlcf-data get coco' fetches it or tells how"
+        f"dataset coco was not found; tried {tmp_path}/a, {tmp_path}/b; rlcf-data check coco tells what is wrong "
+        "with it, rlcf-data get coco how to get it"
     )
 
 
