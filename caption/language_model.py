@@ -84,7 +84,8 @@ class LanguageModel:
             with self.autocast():
                 out = self.model(input_ids=ids[:, :-1], attention_mask=seen, use_cache=True, **{self.cache_name: cache})
             logits = torch.cat([logits, out.logits], dim=1)
-        return -F.cross_entropy(logits.float().transpose(1, 2), ids, reduction="none")
+        # Flat: torch has deterministic kernels for CUDA where the loss has one dimension.
+        return -F.cross_entropy(logits.float().flatten(0, 1), ids.flatten(), reduction="none").view_as(ids)
 
     @cached_property
     def cache_name(self) -> str:

@@ -67,6 +67,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         choices=("auto", "fp32", "bf16", "fp16"),
         help="auto (fp16 autocast on CUDA, fp32 on CPU), fp32, bf16 or fp16",
     )
+    add("--deterministic", action="store_true", help="on CUDA use only kernels that give equal digits in each run")
     add("--workers", metavar="N", type=_count, default=2, help="processes that read images; 0: none but this one")
     return parser.parse_args(argv)
 
@@ -89,7 +90,7 @@ def _make_room(file: str) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
-    config = Settings(device=args.device, precision=args.precision)
+    config = Settings(device=args.device, precision=args.precision, deterministic=args.deterministic)
     device = resolve_device(config)
     references = read_json(args.references) if args.references else None
     if args.spice and references is None:

@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import difflib
 import math
+import os
 import re
 import shlex
 import sys
@@ -72,6 +73,9 @@ class Settings:
     device: str = option("auto", "auto (CUDA when there is one), cpu, cuda or cuda:N")
     precision: str = option(
         "auto", "auto (fp16 autocast on CUDA, fp32 on CPU)", choices=("auto", "fp32", "bf16", "fp16")
+    )
+    deterministic: bool = option(
+        False, "on CUDA use only kernels that give equal digits in each run, which are slower; on the CPU all are such"
     )
 
     def check(self) -> None:
@@ -192,7 +196,8 @@ def to_yaml(config: Settings) -> str:
 def resolve_device(config: Settings, local_rank: int = 0) -> torch.device:
     """The device that `config.device` means on this machine. local_rank: number of the process on the machine.
 
-    Raises UserError when it has no such device, or fewer GPUs than processes.
+    With `config.deterministic` a GPU computes deterministically from then on; call this before anything is on it.
+    Raises UserError when the machine has no such device, or fewer GPUs than processes.
     """
     if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
@@ -203,7 +208,17 @@ def resolve_device(config: Settings, local_rank: int = 0) -> torch.device:
     if index >= count:
         fewer = f", or start at most {count} processes" if count and not named[1] else ""
         raise UserError(f"no GPU {index}: this machine has {count}; use --device cpu{fewer}")
+    if config.deterministic:
+        _compute_deterministically()
     return torch.device("cuda", index)
+
+
+def _compute_deterministically() -> None:
+    """Let CUDA use deterministic kernels alone, in this process. torch refuses an operation that has none."""
+    if os.environ.get("CUBLAS_WORKSPACE_CONFIG") not in (":4096:8", ":16:8"):  # those that torch takes
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
 
 
 def resolve_precision(config: Settings, device: torch.device) -> str:
