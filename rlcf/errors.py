@@ -12,8 +12,19 @@ from rlcf.start import stopped_line
 from rlcf.terminal import visible, visible_output
 
 
+LONGEST = 2000
+"""Characters of a sentence."""
+
+
 class UserError(Exception):
-    """A mistake of the user's: its message names the culprit and the remedy in one sentence. Exit code 2."""
+    """A mistake of the user's: its message names the culprit and the remedy in one sentence. Exit code 2.
+
+    The middle of a message beyond `LONGEST` is left out: the name that it tells may be of a stranger's file.
+    """
+
+    def __init__(self, message: str) -> None:
+        half = LONGEST // 2 - 3
+        super().__init__(message if len(message) <= LONGEST else f"{message[:half]} ... {message[-half:]}")
 
 
 def run_main(main: Callable[[], None]) -> None:

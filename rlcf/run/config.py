@@ -179,7 +179,7 @@ def read_preset(kind: type[Settings], path: str | Path) -> dict[str, Any]:
     try:
         preset = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except Exception as error:  # YAML and OmegaConf errors of several kinds
-        raise UserError(f"{path} is no readable YAML preset ({str(error).splitlines()[0]})") from error
+        raise UserError(f"{path} is no readable YAML preset ({_first_line(error)})") from error
     if not isinstance(preset, dict):
         raise UserError(f"{path} must hold 'key: value' lines")
     known = [spec.name for spec in dataclasses.fields(kind)]
@@ -187,6 +187,10 @@ def read_preset(kind: type[Settings], path: str | Path) -> dict[str, Any]:
         if key not in known:
             raise UserError(_unknown_key(f"{path}: unknown key '{key}'", str(key), known))
     return {str(key): value for key, value in preset.items()}
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def to_yaml(config: Settings) -> str:

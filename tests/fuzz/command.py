@@ -19,7 +19,7 @@ from rlcf.errors import UserError
 from rlcf.run.config import Parser
 from rlcf.run.lock import FolderLock
 from tests.fuzz.corpus import ALL, Corpus
-from tests.fuzz.pool import Outcome, judge, keep, read_all
+from tests.fuzz.pool import Outcome, judge, keep, read_all, require_whole_read
 
 KEPT = 3
 """Failing inputs of a kind that are kept."""
@@ -124,6 +124,7 @@ def main(argv: list[str] | None = None) -> None:
     done = {outcome.number for outcome in outcomes}
     numbers = [number for number in range(given.inputs) if number not in done]
     kinds = Counter((outcome.reader, outcome.kind) for outcome in outcomes if outcome.how == "failed")
+    require_whole_read(corpus, given.workers, given.seconds, output / "work")
     try:
         with (output / CASES).open("a", buffering=1) as state:
             read = read_all(corpus, numbers, given.seed, given.workers, given.seconds, output / "work")

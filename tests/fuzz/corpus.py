@@ -69,8 +69,20 @@ class Corpus:
         random.Random(0).shuffle(order)
         return order
 
+    @cached_property
+    def whole(self) -> list[Case]:
+        """The whole files, without those of forms that their reader refuses."""
+        return [
+            Case(name, seed, [], tree)
+            for name, seeds in self.seeds.items()
+            for seed, tree in seeds.items()
+            if seed not in ALL[name].refused
+        ]
+
     def case(self, seed: int, number: int) -> Case:
-        """The input of a number. The first input of each seed is whole."""
+        """The input of a number; below 0 of whole files, -1 for the last of `whole`."""
+        if number < 0:
+            return self.whole[number]
         reader = ALL[self.cycle[number % len(self.cycle)]]
         rng = random.Random(f"{seed} {number}")
         name = rng.choice(list(self.seeds[reader.name]))

@@ -27,7 +27,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Special:
-    """What stands in the place of a file. kind: "pipe", "folder", "loop", "nothing", "unreadable" or a device's path."""
+    """What stands in the place of a file. kind: "pipe", "folder", "loop", "nothing" or a device's path."""
 
     kind: str
 
@@ -50,12 +50,8 @@ def damage_bytes(content: bytes, rng: random.Random, others: list[bytes]) -> tup
     if rng.random() < 0.3:
         place = min(place, rng.randrange(200))  # headers stand at the beginning
     length = rng.choice([1, 1, 2, 4, 8, 100, size // 2])
-    kind = rng.choice(
-        ["flip", "flip", "set", "large", "cut", "zero", "repeat", "insert", "truncate", "head off", "nonsense"]
-        + ["twice", "joined", "swapped"]
-    )
     before, behind = content[:place], content[place + length :]
-    found = {
+    found: dict[str, Callable[[], bytes]] = {
         "flip": lambda: (
             before + bytes(b ^ (1 << rng.randrange(8)) for b in content[place : place + 1]) + content[place + 1 :]
         ),
@@ -73,8 +69,9 @@ def damage_bytes(content: bytes, rng: random.Random, others: list[bytes]) -> tup
         "twice": lambda: content + content,
         "joined": lambda: content + rng.choice(others),
         "swapped": lambda: rng.choice(others),
-    }[kind]()
-    return f"bytes {kind}", found
+    }
+    kind = rng.choice([*found, "flip"])
+    return f"bytes {kind}", found[kind]()
 
 
 # ---- trees of JSON, YAML and pickles ----
@@ -208,7 +205,7 @@ def damage_tree(
             parent.pop(key)
         )
     elif kind == "many" and isinstance(value, list) and len(value) < 50:
-        parent[key] = value * 200
+        parent[key] = value * 50
     elif kind == "text of it":
         parent[key] = str(value)[:1000]
     else:
@@ -271,7 +268,7 @@ def damage_lines(content: bytes, rng: random.Random) -> tuple[str, bytes]:
         except ValueError:
             lines[place] = rng.choice(TEXTS).encode("utf-8", "surrogatepass")
     elif kind in ("twice", "many"):
-        lines[place:place] = [lines[place]] * (1 if kind == "twice" else 1000)
+        lines[place:place] = [lines[place]] * (1 if kind == "twice" else 200)
     elif kind == "gone":
         del lines[place]
     elif kind == "turned":
@@ -351,7 +348,7 @@ _TENSORS: list[Callable[[Tensor], Any]] = [
     lambda t: t.to_sparse() if t.dim() else t,
     lambda t: torch.quantize_per_tensor(t.float(), 0.1, 1, torch.qint8),
     lambda t: torch.nn.Parameter(t.float()),
-    lambda t: t.numpy() if not t.dtype == torch.bfloat16 else t,
+    lambda t: t.numpy() if t.dtype != torch.bfloat16 else t,
     lambda t: t.tolist() if t.numel() < 1000 else None,
 ]
 

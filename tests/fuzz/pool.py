@@ -25,7 +25,7 @@ from tests.fuzz.corpus import ALL, Case, Corpus
 from tests.fuzz.mutations import write_tree
 from tests.tools import ROOT
 
-LONGEST = 1000
+LONGEST = 2000
 """Characters of a sentence."""
 MOST_BYTES = 8 * 2**30
 """Bytes that a process may ask for: a bound for the machine's sake."""
@@ -207,6 +207,16 @@ def read_all(
         for worker in pool.values():
             worker.end()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def require_whole_read(corpus: Corpus, workers: int, seconds: float, folder: Path) -> None:
+    """Raises UserError where whole files are not read: their mutations would test nothing."""
+    for outcome in read_all(corpus, range(-len(corpus.whole), 0), 0, workers, seconds, folder):
+        if outcome.how != "read":
+            raise UserError(
+                f"the whole files '{outcome.seed}' of {outcome.reader} are not read ({outcome.kind} {outcome.said}); "
+                f"delete {corpus.folder}, if they are of another version, or mend that"
+            )
 
 
 def keep(folder: Path, case: Case, outcome: Outcome) -> None:

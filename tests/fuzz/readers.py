@@ -61,7 +61,7 @@ class Reader:
     seeds: writes what the reader needs beside its files into a folder, which is kept; gives name -> whole files.
     read: reads the files of a folder, given also the name of the seed that they were made of and the folder of `seeds`.
     weight: its share of the inputs. targets: patterns of the files that are mutated. memory: bytes that reading may
-    take beyond ten times the files' own.
+    take beyond ten times the files' own. refused: seeds of forms that it refuses even where they are whole.
     """
 
     name: str
@@ -70,6 +70,7 @@ class Reader:
     weight: int = 4
     targets: Sequence[str] = ("*",)
     memory: int = 300 * MB
+    refused: Sequence[str] = ()
 
 
 # ---- models that readers need beside their files ----
@@ -417,7 +418,7 @@ def flags(folder: Path, *more: object) -> list[str]:
 
 
 def read_retrieval_list(folder: Path, seed: str, beside: Path) -> None:
-    more = ["--datasets", "json:list", "--direction", "both", *QUICK]
+    more = ["--datasets", "json:list", "--direction", "both", *QUICK, "--limit", 3]
     with_models(lambda: retrieval.main.main(flags(folder, *more)))
 
 
@@ -478,7 +479,7 @@ def split_seeds(folder: Path) -> dict[str, Tree]:
 
 
 def classify(folder: Path, *more: object) -> None:
-    all_flags = flags(folder, *more, *QUICK, "--views", 2, "--selection", 1.0, "--skip-bad-images")
+    all_flags = flags(folder, *more, *QUICK, "--views", 2, "--selection", 1.0, "--limit", 4, "--skip-bad-images")
     with_models(lambda: classification.main.main(all_flags))
 
 
@@ -518,10 +519,10 @@ READERS = [
     Reader("captioners", captioner_seeds, read_captioner, 10),
     Reader("language-models", lm_seeds, read_lm, 8),
     Reader("features", feature_seeds, read_feature_files, 12),
-    Reader("retrieval-lists", list_seeds, read_retrieval_list, 6, ("*.json",)),
-    Reader("caption-lists", list_seeds, read_caption_list, 6, ("*.json",)),
-    Reader("extraction-lists", list_seeds, read_extraction_list, 6, ("*.json",)),
-    Reader("clipscore", clipscore_seeds, read_scores, 10, ("*.json",)),
+    Reader("retrieval-lists", list_seeds, read_retrieval_list, 6, ("*.json",), refused=("karpathy", "one each")),
+    Reader("caption-lists", list_seeds, read_caption_list, 6, ("*.json",), refused=("karpathy",)),
+    Reader("extraction-lists", list_seeds, read_extraction_list, 6, ("*.json",), refused=("karpathy",)),
+    Reader("clipscore", clipscore_seeds, read_scores, 10, ("*.json",), refused=("karpathy", "listed", "results")),
     Reader(
         "splits", split_seeds, lambda folder, seed, beside: classify(folder, "--datasets", seed), 6, ("*.json", "*.txt")
     ),
