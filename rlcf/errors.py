@@ -11,7 +11,6 @@ from rlcf.failures import sentence_of
 from rlcf.start import stopped_line
 from rlcf.terminal import visible, visible_output
 
-
 LONGEST = 2000
 """Characters of a sentence."""
 
@@ -23,8 +22,13 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        half = LONGEST // 2 - 3
-        super().__init__(message if len(message) <= LONGEST else f"{message[:half]} ... {message[-half:]}")
+        super().__init__(shortened(message))
+
+
+def shortened(text: str) -> str:
+    """A text without its middle where it is longer than `LONGEST`."""
+    half = LONGEST // 2 - 3
+    return text if len(text) <= LONGEST else f"{text[:half]} ... {text[-half:]}"
 
 
 def run_main(main: Callable[[], None]) -> None:
@@ -53,7 +57,7 @@ def run_main(main: Callable[[], None]) -> None:
         sentence = str(error) if isinstance(error, UserError) else sentence_of(error)
         if sentence is None:
             raise
-        say(f"error: {visible(sentence)}")
+        say(f"error: {visible(shortened(sentence))}")
         sys.exit(2)
 
 

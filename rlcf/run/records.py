@@ -213,7 +213,12 @@ class Records:
             self._save_memory(self.memory)
 
     def finish(self) -> list[Record]:
-        """Wait for every process; the first one merges the parts. Returns all records, by index."""
+        """Wait for every process; the first one merges the parts. Returns all records, by index.
+
+        Raises UserError where this process's files are not as it wrote them.
+        """
+        if not self.file.exists():
+            self.part.require_whole()
         self.shard.wait()
         self.shard.let_first(self._merge)
         self.complete = True

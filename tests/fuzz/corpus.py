@@ -12,7 +12,7 @@ from tests.fuzz.mutations import Tree, damage, read_tree, write_tree
 from tests.fuzz.readers import READERS, Reader
 from tests.fuzz.runs import RUNS
 
-ALL = {reader.name: reader for reader in [*READERS, *RUNS]}
+ALL = {reader.name: reader for reader in [*READERS, *(runs.reader for runs in RUNS)]}
 FOREIGN = [
     b"[]",
     b'{"a": 1}',

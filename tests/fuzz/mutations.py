@@ -485,18 +485,22 @@ def write_tree(folder: Path, tree: Tree) -> None:
     """Write the files into a folder, and what stands in the place of some."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in tree.items():
-        file = folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, bytes):
-            file.write_bytes(content)
-        elif content.kind == "pipe":
-            os.mkfifo(file)
-        elif content.kind == "folder":
-            file.mkdir()
-        elif content.kind == "loop":
-            file.symlink_to(file)
-        elif content.kind != "nothing":
-            file.symlink_to(content.kind)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        put(folder / name, content)
+
+
+def put(file: Path, content: Content) -> None:
+    """Write a file, or what stands in its place. There must be nothing there."""
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    elif content.kind == "pipe":
+        os.mkfifo(file)
+    elif content.kind == "folder":
+        file.mkdir()
+    elif content.kind == "loop":
+        file.symlink_to(file)
+    elif content.kind != "nothing":
+        file.symlink_to(content.kind)
 
 
 def read_tree(folder: Path) -> Tree:

@@ -18,15 +18,14 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from rlcf.errors import UserError
+from rlcf.errors import LONGEST, UserError, shortened
+from rlcf.failures import sentence_of
 from rlcf.run.folder import logger
 from rlcf.terminal import visible
 from tests.fuzz.corpus import ALL, Case, Corpus
 from tests.fuzz.mutations import write_tree
 from tests.tools import ROOT
 
-LONGEST = 2000
-"""Characters of a sentence."""
 MOST_BYTES = 8 * 2**30
 """Bytes that a process may ask for: a bound for the machine's sake."""
 
@@ -55,12 +54,16 @@ def judge(reader: str, folder: Path, seed: str, beside: Path, size: int) -> tupl
     try:
         ALL[reader].read(folder, seed, beside)
         how, kind, said = "read", "", ""
-    except UserError as error:
-        how, kind, said = "told", "", str(error)
-        lines = visible(said).splitlines()
-        if len(lines) != 1 or len(said) > LONGEST:
-            how, kind = "failed", "no single line" if len(lines) != 1 else f"a sentence of more than {LONGEST} letters"
-            kind += f" at {place_of(error)}"
+    except (UserError, OSError) as error:
+        how, kind, said = (
+            "told",
+            "",
+            str(error) if isinstance(error, UserError) else shortened(sentence_of(error) or ""),
+        )
+        if isinstance(error, OSError) and not ALL[reader].command:
+            how, kind, said = "failed", f"{type(error).__name__} at {place_of(error)}", traceback.format_exc()
+        if how == "told" and (len(visible(said).splitlines()) != 1 or len(said) > LONGEST):
+            how, kind = "failed", f"no single line of at most {LONGEST} letters at {place_of(error)}"
     except (Exception, SystemExit) as error:
         how, kind, said = "failed", f"{type(error).__name__} at {place_of(error)}", traceback.format_exc()
     took = _peak() - used

@@ -62,6 +62,7 @@ class Reader:
     read: reads the files of a folder, given also the name of the seed that they were made of and the folder of `seeds`.
     weight: its share of the inputs. targets: patterns of the files that are mutated. memory: bytes that reading may
     take beyond ten times the files' own. refused: seeds of forms that it refuses even where they are whole.
+    command: it is an entry script's main, where a failure of the system is told in one sentence, too.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Reader:
     targets: Sequence[str] = ("*",)
     memory: int = 300 * MB
     refused: Sequence[str] = ()
+    command: bool = False
 
 
 # ---- models that readers need beside their files ----
@@ -519,12 +521,33 @@ READERS = [
     Reader("captioners", captioner_seeds, read_captioner, 10),
     Reader("language-models", lm_seeds, read_lm, 8),
     Reader("features", feature_seeds, read_feature_files, 12),
-    Reader("retrieval-lists", list_seeds, read_retrieval_list, 6, ("*.json",), refused=("karpathy", "one each")),
-    Reader("caption-lists", list_seeds, read_caption_list, 6, ("*.json",), refused=("karpathy",)),
-    Reader("extraction-lists", list_seeds, read_extraction_list, 6, ("*.json",), refused=("karpathy",)),
-    Reader("clipscore", clipscore_seeds, read_scores, 10, ("*.json",), refused=("karpathy", "listed", "results")),
     Reader(
-        "splits", split_seeds, lambda folder, seed, beside: classify(folder, "--datasets", seed), 6, ("*.json", "*.txt")
+        "retrieval-lists",
+        list_seeds,
+        read_retrieval_list,
+        6,
+        ("*.json",),
+        refused=("karpathy", "one each"),
+        command=True,
+    ),
+    Reader("caption-lists", list_seeds, read_caption_list, 6, ("*.json",), refused=("karpathy",), command=True),
+    Reader("extraction-lists", list_seeds, read_extraction_list, 6, ("*.json",), refused=("karpathy",), command=True),
+    Reader(
+        "clipscore",
+        clipscore_seeds,
+        read_scores,
+        10,
+        ("*.json",),
+        refused=("karpathy", "listed", "results"),
+        command=True,
+    ),
+    Reader(
+        "splits",
+        split_seeds,
+        lambda folder, seed, beside: classify(folder, "--datasets", seed),
+        6,
+        ("*.json", "*.txt"),
+        command=True,
     ),
     Reader(
         "class-names",
@@ -532,6 +555,7 @@ READERS = [
         lambda folder, seed, beside: classify(folder, "--datasets", "folder", "--classnames", folder / "names.txt"),
         4,
         ("names.txt",),
+        command=True,
     ),
     Reader("presets", preset_seeds, read_preset_file, 12),
 ]

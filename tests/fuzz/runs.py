@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -24,7 +25,7 @@ from tests.fuzz.mutations import Tree, read_tree
 from tests.fuzz.readers import CAPTIONS, FEATURES, LISTED, Reader, as_json, mapper, with_models
 from tests.tools import write_picture
 
-TIMED = {"seconds_per_sample", "peak_memory_mb", "seconds_saved", "command", "versions", "commit", "settings"}
+TIMED = {"seconds_per_sample", "peak_memory_mb", "seconds_saved", "command", "versions", "commit", "checksum"}
 
 
 def left(folder: Path) -> Any:
@@ -74,37 +75,44 @@ def stopped(owner: Any, name: str, count: int) -> Iterator[None]:
         yield
 
 
-def reader(
-    name: str,
-    prepare: Callable[[Path], None],
-    run: Callable[[Path, Path, list[str]], None],
-    stop: tuple[Any, str, int],
-    foreign: list[str],
-    weight: int = 3,
-) -> Reader:
-    """The reader of a kind of run's folder.
+@dataclass(frozen=True)
+class Runs:
+    """A kind of run.
 
-    prepare: writes what the run reads into a folder; run: from that folder and the run's, with further flags; stop: the
-    function and its calls after which a run is stopped; foreign: flags of another run.
+    prepare: writes what a run reads into a folder; run: from that folder and the run's, with further flags; stop: the
+    function and its calls after which a run is stopped; other: flags of another run.
     """
 
-    def seeds(beside: Path) -> dict[str, Tree]:
-        prepare(beside)
-        run(beside, beside / "finished", [])
-        with stopped(*stop):
-            run(beside, beside / "stopped", [])
-        run(beside, beside / "foreign", foreign)
+    name: str
+    prepare: Callable[[Path], None]
+    run: Callable[[Path, Path, list[str]], None]
+    stop: tuple[Any, str, int]
+    other: list[str]
+    weight: int = 3
+
+    def make(self, beside: Path) -> None:
+        """Prepare a folder, and run in it: "finished" and "stopped", and "foreign finished" and "foreign stopped"."""
+        self.prepare(beside)
+        for foreign, flags in (("", []), ("foreign ", self.other)):
+            self.run(beside, beside / f"{foreign}finished", flags)
+            with stopped(*self.stop):
+                self.run(beside, beside / f"{foreign}stopped", flags)
+
+    def seeds(self, beside: Path) -> dict[str, Tree]:
+        self.make(beside)
         return {
             seed: {f"run/{file}": content for file, content in read_tree(beside / seed).items()}
             for seed in ("finished", "stopped")
         }
 
-    def read(folder: Path, seed: str, beside: Path) -> None:
-        run(beside, folder / "run", [])
+    def read(self, folder: Path, seed: str, beside: Path) -> None:
+        self.run(beside, folder / "run", [])
         if left(folder / "run") != left(beside / "finished"):
             raise AssertionError("other results than those of an undisturbed run")
 
-    return Reader(name, seeds, read, weight)
+    @property
+    def reader(self) -> Reader:
+        return Reader(self.name, self.seeds, self.read, self.weight, command=True)
 
 
 COMMON = ["--workers", "0", "--device", "cpu", "--steps", "1", "--lr", "1e-2", "--student", "tiny", "--reward", "tiny"]
@@ -166,37 +174,35 @@ def _training(beside: Path, output: Path, more: list[str]) -> None:
 
 
 RUNS = [
-    reader(
+    Runs(
         "classification-runs",
         _classes,
         _of(classification.main.main, *CLASSIFY, "--tune", "norm", *MOMENTUM),
         (Part, "append", 3),
         ["--lr", "2e-2"],
     ),
-    reader(
+    Runs(
         "online-runs",
         _classes,
         _of(classification.main.main, *CLASSIFY[:6], "--method", "tda"),
         (Part, "append", 3),
         ["--seed", "2"],
     ),
-    reader(
+    Runs(
         "retrieval-runs",
         _scenes,
         _of(retrieval.main.main, *RETRIEVE, "--direction", "both"),
         (Part, "append", 4),
         ["--lr", "2e-2"],
     ),
-    reader(
+    Runs(
         "momentum-retrieval-runs",
         _scenes,
         _of(retrieval.main.main, *RETRIEVE, "--direction", "t2i", "--save-logits", *MOMENTUM),
         (Part, "append", 3),
         ["--lr", "2e-2"],
     ),
-    reader("captioning-runs", _prepare_captioning, _captioning, (Part, "append", 2), ["--seed", "2"]),
-    reader(
-        "extractions", _scenes, _extraction, (caption.extract_features, "encode_images", 1), ["--batch-size", "2"], 2
-    ),
-    reader("trainings", _prepare_training, _training, (Training, "validate", 1), ["--seed", "2"], 2),
+    Runs("captioning-runs", _prepare_captioning, _captioning, (Part, "append", 2), ["--seed", "2"]),
+    Runs("extractions", _scenes, _extraction, (caption.extract_features, "encode_images", 1), ["--batch-size", "2"], 2),
+    Runs("trainings", _prepare_training, _training, (Training, "validate", 1), ["--seed", "2"], 2),
 ]

@@ -468,8 +468,8 @@ def test_deterministic_makes_a_gpu_use_deterministic_kernels_alone(gpus, kernels
 
 def test_deterministic_keeps_a_workspace_that_is_deterministic_and_replaces_another(gpus, kernels, monkeypatch):
     gpus(1)
-    for given, kept in ((":16:8", ":16:8"), (":0:0", ":4096:8")):
-        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", given)
+    for before, kept in ((":16:8", ":16:8"), (":0:0", ":4096:8")):
+        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", before)
         resolve_device(parse("--deterministic"))
         assert kernels()[0] == kept
 
