@@ -13,6 +13,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preproc
 from PIL import Image
 from torch import Tensor, nn
 
+from rlcf.clip.text_tower import word_tokens
 from rlcf.clip.unpickle import Unread
 from rlcf.clip.weights import build_to_fit, read_weights, require_finite, tensors_in
 from rlcf.errors import UserError
@@ -76,6 +77,7 @@ def _load_configured(config: Path, weights: Path) -> tuple[nn.Module, Any]:
         with quiet_root_logger():
             tokenizer = load_tokenizer(f"local-dir:{config.parent}", text_cfg)
             tokenizer(["a photo"])  # one without padding fails
+            word_tokens(tokenizer, "a photo")
     except Exception as error:
         reason = in_one_line(error)
         raise UserError(f"{config.parent} names a tokenizer that cannot be loaded from it ({reason})") from error

@@ -75,7 +75,7 @@ def judge(reader: str, folder: Path, seed: str, beside: Path, size: int) -> tupl
 def place_of(error: BaseException) -> str:
     """The last place of the project that an exception passed through, as "file:function"."""
     places = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(str(ROOT))]
-    own = [frame for frame in places if "/tests/" not in frame.filename] or places
+    own = [frame for frame in places if not re.search("/(tests|[.]venv)/", frame.filename)] or places
     return f"{Path(own[-1].filename).relative_to(ROOT)}:{own[-1].name}" if own else "?"
 
 
@@ -158,7 +158,7 @@ class _Worker:
         """The outcome of the input during which the process ended by itself."""
         self.process.join()
         said = (self.folder / "log").read_text()
-        found = re.search(rf'File "{re.escape(str(ROOT))}/(?!tests/)([^"]+)", line \d+ in (\w+)', said)
+        found = re.search(rf'File "{re.escape(str(ROOT))}/(?!tests/|[.]venv/)([^"]+)", line \d+ in (\w+)', said)
         place = f" at {found[1]}:{found[2]}" if found else ""
         kind = "hang" if said.startswith("Timeout") else f"crash ({self.process.exitcode})"
         took = time.monotonic() - self.started

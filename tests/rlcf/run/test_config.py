@@ -441,6 +441,15 @@ def test_auto_precision_is_fp16_on_cuda_and_fp32_on_the_cpu():
     assert resolve_precision(Config(precision="bf16"), torch.device("cpu")) == "bf16"
 
 
+def test_a_preset_whose_error_has_no_words_is_told(preset, monkeypatch):
+    def refuse(path):
+        raise ValueError
+
+    monkeypatch.setattr("rlcf.run.config.OmegaConf.load", refuse)
+    with pytest.raises(UserError, match=r"is no readable YAML preset \(ValueError\)"):
+        parse(*preset("steps: 5"))
+
+
 # ---- deterministic kernels ----
 
 
