@@ -68,6 +68,8 @@ def _load_configured(config: Path, weights: Path) -> tuple[nn.Module, Any]:
     open_clip.model.set_model_preprocess_cfg(model, {**vars(preprocess), "size": model.visual.image_size})
     try:
         settings = PreprocessCfg(**open_clip.get_model_preprocess_cfg(model))
+        if len(settings.mean) != 3 or len(settings.std) != 3:
+            raise ValueError("mean and std need three numbers each")
         view = image_transform_v2(settings, is_train=False)(Image.new("RGB", (8, 8)))
         if view.shape[0] != 3 or not view.isfinite().all():
             raise ValueError("an image's numbers are not finite")

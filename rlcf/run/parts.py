@@ -79,9 +79,12 @@ class Part:
                 os.truncate(file, size)
 
     def require_whole(self) -> None:
-        """Raises UserError where a file is not as long as the records that are known: somebody else changed it."""
+        """Raises UserError where a file is not as long as the records that are known: somebody else changed it.
+
+        Where the whole folder is gone, the next write tells it.
+        """
         for file, size in self._sizes().items():
-            if _size(file) != size:
+            if _size(file) != size and file.parent.exists():
                 raise UserError(
                     f"{file} was deleted or changed while the run went on; the same command does again what is missing"
                 )

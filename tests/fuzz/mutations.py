@@ -385,7 +385,7 @@ def damage_safetensors(content: bytes, rng: random.Random) -> tuple[str, bytes]:
         except ValueError:
             kind, told = "text", {**told, name: rng.choice(TEXTS)}
         return f"safetensors metadata {kind}", save(load(content), told)
-    kind, tree = damage_tree(load(content), rng, [], lambda leaf: damage_tensor(leaf, rng))
+    kind, tree = damage_tree(dict(sorted(load(content).items())), rng, [], lambda leaf: damage_tensor(leaf, rng))
     if not isinstance(tree, dict):
         tree = {"a": torch.ones(2)}
     tensors = {str(k).replace("\ue001", "."): v.contiguous().clone() for k, v in tree.items() if isinstance(v, Tensor)}
@@ -423,7 +423,7 @@ def damage_archive(content: bytes, rng: random.Random) -> tuple[str, bytes]:
     with warnings.catch_warnings(), zipfile.ZipFile(stream, "w", how) as out:
         warnings.simplefilter("ignore")  # of names that are there twice
         for name, held in records:
-            out.writestr(name, held)
+            out.writestr(zipfile.ZipInfo(name), held, how)  # of no time, so that a seed decides every byte
     return f"archive {kind}", stream.getvalue()
 
 
