@@ -23,6 +23,10 @@ from rlcf.shipped import shipped_folder
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model", "vocab.txt")
 
 
+MOST_LAYERS = 1000
+"""Layers of a language model."""
+
+
 @dataclass(frozen=True)
 class LanguageModel:
     """A causal language model in eval mode whose parameters ask for no gradients, and its tokenizer.
@@ -85,7 +89,8 @@ class LanguageModel:
             with self.autocast():
                 out = self.model(input_ids=ids[:, :-1], attention_mask=seen, use_cache=True, **{self.cache_name: cache})
             logits = torch.cat([logits, out.logits], dim=1)
-        return -F.cross_entropy(logits.float().transpose(1, 2), ids, reduction="none")
+        # Flat: torch has deterministic kernels for CUDA where the loss has one dimension.
+        return -F.cross_entropy(logits.float().flatten(0, 1), ids.flatten(), reduction="none").view_as(ids)
 
     @cached_property
     def cache_name(self) -> str:
@@ -124,6 +129,12 @@ def load_language_model(
     if folder.is_dir() and not any((folder / file).is_file() for file in TOKENIZER_FILES):
         raise UserError(f"{name} holds no tokenizer ({', '.join(TOKENIZER_FILES[:3])}); copy the model's own into it")
     tokenizer = _load(AutoTokenizer, name, folder, "tokenizer")
+    if folder.is_dir() and (folder / "config.json").is_file():
+        layers = getattr(_load(AutoConfig, name, folder, "config.json"), "num_hidden_layers", 0)
+        if not isinstance(layers, int) or layers > MOST_LAYERS:  # building them would never end
+            raise UserError(
+                f"the config.json of the language model {name} has {layers!r:.40} layers; give a whole model"
+            )
     model = _build(name, folder, weights) if weights else _pretrained(name, folder)
     require_finite(f"the language model {name}", dict(model.named_parameters()))
     model.generation_config = GenerationConfig()  # how captions are made is told by the run's config, not the folder's

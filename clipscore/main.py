@@ -97,6 +97,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         choices=("auto", "fp32", "bf16", "fp16"),
         help="auto (fp16 autocast on CUDA, fp32 on CPU), fp32, bf16 or fp16",
     )
+    add("--deterministic", action="store_true", help="on CUDA use only kernels that give equal digits in each run")
     add("--workers", metavar="N", type=_count, default=2, help="processes that read images; 0: none but this one")
     return parser.parse_args(argv)
 
@@ -122,7 +123,7 @@ def load(args: argparse.Namespace) -> "Backbone":
     with importing():  # of torch, now that the settings are right
         from rlcf.clip.backbone import load_clip
         from rlcf.run.device import resolve_device, resolve_precision
-    config = Settings(device=args.device, precision=args.precision)
+    config = Settings(device=args.device, precision=args.precision, deterministic=args.deterministic)
     device = resolve_device(config)
     return load_clip(args.clip, device, resolve_precision(config, device), args.clip_root)
 

@@ -32,7 +32,8 @@ def reference_scores(
     if with_java:
         scores["METEOR"] = java.meteor(tokenised, groups)
     scores["ROUGE-L"] = Rouge().compute_score(wanted, given)
-    scores["CIDEr"] = Cider().compute_score(wanted, given)
+    worded = any(text for group in groups for text in group)  # without a word CIDEr divides by none
+    scores["CIDEr"] = Cider().compute_score(wanted, given) if worded else (0.0, [0.0] * len(groups))
     if with_java and spice:
         scores["SPICE"] = java.spice(tokenised, groups)
     return {name: (float(whole), [float(value) for value in parts]) for name, (whole, parts) in scores.items()}

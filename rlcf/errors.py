@@ -11,9 +11,24 @@ from rlcf.failures import sentence_of
 from rlcf.start import stopped_line
 from rlcf.terminal import visible, visible_output
 
+LONGEST = 2000
+"""Characters of a sentence."""
+
 
 class UserError(Exception):
-    """A mistake of the user's: its message names the culprit and the remedy in one sentence. Exit code 2."""
+    """A mistake of the user's: its message names the culprit and the remedy in one sentence. Exit code 2.
+
+    The middle of a message beyond `LONGEST` is left out: the name that it tells may be of a stranger's file.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shortened(message))
+
+
+def shortened(text: str) -> str:
+    """A text without its middle where it is longer than `LONGEST`."""
+    half = LONGEST // 2 - 3
+    return text if len(text) <= LONGEST else f"{text[:half]} ... {text[-half:]}"
 
 
 def run_main(main: Callable[[], None]) -> None:
@@ -42,7 +57,7 @@ def run_main(main: Callable[[], None]) -> None:
         sentence = str(error) if isinstance(error, UserError) else sentence_of(error)
         if sentence is None:
             raise
-        say(f"error: {visible(sentence)}")
+        say(f"error: {visible(shortened(sentence))}")
         sys.exit(2)
 
 

@@ -37,6 +37,8 @@ def sentence_of(error: BaseException) -> str | None:
         return "out of memory; use a smaller model, fewer --workers, or a machine or GPU with more memory"
     if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
         return f"a process that reads images was ended from outside ({_first_line(error)}); lower --workers"
+    if isinstance(error, RuntimeError) and "does not have a deterministic implementation" in str(error):
+        return f"{_first_line(error).split()[0]} has no deterministic kernel on this device; leave out --deterministic"
     if not isinstance(error, OSError):
         return None
     number = _number(error)

@@ -3,9 +3,16 @@
 import json
 import re
 import shutil
+import zlib
 
 from rlcf.errors import UserError
+from rlcf.failures import sentence_of
+from tests.fuzz.mutations import Special, put
 
+SPECIAL = {"missing": "nothing", "a pipe": "pipe", "a device": "/dev/zero", "a folder": "folder", "a loop": "loop"}
+"""What stands in the place of a file."""
+CORE = (*SPECIAL, "empty", "cut in half", "foreign", "a bit at 40%", "digit 0")
+"""The damages that every file gets."""
 NONSENSE = {
     "nested": b"[" * 100_000,
     "null": b"null\n",
@@ -16,9 +23,10 @@ NONSENSE = {
 
 
 def damages(content, foreign):
-    """Name -> content of a damaged file, None where it is missing. foreign: the same file of another run, or None."""
+    """Name -> content of a damaged file, or what stands in its place. foreign: the file of another run, or None."""
     size = len(content)
-    found = {"missing": None, "empty": b"", "cut in half": content[: size // 2], "cut by a byte": content[:-1]}
+    found = {name: Special(kind) for name, kind in SPECIAL.items()}
+    found |= {"empty": b"", "cut in half": content[: size // 2], "cut by a byte": content[:-1]}
     found |= {"longer": content + content[-40:], "twice": content + content, **NONSENSE}
     if foreign is not None:
         found["foreign"] = foreign
@@ -64,28 +72,34 @@ def _of_lines(content):
     }
 
 
-def survive(folder, foreign, run, found, tmp_path):
+def survive(folder, foreign, run, found, tmp_path, share=1, also=()):
     """Damage each file of a run's folder in each way, and start the run again on a copy.
 
     folder: of the run; foreign: of another one; run: from a folder to what it leaves; found: from that to what must be
-    as after an undisturbed run. Returns (file, damage) -> "same" or the sentence that refuses; anything else fails.
+    as after an undisturbed run. share: of the ways beyond `CORE` each file gets one in so many; also: those, as
+    (file, damage), that are taken anyhow. Returns (file, damage) -> "same" or the sentence that refuses; anything else
+    fails.
     """
     expected, outcomes = found(run(shutil.copytree(folder, tmp_path / "whole"))), {}
     for file in sorted(file for file in folder.rglob("*") if file.is_file()):
         name = file.relative_to(folder)
         other = foreign / name
         for damage, content in damages(file.read_bytes(), other.read_bytes() if other.is_file() else None).items():
+            taken = damage in CORE or (str(name), damage) in also
+            if not taken and zlib.crc32(f"{name} {damage}".encode()) % share:
+                continue
             copy = shutil.copytree(folder, tmp_path / "copy")
             (copy / name).unlink()
-            if content is not None:
-                (copy / name).write_bytes(content)
+            put(copy / name, content)
             try:
                 assert found(run(copy)) == expected, f"{name}, {damage}: other results"
                 outcomes[str(name), damage] = "same"
-            except UserError as error:
-                assert "\n" not in str(error) and len(str(error)) < 1000, f"{name}, {damage}: {error}"
-                outcomes[str(name), damage] = str(error)
             except Exception as error:
+                said = str(error) if isinstance(error, UserError) else sentence_of(error)
+                if said is not None and "\n" not in said and len(said) < 1000:
+                    outcomes[str(name), damage] = said
+                    shutil.rmtree(copy)
+                    continue
                 raise AssertionError(f"{name}, {damage}: {type(error).__name__}: {error}") from error
             shutil.rmtree(copy)
     return outcomes

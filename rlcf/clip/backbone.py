@@ -37,6 +37,7 @@ from rlcf.errors import UserError
 from rlcf.inputs.places import expanded
 from rlcf.progress import progress_bar
 from rlcf.shipped import shipped_folder, shipped_names
+from rlcf.terminal import visible
 
 OPENAI_ARCHITECTURES = {
     "RN50": "RN50",
@@ -158,9 +159,12 @@ class Backbone:
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """The token ids of texts, (N, context length), on the CPU.
 
-        Raises UserError naming a text with a word that is not in the vocabulary, if that holds whole words only, and
-        for a tokenizer of another vocabulary.
+        Raises UserError naming a text with a word that is not in the vocabulary, if that holds whole words only, or
+        with half a character, and for a tokenizer of another vocabulary.
         """
+        torn = next((text for text in texts if text != text.encode(errors="replace").decode()), None)
+        if torn is not None:
+            raise UserError(f"'{visible(torn)}' holds half a character (a lone surrogate); take it out")
         tokens = self.tokenizer(list(texts))
         known = getattr(getattr(self.model, "text", self.model), "vocab_size", 0)
         if known and int(tokens.max()) >= known:
@@ -185,7 +189,7 @@ class Backbone:
         inner = getattr(self.tokenizer, "tokenizer", None)
         room = self.tokenize(texts[:1]).shape[1] - getattr(inner, "num_special_tokens_to_add", lambda: 2)()
         # A token is at least a byte, so only texts of that many bytes need to be counted in tokens.
-        long = [text for text in texts if len(text.encode()) >= room]
+        long = [text for text in texts if len(text.encode(errors="replace")) >= room]
         return sum(len(word_tokens(self.tokenizer, text)) > room for text in long)
 
     def encode_tokens(self, tokens: Tensor, embeddings: Tensor | None = None) -> Tensor:

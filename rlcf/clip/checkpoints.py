@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from rlcf.clip.hugging_face import is_hugging_face, load_hugging_face
+from rlcf.clip.text_tower import word_tokens
 from rlcf.clip.unpickle import Unread
 from rlcf.clip.weights import build_to_fit, read_weights, require_finite, tensors_in
 from rlcf.errors import UserError
@@ -69,6 +70,8 @@ def _load_configured(config: Path, weights: Path) -> tuple[nn.Module, Any]:
     open_clip.model.set_model_preprocess_cfg(model, {**vars(preprocess), "size": model.visual.image_size})
     try:
         settings = PreprocessCfg(**open_clip.get_model_preprocess_cfg(model))
+        if len(settings.mean) != 3 or len(settings.std) != 3:
+            raise ValueError("mean and std need three numbers each")
         view = image_transform_v2(settings, is_train=False)(Image.new("RGB", (8, 8)))
         if view.shape[0] != 3 or not view.isfinite().all():
             raise ValueError("an image's numbers are not finite")
@@ -78,6 +81,7 @@ def _load_configured(config: Path, weights: Path) -> tuple[nn.Module, Any]:
         with quiet_root_logger():
             tokenizer = load_tokenizer(f"local-dir:{config.parent}", text_cfg)
             tokenizer(["a photo"])  # one without padding fails
+            word_tokens(tokenizer, "a photo")
     except Exception as error:
         reason = in_one_line(error)
         raise UserError(f"{config.parent} names a tokenizer that cannot be loaded from it ({reason})") from error

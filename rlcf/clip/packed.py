@@ -123,8 +123,8 @@ class Packed:
     def to(self, device: torch.device) -> "Packed":
         """The same on another device."""
         groups = [Group(**{name: value.to(device) for name, value in vars(group).items()}) for group in self.groups]
-        moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in vars(self).items()}
-        return Packed(**{**moved, "groups": groups})
+        moved: dict[str, Any] = vars(self) | {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return Packed(**(moved | {"groups": groups}))
 
     def attend(self, block: Any, x: Tensor) -> Tensor:
         """Causal self-attention within each prompt, before the output projection.

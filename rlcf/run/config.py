@@ -76,6 +76,9 @@ class Settings:
     precision: str = option(
         "auto", "auto (fp16 autocast on CUDA, fp32 on CPU)", choices=("auto", "fp32", "bf16", "fp16")
     )
+    deterministic: bool = option(
+        False, "on CUDA use only kernels that give equal digits in each run, which are slower; on the CPU all are such"
+    )
 
     def check(self) -> None:
         """Raises UserError for settings that contradict each other."""
@@ -185,7 +188,7 @@ def read_preset(kind: type[Settings], path: str | Path) -> dict[str, Any]:
             raise ValueError(f"found duplicate key {twice}")
         preset = yaml.safe_load(text)  # what looks like a reference, such as ${x} in a path, is the path's own
     except Exception as error:  # YAML errors of several kinds, and files that are no text
-        raise UserError(f"{path} is no readable YAML preset ({str(error).splitlines()[0]})") from error
+        raise UserError(f"{path} is no readable YAML preset ({_first_line(error)})") from error
     if not isinstance(preset, dict):
         raise UserError(f"{path} must hold 'key: value' lines")
     known = [spec.name for spec in dataclasses.fields(kind)]
@@ -193,6 +196,10 @@ def read_preset(kind: type[Settings], path: str | Path) -> dict[str, Any]:
         if key not in known:
             raise UserError(_unknown_key(f"{path}: unknown key '{key}'", str(key), known))
     return {str(key): value for key, value in preset.items()}
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def to_yaml(config: Settings) -> str:

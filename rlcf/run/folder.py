@@ -12,7 +12,7 @@ from rlcf import __version__
 from rlcf.errors import UserError, say
 from rlcf.failures import NO_ROOM, not_written
 from rlcf.run.config import Settings, command_line, to_yaml
-from rlcf.run.files import write_atomically, writing
+from rlcf.run.files import is_special, write_atomically, writing
 from rlcf.run.identity import check_settings
 from rlcf.run.lock import FolderLock
 from rlcf.terminal import VisibleFormatter, visible
@@ -32,6 +32,7 @@ def open_run_folder(config: Settings, begun: Callable[[Path], Iterable[Path]]) -
     with ExitStack() as held:
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            _refuse_special(folder)
             lock = held.enter_context(closing(FolderLock(folder)))
             for place in begun(folder):
                 check_settings(place, config)
@@ -46,6 +47,13 @@ def open_run_folder(config: Settings, begun: Callable[[Path], Iterable[Path]]) -
         if not lock.kept:
             logger.info("the file system of %s has no locks: start no second run on it", folder)
         yield folder
+
+
+def _refuse_special(folder: Path) -> None:
+    """Raises UserError for a folder with a pipe, a device or a socket, which must not be read: that may never end."""
+    for file in folder.rglob("*"):
+        if file.exists() and is_special(file):
+            raise UserError(f"{file} is a pipe, a device or a socket and no file of a run; remove it")
 
 
 class _LogFile(logging.FileHandler):

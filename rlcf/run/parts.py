@@ -31,6 +31,7 @@ class Part:
         self.records: list[Record] = []
         self.lines: list[bytes] = []
         self.sums: list[bytes] = []
+        self._bytes = 0  # of the lines
 
     def read(self) -> None:
         """Read the records that are whole: those with a full line, a row and a checksum.
@@ -46,13 +47,15 @@ class Part:
             count = min(count, _size(self.rows_file) // (4 * self.width))
         self.records, self.lines = records[:count], lines[:count]
         self.sums = [sums[i : i + SUM] for i in range(0, SUM * count, SUM)]
+        self._bytes = sum(len(line) + 1 for line in self.lines)
         check(self.file, self.lines, self.sums, self._rows(), self.key)
 
     def append(self, record: Record, row: bytes = b"") -> None:
         """Add a record. Its line is written last, so that it never lacks its row and checksum.
 
-        Raises UserError where its files cannot be written.
+        Raises UserError where its files cannot be written, and as `require_whole`.
         """
+        self.require_whole()
         line = json.dumps(record).encode()
         added = checksum(self.key, line, row)
         contents = {self.rows_file: row} if self.width else {}
@@ -62,6 +65,7 @@ class Part:
         self.records.append(record)
         self.lines.append(line)
         self.sums.append(added)
+        self._bytes += len(line) + 1
 
     def fill(self, lines: Sequence[bytes], sums: Sequence[bytes], rows: Iterable[bytes]) -> None:
         """Write the files of these records. The lines come last, as in `append`; `read` reads them.
@@ -75,14 +79,30 @@ class Part:
 
     def cut(self, count: int) -> None:
         """Forget all records but the first `count`."""
+        self._bytes -= sum(len(line) + 1 for line in self.lines[count:])
         del self.records[count:], self.lines[count:], self.sums[count:]
 
     def cut_files(self) -> None:
         """Cut the files to the records that are known; the lines first, as `read` counts a record by its line."""
-        sizes = {self.file: sum(len(line) + 1 for line in self.lines), self.sums_file: SUM * len(self.sums)}
-        for file, size in (sizes | {self.rows_file: 4 * self.width * len(self.lines)}).items():
+        for file, size in self._sizes().items():
             if _size(file) > size:
                 os.truncate(file, size)
+
+    def require_whole(self) -> None:
+        """Raises UserError where a file is not as long as the records that are known: somebody else changed it.
+
+        Where the whole folder is gone, the next write tells it.
+        """
+        for file, size in self._sizes().items():
+            if _size(file) != size and file.parent.exists():
+                raise UserError(
+                    f"{file} was deleted or changed while the run went on; the same command does again what is missing"
+                )
+
+    def _sizes(self) -> dict[Path, int]:
+        """The bytes of each file with the records that are known."""
+        rows = {self.rows_file: 4 * self.width * len(self.lines)} if self.width else {}
+        return {self.file: self._bytes, self.sums_file: SUM * len(self.sums), **rows}
 
     def remove(self) -> None:
         for file in (self.file, self.rows_file, self.sums_file):

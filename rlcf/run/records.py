@@ -115,26 +115,26 @@ class Run:
 
     def report(self, dataset: str, metrics: dict[str, Any]) -> None:
         """Put one dataset's metrics into results.json and the log."""
-        file, settings = self.folder / "results.json", digest_of(fixed_settings(self.config))
-        results = _read_results(file, settings) or {"datasets": {}}
-        results["datasets"][dataset] = metrics
-        results |= {"command": command_line(), "seed": self.config.seed, "versions": versions(), "commit": commit()}
-        write_atomically(file, json.dumps(results | {"settings": settings}, indent=2) + "\n")
+        file, settings = self.folder / "results.json", fixed_settings(self.config)
+        datasets = _read_results(file, settings) | {dataset: metrics}
+        told = {"command": command_line(), "seed": self.config.seed, "versions": versions(), "commit": commit()}
+        results = {"datasets": datasets, **told, "checksum": digest_of([settings, datasets])}
+        write_atomically(file, json.dumps(results, indent=2) + "\n")
         logger.info("%s: %s", dataset, json.dumps(metrics))
 
 
-def _read_results(file: Path, settings: str) -> dict[str, Any] | None:
-    """The results in a file; None where there are none, or not those of a run with these settings."""
+def _read_results(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Dataset -> metrics in a file; none where they are not as they were written by a run with these settings."""
     if not file.exists():
-        return None
+        return {}
     try:
         held = json.loads(file.read_text(encoding="utf-8"))
-        if held["settings"] == settings and isinstance(held["datasets"], dict):
-            return dict(held)
+        if held["checksum"] == digest_of([settings, held["datasets"]]):
+            return dict(held["datasets"])
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
     logger.info("%s was damaged or of another run: it is written anew", file)
-    return None
+    return {}
 
 
 def _datasets_begun(folder: Path) -> list[Path]:
@@ -233,8 +233,11 @@ class Records:
     def finish(self, may_grow: bool = False) -> list[Record]:
         """Wait for every process; the first one merges the parts. Returns all records, by index.
 
-        may_grow: keep the memory too, with which a higher --limit goes on.
+        may_grow: keep the memory too, with which a higher --limit goes on. Raises UserError where this process's files
+        are not as it wrote them.
         """
+        if not self.file.exists():
+            self.part.require_whole()
         self.shard.wait()
         self.shard.let_first(lambda: self._merge(may_grow))
         self.complete = True

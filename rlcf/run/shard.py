@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -12,6 +13,19 @@ from rlcf.errors import UserError
 
 TORCHRUN = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")
 """What torchrun tells each of its processes, in their environment."""
+
+GONE = "another process of this run has ended; its own line tells why, and when that is mended the same command goes on"
+
+
+@contextmanager
+def _others_there(mistake: UserError | None = None) -> Iterator[None]:
+    """In its body processes wait for each other. Raises UserError when one has ended: a mistake of this one's own, or
+    that.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # gloo's, with a traceback of its own
+        raise mistake or UserError(GONE) from error
 
 
 @dataclass(frozen=True)
@@ -54,14 +68,16 @@ class Shard:
         return self.rank == 0
 
     def wait(self) -> None:
-        """Returns when every process has called it."""
+        """Returns when every process has called it. Raises UserError when one of them has ended."""
         if self.count > 1:
-            dist.barrier()
+            with _others_there():
+                dist.barrier()
 
     def let_first(self, work: Callable[[], object]) -> None:
         """Run `work` in the first process, while the others wait.
 
-        When it raises UserError, the others end with the exit code of one and leave it to the first to tell.
+        When it raises UserError, the others end with the exit code of one and leave it to the first to tell. Raises
+        UserError also when another process has ended.
         """
         mistake: UserError | None = None
         if self.first:
@@ -71,7 +87,8 @@ class Shard:
                 mistake = error
         if self.count > 1 and dist.is_initialized():
             failed = [mistake is not None]
-            dist.broadcast_object_list(failed)
+            with _others_there(mistake):
+                dist.broadcast_object_list(failed)
             if failed[0] and not self.first:
                 sys.exit(2)
         if mistake is not None:

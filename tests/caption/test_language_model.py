@@ -153,3 +153,11 @@ def test_a_config_that_describes_a_far_larger_model_is_told(lm_folder, tmp_path)
     (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 10**10, "ffn_dim": 10**8}))
     with pytest.raises(UserError, match=r"is not the one that .*opt describes \(a model of [\d,]+ numbers"):
         load_language_model(str(folder), weights=weights)
+
+
+def test_a_config_of_layers_without_end_is_told(lm_folder, tmp_path):
+    shutil.copytree(lm_folder("opt"), tmp_path / "lm")
+    config = json.loads((tmp_path / "lm" / "config.json").read_text())
+    (tmp_path / "lm" / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 10**30}))
+    with pytest.raises(UserError, match=r"lm has 1000000000\d+ layers"):
+        load_language_model(str(tmp_path / "lm"))

@@ -76,6 +76,7 @@ SAME = {
     "class_chunk": (PROMPT, ["--class-chunk", "2"]),
     "images_at_once": (PROMPT, ["--images-at-once", "2"]),
     "views_on_device": ([], ["--views-on-device"]),
+    "deterministic": ([], ["--deterministic"]),
 }
 OWN_TESTS = {"data", "output", "device", "limit", "workers", "skip_bad_images", "clip_root", "datasets", "corruption"}
 OWN_TESTS |= {

@@ -9,7 +9,7 @@ import torch
 from classification.main import main
 from rlcf.clip.backbone import load_clip
 from rlcf.run import records, setup
-from tests.damage import survive
+from tests.damage import SPECIAL, survive
 from tests.tools import OPENAI_TEXT, Results, build_clip, held, in_processes, mistake, stop_after_records
 
 from .conftest import TINY_RUN
@@ -240,10 +240,16 @@ def test_every_damage_of_a_run_folder_is_mended_or_told(classify, tmp_path, monk
     def again(folder):
         return classify(*flags, "--lr", "1e-2", output=folder.name)
 
-    outcomes = survive(tmp_path / "begun", tmp_path / "foreign", again, left, tmp_path)
+    also = [("folder-blur/records.part0.jsonl", "a line twice"), ("folder-blur/records.jsonl", "another answer")]
+    outcomes = survive(tmp_path / "begun", tmp_path / "foreign", again, left, tmp_path, 4, also)
     files = {file for file, _ in outcomes}
     assert {".lock", "config.yaml", "log.txt", "folder-blur/identity.json"} < files
-    mended = {file for file in files if all(outcomes[f, d] == "same" for f, d in outcomes if f == file)}
+    assert (
+        "config.yaml is a pipe, a device or a socket and no file of a run; remove it"
+        in outcomes["config.yaml", "a pipe"]
+    )
+    told = {(file, damage) for file, damage in outcomes if damage in SPECIAL and damage != "missing"}
+    mended = {file for file in files if all(outcomes[f, d] == "same" for f, d in outcomes.keys() - told if f == file)}
     assert {".lock", "config.yaml", "log.txt"} <= mended
     if stop:
         assert outcomes["folder-blur/momentum.safetensors", "missing"] == "same"

@@ -30,6 +30,12 @@ def test_a_caption_without_a_common_word_has_no_marks():
     assert all(whole == pytest.approx(0, abs=1e-6) for whole, _ in scores.values())
 
 
+def test_references_without_a_word_give_no_marks():
+    scores = reference_scores(["a dog", "a cat"], [["?"], ["...", "!"]], with_java=False)
+    assert scores["CIDEr"] == (0.0, [0.0, 0.0])
+    assert all(whole == pytest.approx(0, abs=1e-6) for whole, _ in scores.values())
+
+
 def test_scores_worked_out_by_hand():
     scores = reference_scores(["a dog runs", "a cat"], [["a dog sits here"], ["a cat"]], with_java=False)
     # 4 of 5 words and 2 of 3 pairs are in the references, which have 6 words: brevity exp(1 - 6/5).

@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 
 from rlcf.errors import UserError, flags_as_settings, run_main
@@ -13,6 +15,12 @@ def failing(error):
 
 def test_a_mistake_of_the_user_is_one_line_and_exit_code_2(capsys):
     assert mistake(failing(UserError("no file x.jpg; mend it")), capsys) == "no file x.jpg; mend it"
+
+
+def test_a_sentence_of_any_length_is_cut_in_its_middle(capsys):
+    for error in (UserError, partial(FileNotFoundError, 2, "No such file")):
+        told = mistake(failing(error("start " + "x" * 10**6 + "; the remedy")), capsys)
+        assert len(told) <= 2000 and told.startswith("start xxx") and "the remedy" in told and " ... " in told
 
 
 def test_ctrl_c_says_that_the_same_command_goes_on(capsys):

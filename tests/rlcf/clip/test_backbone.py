@@ -430,6 +430,18 @@ def test_a_tokenizer_without_padding_is_told_with_its_folder(tokenizer_folder):
         load_clip(str(tokenizer_folder({})))
 
 
+def test_a_tokenizer_without_a_length_that_is_a_number_is_told_with_its_folder(tokenizer_folder):
+    with pytest.raises(UserError, match=r"folder names a tokenizer that cannot be loaded"):
+        load_clip(str(tokenizer_folder({"pad_token": "[PAD]", "model_max_length": [32]})))
+
+
+def test_a_text_with_half_a_character_is_told(tokenizer_folder):
+    clip = load_clip(str(tokenizer_folder({"pad_token": "[PAD]"})))
+    for use in (clip.encode_text, clip.truncated):
+        with pytest.raises(UserError, match=r"^'a \\ud800' holds half a character \(a lone surrogate\); take it out$"):
+            use(["a \ud800"])
+
+
 def test_a_text_whose_tokens_the_model_has_not_is_told(tokenizer_folder):
     clip = load_clip(str(tokenizer_folder({"pad_token": "[PAD]"})))
     assert clip.tokenize(["a dog"]).max() < 100

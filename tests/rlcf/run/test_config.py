@@ -1,4 +1,5 @@
 import dataclasses
+import os
 import re
 import string
 from types import SimpleNamespace
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 
 from rlcf import __version__
 from rlcf.errors import UserError, flags_as_settings
+from rlcf.failures import sentence_of
 from rlcf.run.config import find_preset, make_config, option, parse_config, read_preset, to_yaml
 from rlcf.run.device import resolve_device, resolve_precision
+from rlcf.run.identity import fixed_settings
 from rlcf.run.settings import Config as SharedConfig
 
 
@@ -428,3 +431,59 @@ def test_auto_precision_is_fp16_on_cuda_and_fp32_on_the_cpu():
     assert resolve_precision(Config(), torch.device("cuda")) == "fp16"
     assert resolve_precision(Config(), torch.device("cpu")) == "fp32"
     assert resolve_precision(Config(precision="bf16"), torch.device("cpu")) == "bf16"
+
+
+def test_a_preset_whose_error_has_no_words_is_told(preset, monkeypatch):
+    def refuse(path):
+        raise ValueError
+
+    monkeypatch.setattr("rlcf.run.config.OmegaConf.load", refuse)
+    with pytest.raises(UserError, match=r"is no readable YAML preset \(ValueError\)"):
+        parse(*preset("steps: 5"))
+
+
+# ---- deterministic kernels ----
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    """What torch's kernels are told: CUBLAS_WORKSPACE_CONFIG, deterministic alone, and cuDNN's choice by time."""
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+
+    def told():
+        workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+        return workspace, torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+
+    yield told
+    torch.use_deterministic_algorithms(False)
+
+
+def test_deterministic_makes_a_gpu_use_deterministic_kernels_alone(gpus, kernels):
+    gpus(1)
+    resolve_device(parse("--device", "cuda"))
+    assert kernels() == (None, False, True)
+    assert resolve_device(parse("--device", "cuda", "--deterministic")) == torch.device("cuda", 0)
+    assert kernels() == (":4096:8", True, False)
+
+
+def test_deterministic_keeps_a_workspace_that_is_deterministic_and_replaces_another(gpus, kernels, monkeypatch):
+    gpus(1)
+    for before, kept in ((":16:8", ":16:8"), (":0:0", ":4096:8")):
+        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", before)
+        resolve_device(parse("--deterministic"))
+        assert kernels()[0] == kept
+
+
+def test_deterministic_changes_nothing_on_the_cpu_and_stands_in_the_settings(kernels):
+    config = parse("--deterministic", "--device", "cpu")
+    assert resolve_device(config) == torch.device("cpu") and kernels() == (None, False, True)
+    assert "deterministic: true" in to_yaml(config) and fixed_settings(config)["deterministic"] is True
+    assert make_config(Config, {"deterministic": True}).deterministic
+
+
+def test_an_operation_without_a_deterministic_kernel_is_told():
+    said = "cumsum_cuda_kernel does not have a deterministic implementation, but you set 'torch.use_deterministic_...'"
+    assert sentence_of(RuntimeError(said)) == (
+        "cumsum_cuda_kernel has no deterministic kernel on this device; leave out --deterministic"
+    )

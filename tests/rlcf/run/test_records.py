@@ -70,6 +70,20 @@ def test_records_are_appended_as_they_come_and_merged_by_index(folder, begin):
     assert sorted(file.name for file in (folder / "d").iterdir()) == ["identity.json", "records.jsonl", "records.sums"]
 
 
+@pytest.mark.parametrize("when", [0, 3, 7])
+@pytest.mark.parametrize("suffix", ["jsonl", "sums", "f32"])
+def test_a_file_that_is_deleted_during_a_run_is_told_and_the_same_command_goes_on(folder, begin, suffix, when):
+    records, file = begin(WIDTHS), folder / "d" / f"records.part0.{suffix}"
+    told = rf"{file.name} was deleted or changed while the run went on; the same command does again what is missing"
+    with pytest.raises(UserError, match=told), records:
+        for index in records.todo(ALL, IDS):
+            records.add(record(index), rows(index))
+            if index == when:
+                file.unlink()
+        records.finish()
+    assert work(begin(WIDTHS)).finish() == [record(index) for index in ALL]
+
+
 def test_every_dataset_has_a_folder_of_its_own_and_a_plain_name_keeps_a_plain_one(folder):
     run = Run(Config(output=str(folder)), Shard())
     names = ["I", "coco", "nocaps-in-domain", "folder", "folder:a-b", "folder:a b", "folder:a/b", "folder:a%20b"]

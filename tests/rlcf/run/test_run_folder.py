@@ -17,8 +17,42 @@ from rlcf.run.folder import commit, versions
 from rlcf.run.records import Run
 from rlcf.run.settings import Config
 from rlcf.run.shard import Shard
+from tests.fuzz.mutations import Special, put
 
 RECORD = {"index": 0, "id": "a.png", "status": "ok"}
+
+
+# ---- the folder ----
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "results.json", "d/records.part0.jsonl", ".lock"])
+@pytest.mark.parametrize("kind", ["pipe", "/dev/zero", "folder"])
+def test_a_pipe_a_device_and_a_folder_in_a_run_folder_are_told_and_not_waited_for(folder, begin, name, kind):
+    records = begin()
+    records.add(RECORD)
+    (folder / name).unlink(missing_ok=True)
+    put(folder / name, Special(kind))
+    try:
+        begin().finish()
+        Run(Config(output=str(folder)), Shard()).report("d", {"n": 1})
+    except (UserError, IsADirectoryError) as error:
+        assert kind == "folder" or str(error) == (
+            f"{folder / name} is a pipe, a device or a socket and no file of a run; remove it"
+        )
+    else:
+        raise AssertionError("it was taken for a file")
+
+
+@pytest.mark.parametrize("edit", ['"n": 7', '"n": 1, "m": 0'])
+def test_results_that_were_edited_are_written_anew(folder, begin, edit):
+    begin()
+    run, file = Run(Config(output=str(folder)), Shard()), folder / "results.json"
+    run.report("a", {"n": 1})
+    run.report("b", {"n": 2})
+    assert json.loads(file.read_text())["datasets"] == {"a": {"n": 1}, "b": {"n": 2}}
+    file.write_text(file.read_text().replace('"n": 1', edit))
+    run.report("b", {"n": 2})
+    assert json.loads(file.read_text())["datasets"] == {"b": {"n": 2}}
 
 
 # ---- the config ----

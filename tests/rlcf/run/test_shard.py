@@ -1,9 +1,13 @@
-"""What the environment says of the processes of a run."""
+"""What the environment says of the processes of a run, of which one may end before the others."""
+
+import os
+import signal
 
 import pytest
 
 from rlcf.errors import UserError
-from rlcf.run.shard import TORCHRUN, Shard
+from rlcf.run.shard import GONE, TORCHRUN, Shard
+from tests.tools import in_processes
 
 
 @pytest.fixture
@@ -55,3 +59,36 @@ def test_a_wrong_number_of_the_process_on_its_machine_is_told(environment):
     environment(LOCAL_RANK="first")
     with pytest.raises(UserError, match="LOCAL_RANK=first in the environment"):
         _ = Shard.from_environment().local_rank
+
+
+def ending(rank, end, wait):
+    """Joins the processes of a run; one ends, the others wait for it."""
+
+    def work():
+        shard = Shard.from_environment()
+        shard.wait()
+        if shard.rank == rank:
+            end()
+        wait(shard)
+
+    return work
+
+
+def refuse():
+    raise UserError("list.json is empty; fill it")
+
+
+WAITS = {"barrier": lambda shard: shard.wait(), "first": lambda shard: shard.let_first(lambda: None)}
+
+
+@pytest.mark.parametrize(("rank", "wait"), [(0, "barrier"), (1, "barrier"), (0, "first")])
+def test_when_one_process_tells_a_mistake_the_others_end_in_a_line(rank, wait, capfd):
+    assert in_processes(2, ending(rank, refuse, WAITS[wait])) == [2, 2]
+    told = capfd.readouterr().err.splitlines()
+    assert sorted(told) == sorted(["error: list.json is empty; fill it", f"error: {GONE}"])
+
+
+def test_when_one_process_is_killed_the_others_end_in_a_line(capfd):
+    kill = lambda: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
+    assert in_processes(2, ending(1, kill, WAITS["barrier"])) == [2, -signal.SIGKILL]
+    assert capfd.readouterr().err.splitlines() == [f"error: {GONE}"]
