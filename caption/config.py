@@ -48,7 +48,7 @@ class CaptionConfig(Config):
     )
 
     method: str = method_option(
-        "rlcf", "zeroshot, rerank (the best rewarded of K captions), or what adapts", choices=tuple(METHODS)
+        "rlcf", "zeroshot, rerank (the best rewarded of K captions), or what adapts", choices=METHODS.keys()
     )
     sampling: str = method_option(
         "beam", "where the K captions come from: beam search, or draws from the nucleus", choices=("beam", "nucleus")

@@ -1,7 +1,8 @@
 """Datasets of images: the ImageNet family, ten fine-grained sets, folders of class folders, images without labels."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from classification.classnames import (
@@ -115,13 +116,12 @@ def load_dataset(
         return _images(name, find_folder(name, folder), classnames)
     if classnames is not None:
         raise UserError(f"--classnames is for 'folder', 'hf' and 'images' datasets; the names of {name} are known")
-    if name in IMAGENET_FAMILY:
+    if name == "C":
         return _imagenet(name, folder, corruption, severity)
-    if name == "aircraft":
-        return _aircraft(folder)
-    if name in FINE_GRAINED:
-        return _fine_grained(name, folder)
-    raise UserError(f"unknown dataset '{name}'; there are {', '.join(NAMES)} and folder:SUBFOLDER")
+    if name in LOADERS:
+        return LOADERS[name](folder)
+    known = dict.fromkeys((*NAMES, *LOADERS))
+    raise UserError(f"unknown dataset '{name}'; there are {', '.join(known)} and folder:SUBFOLDER")
 
 
 def _places(data: Path, folders: Sequence[str]) -> Iterator[Path]:
@@ -199,7 +199,7 @@ def _images(name: str, root: Path, classnames: str | None) -> Dataset:
     return Dataset(name, root, [(file, None) for file in images], names, published=False, notes=_told(root, left_out))
 
 
-def _imagenet(name: str, data: Path, corruption: str, severity: int) -> Dataset:
+def _imagenet(name: str, data: Path, corruption: str = "", severity: int = 0) -> Dataset:
     """A dataset of the ImageNet family. Its class folders are WordNet ids, those of V class indices."""
     folders = IMAGENET_FAMILY[name]
     if name == "C":
@@ -277,3 +277,11 @@ def _existing(dataset: Dataset) -> Dataset:
     if missing is not None:
         raise UserError(f"dataset {dataset.name} lists an image that is not there: {missing}")
     return dataset
+
+
+LOADERS: dict[str, Callable[[Path], Dataset]] = {
+    **{name: partial(_imagenet, name) for name in IMAGENET_FAMILY if name != "C"},
+    **{name: partial(_fine_grained, name) for name in FINE_GRAINED},
+    "aircraft": _aircraft,
+}
+"""Name of a dataset whose classes are known -> from the data folder to its test images."""

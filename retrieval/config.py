@@ -27,7 +27,7 @@ class RetrievalConfig(ListConfig):
     caption_column: str | None = data_option(None, "of an hf dataset that has several columns of texts")
 
     method: str = method_option(
-        "rlcf", "zeroshot, ensemble (student times reward model), or what adapts", choices=tuple(METHODS)
+        "rlcf", "zeroshot, ensemble (student times reward model), or what adapts", choices=METHODS.keys()
     )
     direction: str = method_option(
         "both", "images that look for texts, texts that look for images", choices=(*DIRECTIONS, "both")

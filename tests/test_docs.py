@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classification import Classifier, methods
+from classification import Classifier
+from classification.datasets import LOADERS, load_dataset
 from classification.methods import METHODS
+from classification.objectives import OBJECTIVES
+from rlcf.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
@@ -35,20 +38,36 @@ def test_links_lead_to_files_of_the_project(page):
     assert not missing
 
 
-def test_the_method_that_the_layout_shows_adapts(monkeypatch):
-    monkeypatch.setattr(methods, "METHODS", METHODS)
+@pytest.fixture
+def tables(monkeypatch):
+    """The tables that the examples add to are what they were afterwards."""
+    for table in (LOADERS, METHODS, OBJECTIVES):
+        for name in ("flowers", "mean-entropy"):
+            monkeypatch.setitem(table, name, None)  # which is undone at the end
+            del table[name]
+
+
+def test_the_data_set_that_the_layout_shows_is_read(tables, tmp_path):
+    code = code_below("layout.md", "Adding a data set")
+    assert len(code.splitlines()) < 30
+    exec(code, {})
+    with pytest.raises(UserError, match=r"dataset flowers was not found; there is no .*test.tsv"):
+        load_dataset("flowers", str(tmp_path))
+    (tmp_path / "flowers").mkdir()
+    (tmp_path / "flowers" / "test.tsv").write_text("a.png\trose\nb.png\tlily\n")
+    dataset = load_dataset("flowers", str(tmp_path))
+    assert (dataset.ids, dataset.classnames) == (["a.png", "b.png"], ["lily", "rose"])
+    assert [label for _, label in dataset.samples] == [1, 0]
+
+
+def test_the_method_that_the_layout_shows_adapts(tables):
     code = code_below("layout.md", "Adding a method")
     assert len(code.splitlines()) < 30
-    try:
-        exec(code, vars(methods))
-        answer = Classifier(["cat", "dog", "owl"], method="mean-entropy", tune="prompt", steps=2, lr=1e-2, **DEMO)(
-            picture()
-        )
-        losses = [step.loss for step in answer.trace]
-        assert len(losses) == 2 and losses[1] < losses[0]
-    finally:
-        METHODS.pop("mean-entropy")
-        vars(methods).pop("mean_entropy")
+    exec(code, {})
+    settings = {"method": "mean-entropy", "tune": "prompt", "steps": 2, "lr": 1e-2}
+    answer = Classifier(["cat", "dog", "owl"], **settings, **DEMO)(picture())
+    losses = [step.loss for step in answer.trace]
+    assert len(losses) == 2 and losses[1] < losses[0]
 
 
 def test_the_reward_that_the_layout_shows_scores(monkeypatch, tmp_path):
