@@ -22,10 +22,11 @@ from PIL import Image
 from benchmarks.measure import Measurement
 from rlcf.clip.backbone import Backbone
 from rlcf.errors import UserError
-from rlcf.run.config import Parser, Settings, command_line
+from rlcf.run.config import Settings, command_line
 from rlcf.run.device import resolve_device
 from rlcf.run.files import write_atomically
 from rlcf.run.folder import versions
+from rlcf.run.parser import Parser
 from rlcf.run.settings import Config
 from rlcf.run.setup import Models
 

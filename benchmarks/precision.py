@@ -26,12 +26,13 @@ from classification.config import ClassificationConfig
 from classification.datasets import load_dataset
 from demo.world import TEST_SEED, write_classification
 from rlcf.adapt.objectives import select_confident
-from rlcf.clip.backbone import load_clip
+from rlcf.clip.loading import load_clip
 from rlcf.errors import run_main
-from rlcf.run.config import Parser, command_line
+from rlcf.run.config import command_line
 from rlcf.run.files import write_atomically
 from rlcf.run.folder import versions
 from rlcf.run.images import ImageLoader
+from rlcf.run.parser import Parser
 from rlcf.run.records import shuffled
 from rlcf.run.setup import Models
 

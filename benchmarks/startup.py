@@ -25,8 +25,9 @@ if not __package__:  # run as a script: imports start from the project, not from
     sys.path[0] = str(ROOT)
 
 from rlcf.errors import UserError, run_main
-from rlcf.run.config import Parser, command_line
+from rlcf.run.config import command_line
 from rlcf.run.files import write_atomically
+from rlcf.run.parser import Parser
 
 BEGUN = b"%|"
 """Stands in a progress bar, whose first state is written before the first image."""

@@ -12,7 +12,8 @@ from caption.datasets import Dataset
 from caption.metrics import ANSWERS, gain_of
 from clipscore.captions import match_captions
 from clipscore.evaluate import Evaluation, evaluate, use_java, write_evaluation
-from rlcf.clip.backbone import Backbone, load_clip
+from rlcf.clip.backbone import Backbone
+from rlcf.clip.loading import load_clip
 from rlcf.errors import UserError
 from rlcf.run.config import Settings
 from rlcf.run.device import resolve_precision

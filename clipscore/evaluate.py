@@ -75,7 +75,7 @@ def evaluate(
     if clip is not None:
         with importing():  # of torch, which the other metrics do not need
             from clipscore.clip_scores import clip_scores, count_cut
-            from rlcf.clip.backbone import load_clip
+            from rlcf.clip.loading import load_clip
         clip = load_clip(clip) if isinstance(clip, str) else clip
         told = {"clip": clip.name, "prefix": prefix, "precision": clip.precision}
         told["cut"] = count_cut(captions, clip, prefix)  # may refuse a caption; what comes next takes long

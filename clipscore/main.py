@@ -21,7 +21,8 @@ from clipscore.captions import PREFIX, match_captions, read_candidates, read_ref
 from clipscore.evaluate import Evaluation, evaluate, use_java, write_evaluation
 from rlcf.errors import UserError
 from rlcf.inputs.places import expanded
-from rlcf.run.config import Parser, Settings, command_line
+from rlcf.run.config import Settings, command_line
+from rlcf.run.parser import Parser
 from rlcf.run.presence import require_clip
 from rlcf.start import importing
 
@@ -121,7 +122,7 @@ def _make_room(file: str) -> None:
 def load(args: argparse.Namespace) -> "Backbone":
     """The CLIP that the flags name. Raises UserError as `resolve_device` and `load_clip`."""
     with importing():  # of torch, now that the settings are right
-        from rlcf.clip.backbone import load_clip
+        from rlcf.clip.loading import load_clip
         from rlcf.run.device import resolve_device, resolve_precision
     config = Settings(device=args.device, precision=args.precision, deterministic=args.deterministic)
     device = resolve_device(config)

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from rlcf.errors import UserError
-from rlcf.run.config import Parser
+from rlcf.run.parser import Parser
 from rlcf.shipped import ASSETS
 
 ART = ASSETS / "demo-art"

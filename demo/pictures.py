@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from demo.report import object_recall, read_records, read_results
 from rlcf.errors import UserError
-from rlcf.run.config import Parser
+from rlcf.run.parser import Parser
 
 WIDTH, MARGIN, PICTURE = 320, 20, 192
 """Of a card, and of the picture on it, pixels."""

@@ -18,8 +18,8 @@ from typing import Any
 from demo.art import NAMES
 from rlcf.errors import UserError
 from rlcf.metrics import paired_bootstrap
-from rlcf.run.config import Parser
 from rlcf.run.files import write_atomically
+from rlcf.run.parser import Parser
 
 CLASSIFICATION = {
     "tpt": "TPT, prompt",

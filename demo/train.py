@@ -42,9 +42,9 @@ from demo.scenes import (
 )
 from demo.styles import TEST_STYLES, Style, augment_heavily, augment_lightly, random_crops
 from demo.world import VALIDATION_SEED, classification_images
-from rlcf.clip.backbone import load_clip
+from rlcf.clip.loading import load_clip
 from rlcf.clip.text_tower import TextTower
-from rlcf.run.config import Parser
+from rlcf.run.parser import Parser
 from rlcf.shipped import ASSETS
 
 CONTEXT = 32

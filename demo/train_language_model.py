@@ -26,7 +26,7 @@ from tqdm import tqdm
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast, get_cosine_schedule_with_warmup
 
 from demo.scenes import COLOURS, SCENE_OBJECTS, Scene, sample_scene, scene_captions
-from rlcf.run.config import Parser
+from rlcf.run.parser import Parser
 from rlcf.shipped import ASSETS
 
 STEPS, SEED, BATCH, LR = 2000, 31, 64, 2e-3

@@ -30,7 +30,7 @@ from torch import Tensor
 from demo.art import NAMES, STUDENT_ARTISTS, draw
 from demo.scenes import COLOURS, Scene, draw_scenes, draw_singles, held_out_scenes, sample_scene, scene_captions
 from demo.styles import TEST_STYLES, augment_lightly
-from rlcf.run.config import Parser
+from rlcf.run.parser import Parser
 
 VALIDATION_SEED, TEST_SEED = 1001, 2002
 """Hyper-parameters are chosen on pictures of the first, figures reported on pictures of the second."""

@@ -25,7 +25,7 @@ if not __package__:  # run as a script: imports start from the project, not from
 
 from classification import Classifier
 from rlcf.errors import UserError, run_main
-from rlcf.run.config import Parser
+from rlcf.run.parser import Parser
 
 
 @cache

@@ -15,7 +15,7 @@ if not __package__:  # run as a script: imports start from the project, not from
 from classification import Classifier
 from rlcf.errors import run_main
 from rlcf.inputs.folders import LeftOut, scan
-from rlcf.run.config import Parser
+from rlcf.run.parser import Parser
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ if not __package__:  # run as a script: imports start from the project, not from
 from retrieval import Retriever
 from rlcf.errors import run_main
 from rlcf.inputs.folders import LeftOut, scan
-from rlcf.run.config import Parser
+from rlcf.run.parser import Parser
 
 
 def main() -> None:

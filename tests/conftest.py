@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from rlcf.clip.backbone import load_clip
+from rlcf.clip.loading import load_clip
 from rlcf.run.folder import logger
 from tests.tools import OPENAI_TEXT, RESNET, VIT, build_clip, write_pictures
 

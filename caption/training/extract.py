@@ -9,7 +9,8 @@ from torch import Tensor
 from caption.training.config import FeatureConfig
 from caption.training.features import CAPTIONS_FILE, Features, read_features, write_features
 from caption.training.rows import encode_all, without_unread
-from rlcf.clip.backbone import Backbone, load_clip
+from rlcf.clip.backbone import Backbone
+from rlcf.clip.loading import load_clip
 from rlcf.digests import digest_of
 from rlcf.errors import UserError
 from rlcf.inputs.lists import CaptionedImage

@@ -31,8 +31,8 @@ from demo.study.outcomes import keep_outcome, outcome_file
 from demo.study.report import read_costs, write_report
 from demo.world import TEST_SEED
 from rlcf.errors import UserError
-from rlcf.run.config import Parser
 from rlcf.run.files import write_atomically
+from rlcf.run.parser import Parser
 
 KINDS = ("reward", "student")  # the longer training first
 

@@ -19,7 +19,7 @@ def look(
     """
     import torch
 
-    from rlcf.clip.backbone import load_clip
+    from rlcf.clip.loading import load_clip
     from rlcf.clip.prompted_text import prompt_text
     from rlcf.run.images import encode_images
 

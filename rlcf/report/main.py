@@ -13,8 +13,8 @@ from rlcf.report.parts import Part, comparisons_of, parts_of
 from rlcf.report.runs import read_runs
 from rlcf.report.tables import as_csv, as_latex, as_markdown
 from rlcf.report.thumbnails import Thumbnails
-from rlcf.run.config import Parser
 from rlcf.run.files import write_atomically
+from rlcf.run.parser import Parser
 
 EPILOG = """examples:
   python -m rlcf.report output/RUN

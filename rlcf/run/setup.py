@@ -11,7 +11,8 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from rlcf.adapt.rewards import RewardFunction, ensemble_weights
-from rlcf.clip.backbone import Backbone, load_clip
+from rlcf.clip.backbone import Backbone
+from rlcf.clip.loading import load_clip
 from rlcf.errors import UserError
 from rlcf.run.config import make_config
 from rlcf.run.device import resolve_device, resolve_precision

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from benchmarks import reference
-from rlcf.clip.backbone import load_clip
+from rlcf.clip.loading import load_clip
 
 DATA = Path(__file__).parent.parent / "golden" / "data"
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]

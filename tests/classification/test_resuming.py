@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from classification.main import main
-from rlcf.clip.backbone import load_clip
+from rlcf.clip.loading import load_clip
 from rlcf.run import records, setup
 from tests.damage import SPECIAL, survive
 from tests.tools import OPENAI_TEXT, Results, build_clip, held, in_processes, mistake, stop_after_records

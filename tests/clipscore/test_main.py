@@ -5,7 +5,7 @@ import pytest
 from clipscore import evaluate, match_captions
 from clipscore.main import main
 from rlcf import __version__
-from rlcf.clip.backbone import load_clip
+from rlcf.clip.loading import load_clip
 from rlcf.errors import UserError
 from tests.tools import run_script
 

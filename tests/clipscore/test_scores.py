@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from clipscore.captions import match_captions
 from clipscore.clip_scores import clip_scores, ref_clip_score
 from clipscore.scores import reference_scores
-from rlcf.clip.backbone import load_clip
+from rlcf.clip.loading import load_clip
 
 from .conftest import CANDIDATES, REFERENCES
 

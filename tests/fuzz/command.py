@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 import tests.fuzz
 from rlcf.errors import UserError
-from rlcf.run.config import Parser
 from rlcf.run.lock import FolderLock
+from rlcf.run.parser import Parser
 from tests.fuzz.corpus import ALL, Corpus
 from tests.fuzz.pool import Outcome, judge, keep, read_all, require_whole_read
 

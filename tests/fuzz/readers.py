@@ -43,10 +43,12 @@ from classification.context import initial_context
 from demo.train_language_model import build_tokenizer
 from retrieval.config import RetrievalConfig
 from rlcf.adapt.views import Views
-from rlcf.clip.backbone import Backbone, load_clip
+from rlcf.clip.backbone import Backbone
+from rlcf.clip.loading import load_clip
 from rlcf.clip.weights import read_weights, require_finite, tensors_in
+from rlcf.inputs.images import as_image
 from rlcf.run.config import parse_config
-from rlcf.run.images import ImageLoader, as_image, refuse_or_skip
+from rlcf.run.images import ImageLoader, refuse_or_skip
 from tests.fuzz.mutations import Tree, read_tree
 from tests.tools import OPENAI_TEXT, VIT, build_clip, write_picture
 
@@ -112,12 +114,12 @@ def mapper() -> TransformerMapper:
 
 def with_models(run: Callable[[], object]) -> None:
     """Call something with the tiny models in place of those that its flags name."""
-    places = ["rlcf.run.setup", "caption.extract_features", "caption.evaluate", "clipscore.main"]
+    places = ["rlcf.run.setup", "caption.training.extract", "caption.evaluate", "rlcf.clip.loading"]
     with ExitStack() as patched:
         for place in places:
             patched.enter_context(patch(f"{place}.load_clip", lambda *_: tiny_clip()))
         patched.enter_context(patch("caption.captioner.load_language_model", lambda *_: tiny_lm()))
-        patched.enter_context(patch("caption.train.load_language_model", lambda *_: tiny_lm()))
+        patched.enter_context(patch("caption.training.run.load_language_model", lambda *_: tiny_lm()))
         patched.enter_context(patch("rlcf.run.records.commit", lambda: None))
         run()
 
@@ -515,7 +517,7 @@ def read_preset_file(folder: Path, seed: str, beside: Path) -> None:
 READERS = [
     Reader("images", image_seeds, read_picture, 22, memory=1500 * MB),
     Reader("weights", weight_seeds, read_weight_file, 25),
-    Reader("clip-files", clip_file_seeds, read_clip_file, 5),
+    Reader("clip-files", clip_file_seeds, read_clip_file, 5, refused=("legacy",)),
     Reader("clip-folders", clip_folder_seeds, lambda folder, seed, beside: use(load_clip(str(folder))), 12),
     Reader("coop", coop_seeds, read_coop, 8),
     Reader("captioners", captioner_seeds, read_captioner, 10),
@@ -527,10 +529,9 @@ READERS = [
         read_retrieval_list,
         6,
         ("*.json",),
-        refused=("karpathy", "one each"),
         command=True,
     ),
-    Reader("caption-lists", list_seeds, read_caption_list, 6, ("*.json",), refused=("karpathy",), command=True),
+    Reader("caption-lists", list_seeds, read_caption_list, 6, ("*.json",), command=True),
     Reader("extraction-lists", list_seeds, read_extraction_list, 6, ("*.json",), refused=("karpathy",), command=True),
     Reader(
         "clipscore",
@@ -538,7 +539,7 @@ READERS = [
         read_scores,
         10,
         ("*.json",),
-        refused=("karpathy", "listed", "results"),
+        refused=("results",),
         command=True,
     ),
     Reader(

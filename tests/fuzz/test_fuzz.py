@@ -13,19 +13,6 @@ from tests.fuzz import command, corpus
 from tests.fuzz.corpus import ALL, Corpus
 from tests.tools import mistake
 
-BEING_REWRITTEN = {
-    "images",
-    "clip-files",
-    "clip-folders",
-    "coop",
-    "retrieval-lists",
-    "caption-lists",
-    "extraction-lists",
-    "clipscore",
-    "splits",
-    "class-names",
-}
-"""Readers whose code is being rewritten: they are left out here, and not of `python -m tests.fuzz`."""
 RUNS = {name for name in ALL if name.endswith("runs") or name in ("extractions", "trainings")}
 """Damaged folders of these have tests of their own."""
 
@@ -50,7 +37,7 @@ def outcomes(output):
 
 @pytest.mark.slow
 def test_hundreds_of_damaged_inputs_are_read_or_told_in_one_sentence(fuzz):
-    readers = sorted(ALL.keys() - BEING_REWRITTEN - RUNS)
+    readers = sorted(ALL.keys() - RUNS)
     code, found = fuzz("--inputs", 500, "--readers", *readers)
     assert [outcome for outcome in found if outcome["how"] == "failed"] == []
     assert code == 0 and {outcome["reader"] for outcome in found} == set(readers)

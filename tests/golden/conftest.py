@@ -1,6 +1,7 @@
 """Models, views and numbers of the authors' implementation."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rlcf.clip.backbone import load_clip
+from rlcf.clip.loading import load_clip
 
 DATA = Path(__file__).parent / "data"
+DEVICE = os.environ.get("RLCF_TEST_DEVICE", "cpu")
+"""Where the models are, to hold a GPU to the same numbers."""
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +36,7 @@ def clip(golden, tmp_path_factory):
         file = folder / f"{name}.pt"
         if not file.exists():
             torch.save({key: torch.from_numpy(value).float() for key, value in golden(name).items()}, file)
-        backbone = load_clip(str(file))
+        backbone = load_clip(str(file), DEVICE)
         # The layout of the authors' run: a ResNet's runs at lr 1e-3 depend on the order of float operations.
         backbone.model.visual.to(memory_format=torch.contiguous_format)
         plain = {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}

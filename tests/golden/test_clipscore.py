@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from clipscore import evaluate, match_captions
 from clipscore.captions import PREFIX
 from clipscore.main import main
-from rlcf.clip.backbone import load_clip
+from rlcf.clip.loading import load_clip
 from rlcf.run.images import encode_images, read_image
 
 from .conftest import DATA

@@ -9,7 +9,7 @@ import torch
 from caption import extract_features
 from caption.extract_features import main
 from caption.training.features import Features, read_features, write_features
-from rlcf.clip.backbone import load_clip
+from rlcf.clip.loading import load_clip
 from rlcf.errors import UserError
 
 CAPTIONS = ["a dog", "an owl", "a cat", "a key"]

@@ -21,7 +21,9 @@ from tokenizers.pre_tokenizers import Whitespace
 from torch import nn
 
 from rlcf.clip import backbone as backbone_module
-from rlcf.clip.backbone import Backbone, load_clip, openai_file_name
+from rlcf.clip import loading
+from rlcf.clip.backbone import Backbone
+from rlcf.clip.loading import load_clip, openai_file_name
 from rlcf.clip.weights import read_weights
 from rlcf.errors import UserError
 from tests.tools import OPENAI_TEXT, RESNET, SHORT_TEXT, SIGLIP_TEXT, VIT, build_clip
@@ -461,7 +463,7 @@ def test_the_code_of_a_tokenizer_is_not_run_even_where_the_config_asks_for_it(to
 def test_the_code_of_a_tokenizer_of_the_hub_is_not_run(monkeypatch, tokenizer_folder):
     config = tokenizer_folder({}, trust_remote_code=True) / "open_clip_config.json"
     asked = []
-    monkeypatch.setattr(backbone_module, "download_pretrained_from_hf", lambda *_: str(config))
+    monkeypatch.setattr(loading, "download_pretrained_from_hf", lambda *_: str(config))
     monkeypatch.setattr(open_clip, "create_model", lambda *_, **__: build_clip())
     monkeypatch.setattr(open_clip, "get_tokenizer", lambda name, **settings: asked.append((name, settings)))
     load_clip("hf-hub:some/one")

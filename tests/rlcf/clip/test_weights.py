@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from rlcf.clip.backbone import load_clip
+from rlcf.clip.loading import load_clip
 from rlcf.clip.unpickle import Unpickler, Unread
 from rlcf.clip.weights import CHUNK, build_to_fit, read_weights, require_finite, tensors_in
 from rlcf.errors import UserError

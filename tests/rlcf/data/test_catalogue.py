@@ -11,7 +11,7 @@ import torchvision.datasets as tv
 import caption.datasets
 import classification.datasets
 import retrieval.datasets
-from rlcf.clip.backbone import OPENAI_ARCHITECTURES, openai_file_name
+from rlcf.clip.loading import OPENAI_ARCHITECTURES, openai_file_name
 from rlcf.data.catalogue import ALIASES, CATALOGUE, entry_of, known, remedy
 from rlcf.data.catalogue.weights import CLIPS, OPENAI_FILES
 from rlcf.data.entries import Machine
