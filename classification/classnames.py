@@ -131,14 +131,14 @@ def _check_order(file: Path, names: Sequence[str], folders: Sequence[str]) -> No
     )
 
 
-def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
+def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
     """A key that sorts as people do: numbers by their size, letters whatever their case.
 
     >>> sorted(["10", "2", "b", "C"], key=natural_key)
     ['2', '10', 'b', 'C']
     """
     parts = re.findall(r"[0-9]+|[^0-9]+", name.casefold())
-    return [(int(part), "") if part.isdigit() and part.isascii() else (-1, part) for part in parts], name
+    return [(0, int(part), "") if part.isdigit() and part.isascii() else (1, 0, part) for part in parts], name
 
 
 def _plain(name: str) -> str:

@@ -50,4 +50,5 @@ def wilson(share: float, count: int) -> tuple[float, float]:
     squared = QUANTILE**2
     middle = share + squared / (2 * count)
     spread = QUANTILE * math.sqrt(share * (1 - share) / count + squared / (4 * count**2))
-    return tuple((middle + sign * spread) / (1 + squared / count) for sign in (-1, 1))  # type: ignore[return-value]
+    low, high = ((middle + sign * spread) / (1 + squared / count) for sign in (-1, 1))
+    return max(low, 0.0), min(high, 1.0)

@@ -62,6 +62,7 @@ def evaluate(
     published code reads its datasets. A candidate without words scores 0. Raises UserError for a word that the CLIP
     does not know, an image that cannot be read, and a Java program that fails.
 
+    >>> from clipscore.captions import match_captions
     >>> captions = match_captions({"dog.jpg": "a dog runs"}, references={"dog.jpg": ["a dog is running", "a dog runs"]})
     >>> evaluation = evaluate(captions, clip=None)
     >>> print({metric: round(value, 4) for metric, value in evaluation.scores.items() if metric != "BLEU-4"})

@@ -14,7 +14,7 @@ from retrieval.config import RetrievalConfig
 from retrieval.datasets import clean_text
 from retrieval.objectives import OBJECTIVES
 from retrieval.reward import Query, Rewards, reward_clips
-from rlcf.adapt.episode import Episodes
+from rlcf.adapt.episode import Episodes, all_finite
 from rlcf.adapt.objectives import Step, agree, kl_divergence
 from rlcf.adapt.rewards import Seen
 from rlcf.adapt.trace import Outcome, TracedStep, traced
@@ -164,7 +164,7 @@ class Retriever:
         ((_, query),) = group
         encoded: Any = self.policy.encode(query.sample)
         before = self.policy.zero_shot(encoded)  # (1, G)
-        if not before.isfinite().all():
+        if not all_finite([before]):
             raise UserError("the student's logits are not finite; use --precision fp32")
         seen = self.rewards.see(query) if self.rewards else None
         gated = self.config.gate == "agree" and seen is not None and bool(agree(before, seen.teacher_logits[0]))

@@ -11,6 +11,7 @@ import yaml
 from PIL import Image
 
 import caption.main as caption_main
+from caption import run as caption_run
 from caption.datasets import load_dataset as caption_dataset
 from classification import Classifier
 from classification.main import main as classify
@@ -137,12 +138,12 @@ CAPTIONING += ["--reward", "demo-reward", "--device", "cpu", "--workers", "0", "
 
 def test_a_caption_without_words_scores_0_and_is_told(tmp_path, capsys, monkeypatch):
     """The captioner says nothing of one image of six."""
-    answers, describe = iter(range(6)), caption_main.describe
+    answers, describe = iter(range(6)), caption_run.describe
 
     def silent_once(answer):
         return describe(answer) | ({"zero_shot": "", "adapted": ""} if next(answers) == 0 else {})
 
-    monkeypatch.setattr(caption_main, "describe", silent_once)
+    monkeypatch.setattr(caption_run, "describe", silent_once)
     folder = tmp_path / "run"
     flags = ["--data", str(LISTS), "--datasets", "json:plain", "--output", str(folder), "--no-evaluate-java"]
     caption_main.main([*CAPTIONING, *flags, "--evaluate", "--evaluate-clip", "demo-reward", "--evaluate-prefix", ""])

@@ -151,7 +151,9 @@ def test_features_of_flickr30k_are_of_its_lists_wherever_they_lie(calls):
     (flickr / "annotations" / "flickr30k_train.json").write_text("")
     (flickr / "flickr30k_val.json").write_text("")
     training, validation = calls("extract_flickr.sh", "0", "--workers", "4")
-    shared = "--clip-root R/pretrained/clip --skip-bad-images --output R/output/features/flickr30k"
+    shared = (
+        "--clip-root R/pretrained/clip --image-reading published --skip-bad-images --output R/output/features/flickr30k"
+    )
     extract = "caption/extract_features.py --data R/dataset/flickr30k --captions"
     assert training == f"{extract} annotations/flickr30k_train.json {shared}-train-vitb16 --gpu 0 --workers 4"
     assert validation == f"{extract} flickr30k_val.json {shared}-val-vitb16 --gpu 0 --workers 4"

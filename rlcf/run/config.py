@@ -186,7 +186,8 @@ def read_preset(kind: type[Settings], path: str | Path) -> dict[str, Any]:
         twice = next((key for i, key in enumerate(keys) if key in keys[:i]), None)
         if twice is not None:
             raise ValueError(f"found duplicate key {twice}")
-        preset = yaml.safe_load(text)  # what looks like a reference, such as ${x} in a path, is the path's own
+        # What looks like a reference, such as ${x} in a path, is the path's own.
+        preset = {} if node is None else yaml.safe_load(text)
     except Exception as error:  # YAML errors of several kinds, and files that are no text
         raise UserError(f"{path} is no readable YAML preset ({_first_line(error)})") from error
     if not isinstance(preset, dict):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from caption import clip_model, methods
+from caption import clip_model
 from caption.objectives import OBJECTIVES, rlcf
 from rlcf.adapt.groups import GroupGivenUp, side_by_side
 from rlcf.adapt.rewards import RewardFunction
@@ -215,7 +215,7 @@ def test_fp16_steps_that_overflow_are_left_out_of_that_images_episode_alone(make
     large = make_captioner().rewards.see(group[1][1]).scorers[0].images
 
     def spoiling(config, sampled, seen):
-        step = methods.rlcf(config, sampled, seen)
+        step = rlcf(config, sampled, seen)
         of_the_large = torch.isclose(seen.scorers[0].images, large, atol=1e-5).all(dim=-1)
         return step._replace(loss=step.loss * torch.where(of_the_large, 1e36, 1.0))
 

@@ -24,7 +24,7 @@ WORDS = [f"a {first} {relation} a pig" for first in ("dog", "cat") for relation 
 @pytest.fixture
 def commands(tmp_path, data, checkpoint, lm_folder, load_once, monkeypatch):
     """Module -> its flags, of small runs."""
-    for place in ("rlcf.run.setup", "caption.extract_features", "caption.evaluate"):
+    for place in ("rlcf.run.setup", "caption.training.extract", "caption.evaluate"):
         monkeypatch.setattr(f"{place}.load_clip", lambda name, *_: load_once(name))
     monkeypatch.setattr("rlcf.run.records.commit", lambda: None)
     load_once("demo-student"), load_once("demo-reward")

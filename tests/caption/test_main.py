@@ -146,7 +146,7 @@ def test_a_momentum_buffer_moves_the_starting_weights(caption):
     ("flags", "told"),
     [
         (["--checkpoint", ""], "no captioner; give --checkpoint"),
-        (["--checkpoint", "nowhere.pt"], "no weight file nowhere.pt"),
+        (["--checkpoint", "nowhere.pt"], "no captioner nowhere.pt; scripts/train_clipcap_coco.sh"),
         (["--datasets", "cocoa"], "unknown dataset 'cocoa'"),
         (["--method", "kd"], "'kd' is not one of zeroshot, rerank, rlcf"),
         (["--method", "none"], "'none' is not one of zeroshot, rerank, rlcf"),

@@ -68,7 +68,7 @@ def test_weights_of_something_else_are_refused(tmp_path):
 
 
 def test_a_missing_or_unsafe_file_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"no weight file .*nowhere"):
+    with pytest.raises(UserError, match=r"no captioner .*nowhere"):
         read_checkpoint(str(tmp_path / "nowhere.pt"))
     with pytest.raises(UserError, match=r"neither mapper.safetensors nor ckpt-latest.pt"):
         read_checkpoint(str(tmp_path))

@@ -234,7 +234,8 @@ def test_corruption_and_severity_choose_the_images(classify, checkpoint, plant):
 
 def test_class_names_of_a_file_are_what_the_student_reads(classify, tmp_path):
     names = tmp_path / "names.txt"
-    names.write_text("\n".join(["car", "apple", *EMOJI[2:]]))
+    called = ["car", "apple", *EMOJI[2:]]
+    names.write_text("".join(f"{folder}\t{name}\n" for folder, name in zip(EMOJI, called, strict=True)))
     plain = classify("--method", "zeroshot", "--save-logits")
     swapped = classify("--method", "zeroshot", "--save-logits", "--classnames", names, output="swapped")
     before, after = (results.logits()["zero_shot"] for results in (plain, swapped))

@@ -206,7 +206,7 @@ def test_images_that_changed_since_a_run_began_refuse_to_mix(classify, plant, ch
 def test_two_shards_have_the_records_of_one_process(classify, monkeypatch):
     whole = classify("--limit", 6, "--tune", "norm").records()
     monkeypatch.setattr(Shard, "wait", lambda shard: None)
-    monkeypatch.setattr("rlcf.run.records.Records.finish", lambda records: records.written)
+    monkeypatch.setattr("rlcf.run.records.Records.finish", lambda records, may_grow=False: records.written)
     for rank in range(2):
         monkeypatch.setattr(Shard, "from_environment", staticmethod(lambda rank=rank: Shard(rank, 2)))
         if rank == 1:  # both begin before either has records

@@ -264,7 +264,8 @@ def test_settings_that_a_method_does_not_have_are_refused(flags, message, classi
 
 def test_an_online_method_is_one_process(classify, monkeypatch):
     monkeypatch.setattr("rlcf.run.shard.dist.init_process_group", lambda *_, **__: None)
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="this --method carries state from sample to sample and cannot be sharded"):
         classify("--method", "tda")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from caption import extract_features
 from caption.extract_features import main
+from caption.training import extract as extraction
 from caption.training.features import Features, read_features, write_features
 from rlcf.clip.loading import load_clip
 from rlcf.errors import UserError
@@ -168,15 +168,15 @@ def test_extraction_writes_the_clips_own_features(extract, data):
 
 def test_a_stopped_extraction_goes_on_and_ends_as_an_uninterrupted_one(extract, monkeypatch, tmp_path):
     whole = extract("--chunk", "3", output="whole")
-    encode, calls = extract_features.encode_images, []
+    encode, calls = extraction.encode_images, []
 
-    def stopping(clips, files, *rest):
+    def stopping(clips, files, *rest, **named):
         calls.append(len(files))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return encode(clips, files, *rest)
+        return encode(clips, files, *rest, **named)
 
-    monkeypatch.setattr(extract_features, "encode_images", stopping)
+    monkeypatch.setattr(extraction, "encode_images", stopping)
     with pytest.raises(KeyboardInterrupt):
         extract("--chunk", "3")
     with (tmp_path / "features" / "image.f32").open("ab") as stream:
@@ -188,7 +188,7 @@ def test_a_stopped_extraction_goes_on_and_ends_as_an_uninterrupted_one(extract, 
 
 
 def test_a_stopped_extraction_does_not_go_on_with_another_clip(extract, monkeypatch):
-    monkeypatch.setattr(extract_features, "write_features", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(extraction, "write_features", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         extract()
     with pytest.raises(UserError, match="another config: student"):

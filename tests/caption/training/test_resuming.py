@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from caption import extract_features, train
+from caption.training import extract as extraction
+from caption.training import run as training_run
 from caption.training import training
 from caption.training.features import Features, read_features, write_features
 from rlcf.clip.weights import read_weights
@@ -20,7 +22,7 @@ CAPTIONS = ["a dog above a key", "a cat below a car", "a pig above a key", "a do
 def extract(data, monkeypatch, load_once):
     """Runs caption/extract_features.py into a folder; returns the folder."""
     loaded = load_once("demo-student")
-    monkeypatch.setattr(extract_features, "load_clip", lambda *_: loaded)
+    monkeypatch.setattr(extraction, "load_clip", lambda *_: loaded)
 
     def run(folder, *flags):
         where = ["--data", str(data), "--captions", "clean.json", "--output", str(folder), "--chunk", "3"]
@@ -35,8 +37,8 @@ def fit(tmp_path, lm_folder, monkeypatch):
     """Runs caption/train.py on a few features into a folder; returns the folder."""
     monkeypatch.setattr(training, "write_curve", lambda folder, history: None)
     write(tmp_path / "features")
-    load = train.load_language_model(str(lm_folder("opt")), "cpu", "fp32")
-    monkeypatch.setattr(train, "load_language_model", lambda *_: load)
+    load = training_run.load_language_model(str(lm_folder("opt")), "cpu", "fp32")
+    monkeypatch.setattr(training_run, "load_language_model", lambda *_: load)
 
     def run(folder, *flags):
         tiny = ["--prefix-length", "3", "--clip-length", "2", "--layers", "1", "--heads", "4", "--device", "cpu"]
@@ -58,11 +60,11 @@ def stopping(monkeypatch, owner, name, after=0):
     """Let Ctrl-C come at the call of `name` that follows `after` others."""
     original, calls = getattr(owner, name), []
 
-    def stop(*given):
+    def stop(*given, **named):
         calls.append(1)
         if len(calls) > after:
             raise KeyboardInterrupt
-        return original(*given)
+        return original(*given, **named)
 
     monkeypatch.setattr(owner, name, stop)
 
@@ -88,7 +90,7 @@ def features(folder):
     return found.captions, found.image_index, found.image.numpy().tobytes(), found.text.numpy().tobytes()
 
 
-EXTRACTION = (extract_features, "encode_images", 2)
+EXTRACTION = (extraction, "encode_images", 2)
 TRAINING = (training.Training, "validate", 1)
 
 
@@ -129,7 +131,7 @@ def test_other_contents_are_refused_and_named(extract, fit, data, tmp_path, caps
     capsys.readouterr()
     told = f"{tmp_path / 'extraction'} was begun with other {{}} than there are now; choose another --output"
     with monkeypatch.context() as patch:
-        patch.setattr(extract_features, "load_clip", lambda *_: load_once("demo-reward"))
+        patch.setattr(extraction, "load_clip", lambda *_: load_once("demo-reward"))
         run = lambda: extract(tmp_path / "extraction")  # noqa: E731
         assert mistake(run, capsys) == told.format("weights of the student")
     listed = json.loads((data / "clean.json").read_text())

@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from caption import train
 from caption.language_model import load_language_model
 from caption.mapper import read_checkpoint
 from caption.train import main
+from caption.training import run as training_run
 from caption.training import training
 from caption.training.examples import gaussian_noise, make_examples, split_examples, uniform_noise
 from caption.training.features import Features, read_features, write_features
@@ -135,8 +135,8 @@ def test_capdec_needs_no_image_features_and_clipcap_no_texts(tmp_path, fit):
 
 def test_only_the_mapper_is_trained(fit, monkeypatch):
     kept = []
-    load = train.load_language_model
-    monkeypatch.setattr(train, "load_language_model", lambda *given: kept.append(load(*given)) or kept[-1])
+    load = training_run.load_language_model
+    monkeypatch.setattr(training_run, "load_language_model", lambda *given: kept.append(load(*given)) or kept[-1])
     folder = fit("--epochs", "1", "--warmup", "0")
     assert not any(p.requires_grad or p.grad is not None for p in kept[0].model.parameters())
     assert all(key.startswith("clip_project.") for key in weights(folder))

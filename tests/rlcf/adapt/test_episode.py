@@ -64,7 +64,7 @@ def test_weights_are_back_after_an_exception_in_the_answer(net):
 def test_a_loss_that_is_not_finite_gives_no_answer(net, bad_step, value):
     before = net.state()
     loss = lambda step: net.loss(step) * (value if step == bad_step else 1.0)  # noqa: E731
-    assert net.episodes.run(loss, fail) is None
+    assert net.episodes.run(loss, net.answer) is None
     assert same(net.state(), before)
 
 

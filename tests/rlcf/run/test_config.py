@@ -434,10 +434,10 @@ def test_auto_precision_is_fp16_on_cuda_and_fp32_on_the_cpu():
 
 
 def test_a_preset_whose_error_has_no_words_is_told(preset, monkeypatch):
-    def refuse(path):
+    def refuse(text, loader):
         raise ValueError
 
-    monkeypatch.setattr("rlcf.run.config.OmegaConf.load", refuse)
+    monkeypatch.setattr("rlcf.run.config.yaml.compose", refuse)
     with pytest.raises(UserError, match=r"is no readable YAML preset \(ValueError\)"):
         parse(*preset("steps: 5"))
 

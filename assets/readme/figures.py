@@ -1,6 +1,6 @@
 """Draw the README's figures of the method: one episode in each task, with the numbers of a run of the embedded world.
 
-    .venv/bin/python assets/figures.py
+    .venv/bin/python assets/readme/figures.py
 
 writes assets/readme/method-classification.svg, method-retrieval.svg and method-captioning.svg. An episode's picture is
 one of the validation seed that the student gets wrong at first.
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 if not __package__:  # run as a script: imports start from the project, not from this folder
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
 from matplotlib import rcParams
 from matplotlib.figure import Figure
@@ -27,7 +27,7 @@ from demo.scenes import scene_captions
 from demo.world import VALIDATION_SEED, classification_images, scene_images
 from retrieval import Retriever
 
-FOLDER = Path(__file__).resolve().parent / "readme"
+FOLDER = Path(__file__).resolve().parent
 MODELS: dict[str, Any] = {"student": "demo-student", "reward": ["demo-reward"], "device": "cpu"}
 INK, MUTED, TUNED, FROZEN, GOOD, BAD = "#1f2328", "#59636e", "#fff3d6", "#e6f0fb", "#1a7f37", "#b42318"
 
