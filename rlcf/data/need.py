@@ -63,10 +63,10 @@ def read_settings(arguments: Sequence[str]) -> dict[str, list[str]]:
     preset = Path(flags["config"][-1]) if flags.get("config") else None
     if preset is None or not preset.is_file():
         return flags
-    from omegaconf import OmegaConf
+    import yaml
 
     try:
-        held: Any = OmegaConf.to_container(OmegaConf.load(preset), resolve=True)
+        held: Any = yaml.safe_load(preset.read_text(encoding="utf-8"))
     except Exception:  # the task tells what is wrong with its preset
         return flags
     if not isinstance(held, dict):

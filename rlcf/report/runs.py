@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+import yaml
 from safetensors import SafetensorError, safe_open
 
 from rlcf.errors import UserError
@@ -107,8 +107,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"{folder} is no run folder: it has no config.yaml; give the folder that a run wrote")
     try:
-        config = OmegaConf.to_container(OmegaConf.load(file))
-    except Exception as error:  # YAML and OmegaConf errors of several kinds
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except Exception as error:  # YAML errors of several kinds, and a file that is no text
         raise UserError(f"{file} is damaged; the run's command writes it anew") from error
     if not isinstance(config, dict):
         raise UserError(f"{file} is damaged; the run's command writes it anew")
