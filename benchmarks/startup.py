@@ -43,7 +43,7 @@ class Start:
 
 
 def starts(data: Path) -> dict[str, Start]:
-    """What is started, by its name on the command line.
+    """Returns the commands to time, by their names on the command line.
 
     data: a folder with two class folders of pictures, and a place for the run's folder.
     """

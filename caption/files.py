@@ -6,7 +6,7 @@ from rlcf.errors import UserError
 from rlcf.shipped import shipped_folder
 
 MAPPER_FILE, TRAINING_FILE = "mapper.safetensors", "ckpt-latest.pt"
-"""What a training leaves: the mapper alone, and all that it goes on from."""
+"""Files of a training: the mapper alone, and the state from which the training goes on."""
 TRAINED_BY = "scripts/train_clipcap_coco.sh and train_capdec_coco.sh train one"
 EXTRACTED_BY = "scripts/extract_coco.sh makes COCO's, caption/extract_features.py those of any list"
 

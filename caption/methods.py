@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Method:
-    """What a method needs.
+    """The needs of a method.
 
     adapts: True for a method that takes gradient steps; asks_rewards: for one that asks the reward models; reranks: for
     one that answers with the best rewarded of the K captions of the captioner as it was loaded; settings: names of

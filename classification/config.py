@@ -17,7 +17,7 @@ from rlcf.run.settings import ListConfig
 prompt_option = partial(option, group="prompt")
 
 LEARNING_RATES = {"prompt": 7e-3, "image-encoder": 1e-5, "norm": 1e-5}
-"""What is tuned -> the published learning rate."""
+"""Value of --tune -> the published learning rate."""
 
 
 @dataclass

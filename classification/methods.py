@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Method:
-    """What a method needs.
+    """The needs of a method.
 
     adapts: True for a method that takes gradient steps. asks_rewards: for one that asks the reward models;
     needs_logits: for one that asks them for logits over all classes; samples_answers: for one that samples the K

@@ -64,7 +64,7 @@ def summarise(records: list[Record]) -> Summary:
 
 
 def _without_labels(records: list[Record]) -> Summary:
-    """What can be said of answers that nobody has judged: how often each was given, how sure, and what changed."""
+    """Metrics of answers without labels: number of times each was given, mean confidence, number that changed."""
     summary: Summary = {"changed": sum(r["zero_shot"] != r["adapted"] for r in records)}
     for name in ANSWERS:
         confidence = sum(r[f"{name}_confidence"] for r in records) / len(records)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Method:
-    """What a method needs. One that does not adapt answers with the zero-shot logits.
+    """The needs of a method. One that does not adapt answers with the zero-shot logits.
 
     adapts: True for a method that takes gradient steps; asks_rewards: for one that asks the reward models;
     needs_logits: for one that asks them for logits over the whole gallery; samples_answers: for one that samples the K

@@ -29,13 +29,8 @@ train() {
         ${validation[@]+"${validation[@]}"} --language-model "$LANGUAGE_MODEL" --output "$OUTPUT/$4"
 }
 
-# score PRESET: captions of the captioner VARIANT as it is, without adaptation, and their scores on the screen.
-score() {
-    local output="$OUTPUT/$1-$VARIANT" i
-    experiment caption "$1" --language-model "$LANGUAGE_MODEL" --output "$output" \
+# as_it_is PRESET: captions of the captioner VARIANT without adaptation, and their scores on the screen.
+as_it_is() {
+    experiment caption "$1" --language-model "$LANGUAGE_MODEL" --output "$OUTPUT/$1-$VARIANT" \
         --checkpoint "$OUTPUT/${VARIANT}_opt125m_transformer_coco_01"
-    for ((i = 1; i < ${#ARGUMENTS[@]}; i++)); do
-        [ "${ARGUMENTS[i]}" != --output ] || output="${ARGUMENTS[i + 1]}"
-    done
-    PYTHONPATH="$PROJECT${PYTHONPATH:+:$PYTHONPATH}" "$PYTHON" -m caption.scores "$output"
 }

@@ -6,4 +6,4 @@
 source "$(dirname "$0")/captioners.sh"
 
 variant clipcap capdec
-score eval-c2f
+as_it_is eval-c2f

@@ -6,4 +6,4 @@
 source "$(dirname "$0")/captioners.sh"
 
 variant clipcap capdec
-score eval-c2n
+as_it_is eval-c2n

@@ -34,7 +34,7 @@ INK, MUTED, TUNED, FROZEN, GOOD, BAD = "#1f2328", "#59636e", "#fff3d6", "#e6f0fb
 
 @dataclass
 class Episode:
-    """What a figure shows.
+    """The episode of a figure.
 
     answers, rewards, advantages: of the first step; tuned: what of the student learns; before, after: its answers.
     """

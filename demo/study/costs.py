@@ -1,4 +1,4 @@
-"""What a method costs for one image: milliseconds, and the forward and backward passes counted in the models."""
+"""Measures the cost of a method for one image: milliseconds, and forward and backward passes of the models."""
 
 import contextlib
 import io

@@ -2,13 +2,10 @@
 
 from pathlib import Path
 
+from rlcf.data.catalogue import known
 from rlcf.errors import UserError
 from rlcf.inputs.places import expanded
 
-OPENAI_FILES = (
-    *("RN50.pt", "RN101.pt", "RN50x4.pt", "RN50x16.pt", "RN50x64.pt"),
-    *("ViT-B-32.pt", "ViT-B-16.pt", "ViT-L-14.pt", "ViT-L-14-336px.pt"),
-)
 WEIGHTS = (".pt", ".pth", ".bin", ".safetensors", ".ckpt")
 """Endings of the names of weight files. A CLIP's name that ends so is a path."""
 
@@ -28,5 +25,6 @@ def require_clip(flag: str, name: str) -> None:
     path = weights if weights and architecture != "hf-hub" and not Path(expanded(name)).exists() else name
     if path.startswith(("/", "./", "../", "~")) or path.endswith(WEIGHTS):
         file = Path(path).name
-        get = f"'rlcf-data get {file}' downloads it, or " if file in OPENAI_FILES else ""
+        entry = known(file)
+        get = f"'rlcf-data get {file}' downloads it, or " if entry and entry.kind == "clip" else ""
         require_path(flag, path, "CLIP", f"{get}give a file, a folder, or a name such as ViT-B/16")
