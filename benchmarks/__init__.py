@@ -1,1 +1,1 @@
-"""The project's speed, against straightforward loops that compute the same."""
+"""The project's speed, against the published computation of the same."""

@@ -1,4 +1,4 @@
-"""The benchmarks' straightforward loops against the authors' numbers (tests/golden/README.md tells the tolerances)."""
+"""The benchmarks' published computations against the authors' numbers (tests/golden/README.md tells the tolerances)."""
 
 import copy
 from pathlib import Path
