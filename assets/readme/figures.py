@@ -7,6 +7,7 @@ one of the validation seed that the student gets wrong at first.
 """
 
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def draw(episode: Episode, file: Path) -> None:
         zip(episode.answers, episode.rewards, episode.advantages, strict=True)
     ):
         y = 25.5 - row * 13.5 / max(rows - 1, 1)
-        axes.text(39.5, y, text, size=9.5, color=INK, va="center")
+        axes.text(39.5, y, textwrap.fill(text, 38), size=9 if len(text) > 38 else 9.5, color=INK, va="center")
         axes.text(83, y, f"{reward:.2f}", size=9.5, color=INK, va="center", ha="center")
         colour = GOOD if advantage > 0 else BAD
         axes.barh(y, 6 * advantage / widest, left=103, height=1.7, color=colour, alpha=0.35, zorder=1)
@@ -95,8 +96,8 @@ def draw(episode: Episode, file: Path) -> None:
         color=INK,
         ha="center",
     )
-    axes.text(2, 2.4, f"before: {episode.before}", size=10, color=BAD, va="center")
-    axes.text(55, 2.4, f"after the episode: {episode.after}", size=10, color=GOOD, va="center")
+    axes.text(2, 3.4, f"before: {episode.before}", size=10, color=BAD, va="center")
+    axes.text(2, 1.3, f"after the episode: {episode.after}", size=10, color=GOOD, va="center")
     figure.savefig(file, facecolor="white", metadata={"Date": None})
 
 
