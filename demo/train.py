@@ -3,7 +3,8 @@
     OMP_WAIT_POLICY=PASSIVE python -m demo.train student
     OMP_WAIT_POLICY=PASSIVE python -m demo.train reward
 
-writes assets/demo-student and assets/demo-reward, and prints the top-1 accuracy per style on the validation seed.
+writes assets/demo-student and assets/demo-reward, and prints the top-1 accuracy per style on the validation seed. A
+training that was stopped continues with the same command.
 """
 
 from rlcf.start import start
@@ -11,6 +12,7 @@ from rlcf.start import start
 if __name__ == "__main__":  # before what is slow to import
     start("demo.train")
 
+import io
 import json
 import math
 import time
@@ -44,11 +46,15 @@ from demo.styles import TEST_STYLES, Style, augment_heavily, augment_lightly, ra
 from demo.world import VALIDATION_SEED, classification_images
 from rlcf.clip.loading import load_clip
 from rlcf.clip.text_tower import TextTower
+from rlcf.errors import UserError
+from rlcf.run.files import write_atomically
 from rlcf.run.parser import Parser
 from rlcf.shipped import ASSETS
 
 CONTEXT = 32
 SINGLES, SCENES, HARD = 64, 48, 16  # a batch: single objects, scenes, scenes that differ from those in one point
+SAVED_EVERY = 200
+"""Steps of a training after which its state is kept."""
 
 
 @dataclass(frozen=True)
@@ -194,17 +200,50 @@ def train(name: str, steps: int | None, folder: Path, seed: int | None = None, c
     if compiled:
         model.visual.compile()
     batches = Batches(recipe)
-    for number, phase in enumerate(recipe.phases, start=1):
-        fit(model, tokenizer, batches, replace(phase, steps=steps or phase.steps), f"{name}, phase {number}")
+    phases = tuple(replace(phase, steps=steps or phase.steps) for phase in recipe.phases)
+    checkpoint = Checkpoint(folder / "training.pt", f"{name}, seed {recipe.seed}, {phases}")
+    for number, phase in enumerate(phases, start=1):
+        fit(model, tokenizer, batches, phase, checkpoint, f"{name}, phase {number}")
     half = {key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()}
     save_file({key: value.contiguous() for key, value in half.items()}, folder / "open_clip_model.safetensors")
     described = {"model_cfg": config, "preprocess_cfg": PREPROCESS}
     (folder / "open_clip_config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    checkpoint.file.unlink(missing_ok=True)
     return model
 
 
-def fit(model: Any, tokenizer: Any, batches: Batches, phase: Phase, desc: str) -> None:
-    """One phase of a training, with an optimiser and a schedule of its own."""
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training's state in a file. recipe: what is trained, and how; another training's file is refused."""
+
+    file: Path
+    recipe: str
+
+    def save(self, phase: str, step: int, batches: Batches, **parts: Any) -> None:
+        """Write the state after `step` steps of a phase. parts: what has a state dict."""
+        states = {name: part.state_dict() for name, part in parts.items()}
+        drawn = batches.rng.bit_generator.state
+        content = io.BytesIO()
+        torch.save({"recipe": self.recipe, "phase": phase, "step": step, "drawn": drawn, **states}, content)
+        write_atomically(self.file, content.getvalue())
+
+    def restore(self, phase: Phase, desc: str, batches: Batches, **parts: Any) -> int:
+        """Load the state, if it was saved in this phase or a later one. Returns the phase's done steps."""
+        if not self.file.exists():
+            return 0
+        kept = torch.load(self.file, weights_only=True)
+        if kept["recipe"] != self.recipe:
+            raise UserError(f"{self.file} is of another training ({kept['recipe']}); remove it")
+        if kept["phase"] != desc:
+            return phase.steps if desc < kept["phase"] else 0
+        for name, part in parts.items():
+            part.load_state_dict(kept[name])
+        batches.rng.bit_generator.state = kept["drawn"]
+        return kept["step"]
+
+
+def fit(model: Any, tokenizer: Any, batches: Batches, phase: Phase, checkpoint: Checkpoint, desc: str) -> None:
+    """One phase of a training, with an optimiser and a schedule of its own. Goes on from the checkpoint."""
     batches.crops = phase.crops
     text_tower = TextTower(model)
     mean, std = (torch.tensor(PREPROCESS[key]).view(3, 1, 1) for key in ("mean", "std"))
@@ -212,8 +251,10 @@ def fit(model: Any, tokenizer: Any, batches: Batches, phase: Phase, desc: str) -
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: min((step + 1) / 100, 0.5 * (1 + math.cos(math.pi * step / phase.steps)))
     )
-    progress = tqdm(range(phase.steps), mininterval=30, desc=desc)
-    for _ in progress:
+    state = {"model": model, "optimiser": optimiser, "schedule": schedule}
+    done = checkpoint.restore(phase, desc, batches, **state)
+    progress = tqdm(range(done, phase.steps), initial=done, total=phase.steps, mininterval=30, desc=desc)
+    for step in progress:
         pictures, texts = batches()
         tokens = tokenizer(texts, padding="max_length", truncation=True, max_length=CONTEXT, return_tensors="pt")
         pixels = ((pictures - mean) / std).contiguous(memory_format=torch.channels_last)
@@ -230,6 +271,8 @@ def fit(model: Any, tokenizer: Any, batches: Batches, phase: Phase, desc: str) -
         with torch.no_grad():
             model.logit_scale.clamp_(max=math.log(100))
         progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+        if (step + 1) % SAVED_EVERY == 0 or step + 1 == phase.steps:
+            checkpoint.save(desc, step + 1, batches, **state)
 
 
 def print_accuracy(folder: Path) -> None:

@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from demo.study import __main__ as study
 from demo.study import costs
+from demo.study import main as study
 from demo.study.costs import passes_of
 from demo.study.methods import CAPTIONING, CLASSIFICATION, RETRIEVAL, TASKS, flags_of
 from demo.study.report import hierarchical_interval, write_report

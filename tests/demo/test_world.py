@@ -1,11 +1,16 @@
 """The embedded world: what the models were trained on and what they are tested on do not meet."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 
 from demo import art, styles
-from demo.train import RECIPES
+from demo import train as demo_train
+from demo.train import RECIPES, Checkpoint, Phase, train
 from demo.world import TEST_SEED, VALIDATION_SEED, classification_images, write_classification
+from rlcf.errors import UserError
 
 
 def test_no_style_is_both_trained_on_and_tested_with():
@@ -46,3 +51,28 @@ def test_the_embedded_clips_are_small_and_know_the_clean_pictures(demo_clip):
         with torch.no_grad():
             answers = (clip.encode_image(clip.prepare(pictures)) @ classes.T).argmax(dim=-1)
         assert (answers == labels).float().mean() > 0.9
+
+
+def test_a_stopped_training_goes_on_where_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo_train, "SAVED_EVERY", 1)
+    recipe = replace(RECIPES["reward"], phases=(Phase(2, 1e-3, crops=False), Phase(2, 1e-3, crops=True)))
+    monkeypatch.setitem(RECIPES, "reward", recipe)
+    with torch.enable_grad():
+        whole = train("reward", None, tmp_path / "whole").state_dict()
+    saved, save = [], Checkpoint.save
+
+    def stop_after_three(*args, **parts):
+        save(*args, **parts)
+        saved.append(1)
+        if len(saved) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save", stop_after_three)
+    with torch.enable_grad(), pytest.raises(KeyboardInterrupt):
+        train("reward", None, tmp_path / "stopped")
+    with pytest.raises(UserError, match=r"training.pt is of another training .*; remove it"):
+        train("reward", 3, tmp_path / "stopped")
+    with torch.enable_grad():
+        again = train("reward", None, tmp_path / "stopped").state_dict()
+    assert len(saved) == 4 and not (tmp_path / "stopped/training.pt").exists()
+    assert all(torch.equal(whole[name], again[name]) for name in whole)

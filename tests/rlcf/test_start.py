@@ -1,7 +1,9 @@
 """Commands that end early: signals during their imports, and outputs that nobody reads."""
 
+import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from rlcf.start import start
 from tests.faults import assert_stopped, command, forked
 from tests.tools import ROOT, write_pictures
 
+HOUSE = ("rlcf", "classification", "retrieval", "caption", "clipscore", "demo", "tests/fuzz")
 COMMANDS = {
     "classification/main.py": "--datasets folder",
     "retrieval/main.py": "--datasets json:list",
@@ -107,3 +110,10 @@ def test_the_help_is_that_of_the_command():
     assert classification.main
     ended = command("classification.main", ["--help"])
     assert ended.code == 0 and ended.printed.startswith("usage: main.py [--config FILE] [flags]")
+
+
+def test_what_each_command_starts_has_a_main():
+    sources = {file: file.read_text() for folder in HOUSE for file in (ROOT / folder).rglob("*.py")}
+    started = {found[1] for source in sources.values() for found in re.finditer(r'^ +start\("([\w.]+)"\)', source, re.M)}
+    assert {"classification.main", "demo.study.main", "tests.fuzz.command"} <= started
+    assert all(callable(importlib.import_module(module).main) for module in started)

@@ -1,0 +1,140 @@
+"""The study: which method should one use, and is RLCF's gain real? All three tasks on the embedded world.
+
+    python -m demo.study train                 # trains the further pairs of student and reward model
+    python -m demo.study run                   # adapts to every picture with every method
+    python -m demo.study cost                  # times every method on a few pictures, and counts its passes
+    python -m demo.study report                # the tables, the picture and the intervals
+
+`--tasks classification` is that one alone. `run` goes on where it was stopped, and does two runs at a time, each on one
+thread. The trained models, and the runs of a task on the pictures of a --seed, lie below --output. What became of each
+picture is kept below --outcomes, from which `report` makes the tables: those of docs/study.md again with
+`--outcomes docs/study`. Settings are chosen with --seed 1001, pictures that the reported figures (2002) are not of.
+"""
+
+import contextlib
+import importlib
+import io
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from demo.study.costs import measure_costs
+from demo.study.methods import TASKS, Task, flags_of
+from demo.study.outcomes import keep_outcome, outcome_file
+from demo.study.report import read_costs, write_report
+from demo.world import TEST_SEED
+from rlcf.errors import UserError
+from rlcf.run.files import write_atomically
+from rlcf.run.parser import Parser
+
+KINDS = ("reward", "student")  # the longer training first
+
+
+def models_of(output: Path, pair: int) -> tuple[str, str]:
+    """A pair's student and reward model. Raises UserError for a pair that was not trained."""
+    if not pair:
+        return "demo-student", "demo-reward"
+    folders = [output / "models" / f"{kind}-{pair}" for kind in ("student", "reward")]
+    missing = next((f for f in folders if not (f / "open_clip_model.safetensors").is_file()), None)
+    if missing is not None:
+        raise UserError(f"there is no model {missing}; train it: python -m demo.study train --pairs {pair}")
+    return str(folders[0]), str(folders[1])
+
+
+def train_pairs(output: Path, pairs: Sequence[int], steps: int | None, compiled: bool) -> None:
+    """Train the student and the reward model of each pair, from seeds of its own, two models at a time."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started
+    with ProcessPoolExecutor(2) as pool:
+        for training in [
+            pool.submit(train_one, output, kind, pair, steps, compiled) for pair in pairs for kind in KINDS
+        ]:
+            training.result()
+
+
+def train_one(output: Path, kind: str, pair: int, steps: int | None, compiled: bool) -> None:
+    """Train one model, unless it is there."""
+    import torch
+
+    from demo.train import RECIPES, train
+
+    folder = output / "models" / f"{kind}-{pair}"
+    if not (folder / "open_clip_model.safetensors").is_file():
+        torch.set_grad_enabled(True)
+        train(kind, steps, folder, RECIPES[kind].seed + 1000 * pair, compiled)
+
+
+def run_method(place: Path, kept: Path, task: Task, pair: int, models: tuple[str, str], name: str) -> str:
+    """One method with one pair on all styles, as the task's script does it, unless its outcome is there.
+
+    place: holds the pictures, and gets the run; kept: gets the outcome. Returns the lines that were printed.
+    """
+    outcome = outcome_file(kept, pair, name)
+    if outcome.exists():
+        return ""
+    folder = place / f"pair-{pair}" / name
+    data = ["--data", str(place / "pictures"), "--datasets", *(f"{task.lists}:{style}" for style in task.styles)]
+    main, printed = importlib.import_module(f"{task.script}.main").main, io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
+        main([*data, *flags_of(task, name, models), "--output", str(folder), "--workers", "0"])
+    keep_outcome(folder, task, outcome)
+    return "".join(f"pair {pair}, {name}: {line}\n" for line in printed.getvalue().splitlines())
+
+
+def write_pictures(place: Path, task: Task, seed: int) -> None:
+    """Write the pictures of each style, unless they are there."""
+    for style in task.styles:
+        if not (place / "pictures" / style).is_dir():
+            task.write(place / "pictures", style, task.size, seed)
+
+
+def run_task(output: Path, place: Path, kept: Path, task: Task, pairs: Sequence[int], names: Sequence[str]) -> None:
+    """Run methods with pairs, two at a time. output: holds the models; place, kept: as for `run_method`."""
+    models = {pair: models_of(output, pair) for pair in pairs}
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started
+    with ProcessPoolExecutor(2) as pool:
+        runs = [pool.submit(run_method, place, kept, task, pair, models[pair], n) for pair in pairs for n in names]
+        for run in runs:
+            print(run.result(), end="", flush=True)
+
+
+def cost_task(place: Path, kept: Path, task: Task, names: Sequence[str]) -> None:
+    """Measure what methods cost, on one thread, and keep it beside what was measured of others."""
+    import torch
+
+    torch.set_num_threads(1)
+    costs = {**read_costs(kept), **measure_costs(place, task, names)}
+    kept.mkdir(parents=True, exist_ok=True)
+    write_atomically(kept / "costs.json", json.dumps(costs, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = Parser(description=__doc__)
+    parser.add_argument("what", choices=("train", "run", "cost", "report"))
+    parser.add_argument("--output", type=Path, default=Path("output/study"))
+    parser.add_argument("--outcomes", type=Path, help="default: OUTPUT/outcomes")
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--pairs", type=int, nargs="+", help="0: the shipped pair (default: all of each task)")
+    parser.add_argument("--methods", nargs="+", help="names of runs (default: all)")
+    parser.add_argument("--seed", type=int, default=TEST_SEED, help="of the pictures")
+    parser.add_argument("--steps", type=int, help="of a training, fewer or more than the recipe's")
+    parser.add_argument("--compile", action="store_true", help="train faster (needs a C++ compiler)")
+    args = parser.parse_args()
+    if args.what == "train":
+        train_pairs(args.output, [pair for pair in args.pairs or (1, 2) if pair], args.steps, args.compile)
+        return
+    for name in args.tasks:
+        task, folder = TASKS[name], f"{name}-{args.seed}"
+        place, kept = args.output / folder, (args.outcomes or args.output / "outcomes") / folder
+        unknown = sorted(set(args.methods or ()) - task.methods.keys())
+        if unknown:
+            raise UserError(f"--methods {unknown[0]} is no run of {name}; there are {', '.join(task.methods)}")
+        if args.what == "report":
+            write_report(kept, task)
+            continue
+        write_pictures(place, task, args.seed)
+        if args.what == "run":
+            run_task(args.output, place, kept, task, args.pairs or task.pairs, args.methods or list(task.methods))
+        else:
+            cost_task(place, kept, task, args.methods or list(task.methods))
