@@ -1,14 +1,4 @@
-"""The demo's pictures: images with their answers before and after RLCF, and the rewards in between.
-
-    python -m demo.pictures output/demo
-
-draws output/demo/classification.png and captioning.png.
-"""
-
-from rlcf.start import start
-
-if __name__ == "__main__":  # before what is slow to import
-    start("demo.pictures")
+"""The demo's pictures: images with their answers before and after RLCF, and the rewards in between."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +6,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from demo.report import object_recall, read_records, read_results
-from rlcf.errors import UserError
-from rlcf.run.parser import Parser
+from demo.report import object_recall
+from demo.runs import read_records, read_results
 
 WIDTH, MARGIN, PICTURE = 320, 20, 192
 """Of a card, and of the picture on it, pixels."""
@@ -31,14 +20,14 @@ Example = tuple[str, dict[str, Any]]
 """A style, and the record of an image of it."""
 
 
-def choose_examples(folder: Path, count: int = 8) -> list[Example]:
+def choose_examples(run: Path, count: int = 8) -> list[Example]:
     """Images that RLCF put right, in turn from every style, and last two that it spoilt. No two are of one class.
 
     Where it spoilt fewer, there are more that it put right.
     """
     right, spoilt = [], []
-    for style in read_results(folder / "anchored"):
-        records = read_records(folder / "anchored" / style.replace(":", "-") / "records.jsonl")
+    for style in read_results(run):
+        records = read_records(run, style)
         wrong_before = [r for r in records if r["zero_shot"] != r["label"] == r["adapted"]]
         wrong_after = [r for r in records if r["zero_shot"] == r["label"] != r["adapted"]]
         right += [(place, style, record) for place, record in enumerate(wrong_before)]
@@ -59,9 +48,9 @@ def choose_examples(folder: Path, count: int = 8) -> list[Example]:
 
 def classification_picture(folder: Path) -> Image.Image:
     """Cards: the image, both answers, right or wrong, and the best rewards of the answers that were sampled."""
-    cards = []
-    for style, record in choose_examples(folder):
-        file = folder / "anchored" / style.replace(":", "-") / "classnames.txt"
+    run, cards = folder / "classification" / "anchored", []
+    for style, record in choose_examples(run):
+        file = run / style.replace(":", "-") / "classnames.txt"
         names = file.read_text(encoding="utf-8").splitlines()
         style = style.removeprefix("folder:")
         cards.append(_answers_card(_picture(folder / "single" / style / record["id"]), style, record, names))
@@ -99,11 +88,11 @@ def _best_rewards(record: dict[str, Any], count: int = 4) -> list[tuple[float, i
     return best[: count - len(won)] + won
 
 
-def choose_captions(folder: Path, count: int = 4) -> list[Example]:
+def choose_captions(run: Path, count: int = 4) -> list[Example]:
     """ClipCap's scenes: in turn from every style one that gained most things, and last one that lost."""
     gained, lost = [], []
-    for style in read_results(folder / "clipcap"):
-        records = read_records(folder / "clipcap" / style.replace(":", "-") / "records.jsonl")
+    for style in read_results(run):
+        records = read_records(run, style)
         change = {r["id"]: object_recall(r, "adapted") - object_recall(r, "zero_shot") for r in records}
         # Stable: the same pictures every time.
         records.sort(key=lambda record: (-change[record["id"]], -object_recall(record, "adapted")))
@@ -116,7 +105,7 @@ def choose_captions(folder: Path, count: int = 4) -> list[Example]:
 def captioning_picture(folder: Path) -> Image.Image:
     """Cards: the scene, what it shows, its caption before and after, right or wrong, and the reward of both."""
     cards = []
-    for style, record in choose_captions(folder):
+    for style, record in choose_captions(folder / "captioning" / "clipcap"):
         card, pen = _blank(_picture(folder / "scenes" / record["id"]), 452)
         y = _write(pen, 212, f"{style.removeprefix('json:')}: {record['references'][0]}", GREY, SMALL) + 6
         rewards = {when: record[f"{when}_reward"] for when in ("zero_shot", "adapted")}
@@ -207,20 +196,5 @@ def _sheet(cards: Sequence[Image.Image], columns: int, note: str) -> Image.Image
     return sheet
 
 
-PICTURES = {
-    "anchored": ("classification.png", classification_picture),
-    "clipcap": ("captioning.png", captioning_picture),
-}
-"""A run -> the picture of it. Where a run was not made, there is none of it; retrieval has none."""
-
-
-def main() -> None:
-    parser = Parser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
-    if not list(folder.glob("*/results.json")):
-        raise UserError(f"{folder} holds no run of the demo; scripts/demo.sh makes them")
-    for run, (name, draw) in PICTURES.items():
-        if (folder / run).exists():
-            draw(folder).save(folder / name)
-            print(f"picture: {folder / name}")
+PICTURES = {"classification": classification_picture, "captioning": captioning_picture}
+"""Task -> its picture, from the demo's folder. Retrieval has none."""

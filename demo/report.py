@@ -1,49 +1,28 @@
-"""The demo's tables, from the results of its runs.
+"""The demo's tables, from the results of its runs."""
 
-    python -m demo.report output/demo
-
-prints them and writes them to output/demo/results.md.
-"""
-
-from rlcf.start import start
-
-if __name__ == "__main__":  # before what is slow to import
-    start("demo.report")
-
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from demo.art import NAMES
-from rlcf.errors import UserError
+from demo.runs import read_records, read_results
 from rlcf.metrics import paired_bootstrap
-from rlcf.run.files import write_atomically
-from rlcf.run.parser import Parser
 
-CLASSIFICATION = {
+CLASSIFIED = {
     "tpt": "TPT, prompt",
     "kd": "KD",
     "rlcf": "RLCF",
     "anchored": "RLCF anchored",
     "zero-reward": "ZERO by reward",
-    "reward-alone": "reward alone",
+    "reward": "reward alone",
     "product": "product of both",
 }
-"""Run folder -> the method's name in the table."""
+"""Run of the study -> the method's name in the table."""
 
 CAPTIONERS = {"clipcap": "ClipCap", "capdec": "CapDec"}
 WHEN = ("zero_shot", "adapted")
-DIRECTIONS = {"txt": "image to text", "img": "text to image"}
-
-
-def read_results(run: Path) -> dict[str, Any]:
-    """Dataset -> its metrics."""
-    return json.loads((run / "results.json").read_text(encoding="utf-8"))["datasets"]
-
-
-def read_records(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+QUERIES = {"txt": "image", "img": "text"}
+"""Found by recall -> searched with."""
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -68,13 +47,13 @@ def gain(interval: dict[str, float], scale: float = 1.0) -> str:
 
 def classification_table(folder: Path) -> str:
     """Top-1 of each method per style, and its gain over the student on all styles but the clean one together."""
-    runs = {name: read_results(folder / name) for name in CLASSIFICATION}
+    runs = {name: read_results(folder / name) for name in CLASSIFIED}
     styles = list(runs["rlcf"])
     names = [style.removeprefix("folder:") for style in styles]
     rows = [["images", *(str(runs["rlcf"][style]["n"]) for style in styles)]]
     rows += [["zero-shot", *(f"{runs['rlcf'][style]['zero_shot']['top1']:.1f}" for style in styles)]]
-    for name, method in CLASSIFICATION.items():
-        records = [r for s in styles[1:] for r in read_records(folder / name / s.replace(":", "-") / "records.jsonl")]
+    for name, method in CLASSIFIED.items():
+        records = [record for style in styles[1:] for record in read_records(folder / name, style)]
         before, after = ([record[when] == record["label"] for record in records] for when in WHEN)
         mean, low, high = paired_bootstrap(before, after)
         seconds = sum(runs[name][style]["seconds_per_sample"] for style in styles) / len(styles)
@@ -85,21 +64,20 @@ def classification_table(folder: Path) -> str:
 
 
 def retrieval_table(folder: Path) -> str:
-    """Recall at 1 and 5 per style and direction."""
-    adapted, alone = read_results(folder / "retrieval"), read_results(folder / "retrieval-reward-alone")
+    """Recall at 1 and 5 per style and kind of query: zero-shot, then with RLCF; at 1 of the reward model alone."""
+    adapted, alone = read_results(folder / "rlcf"), read_results(folder / "reward")
     rows = []
     for name, result in adapted.items():
         kind = {"-i2t": "txt", "-t2i": "img"}.get(name[-4:])
         if kind is None:  # both directions in one
             continue
-        cells = [f"{name[:-4].removeprefix('json:')} (n {result['n']})", DIRECTIONS[kind]]
+        cells = [name[:-4].removeprefix("json:"), f"{QUERIES[kind]}, n {result['n']}"]
         for cutoff in (1, 5):
             cells += [f"{result[when][f'{kind}_r{cutoff}']:.1f}" for when in WHEN]
         cells.insert(4, gain(result[f"{kind}_r1_gain"]))
         cells.append(f"{alone[name]['zero_shot'][f'{kind}_r1']:.1f}")
         rows.append([*cells, f"{result['seconds_per_sample']:.2f}"])
-    header = ["style", "direction", "R@1 zero-shot", "R@1 RLCF", "gain, 95% interval", "R@5 zero-shot", "R@5 RLCF"]
-    return markdown([*header, "R@1 reward alone", "s a query"], rows)
+    return markdown(["%", "query", "R@1", "RLCF", "gain, 95% interval", "R@5", "RLCF", "reward R@1", "s a query"], rows)
 
 
 def named_things(text: str) -> set[str]:
@@ -117,7 +95,7 @@ def captioning_table(folder: Path) -> str:
     rows = []
     for run, captioner in CAPTIONERS.items():
         for style, result in read_results(folder / run).items():
-            records = read_records(folder / run / style.replace(":", "-") / "records.jsonl")
+            records = read_records(folder / run, style)
             cells = [captioner, f"{style.removeprefix('json:')} (n {result['n']})"]
             for metric, named, scale in (
                 ("CIDEr", "CIDEr", 100),
@@ -137,21 +115,9 @@ def captioning_table(folder: Path) -> str:
     return markdown(["captioner", "style", "metric", "zero-shot", "RLCF", "gain, 95% interval"], rows)
 
 
-def main() -> None:
-    parser = Parser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
-    made = [table for run, table in TABLES.items() if (folder / run).exists()]
-    if not made:
-        raise UserError(f"{folder} holds no run of the demo; scripts/demo.sh makes them")
-    tables = "\n\n".join(f"## {title}\n\n{table(folder)}" for title, table in made) + "\n"
-    print(tables)
-    write_atomically(folder / "results.md", tables)
-
-
 TABLES = {
-    "rlcf": ("Classification, top-1 in percent", classification_table),
+    "classification": ("Classification, top-1 in percent", classification_table),
     "retrieval": ("Retrieval, recall in percent", retrieval_table),
-    "clipcap": ("Captioning", captioning_table),
+    "captioning": ("Captioning", captioning_table),
 }
-"""A run that was made -> the table that tells of it."""
+"""Task -> the table of its runs, from the folder that holds them."""

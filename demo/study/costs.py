@@ -1,18 +1,15 @@
 """Measures the cost of a method for one image: milliseconds, and forward and backward passes of the models."""
 
-import contextlib
-import io
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from demo.report import read_records
+from demo.runs import SHIPPED, read_records, run_script
 from demo.study.methods import Task, flags_of
 from rlcf.clip.backbone import Backbone
 from rlcf.clip.passes import Passes
@@ -24,7 +21,6 @@ IMAGES, ROUNDS = 24, 5
 """Images of a method that are timed in a round. In each round all methods have their turn, to meet the same load."""
 COUNTED = 8
 """Images whose passes are counted."""
-SHIPPED = ("demo-student", "demo-reward")
 
 
 def measure_costs(place: Path, task: Task, names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -33,15 +29,14 @@ def measure_costs(place: Path, task: Task, names: Sequence[str]) -> dict[str, di
     place: holds the pictures; the runs that are timed are removed.
     """
     data = ["--data", str(place / "pictures"), "--datasets", f"{task.lists}:{task.styles[0]}"]
-    main, timed = import_module(f"{task.script}.main").main, place / "timed"
+    timed = place / "timed"
     costs: dict[str, dict[str, Any]] = {name: {"milliseconds": []} for name in names}
     for _, name in tqdm([(turn, name) for turn in range(ROUNDS) for name in names], desc=f"costs, {task.script}"):
         shutil.rmtree(timed, ignore_errors=True)
         flags = [*flags_of(task, name, SHIPPED), "--limit", str(IMAGES), "--workers", "0", "--output", str(timed)]
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            main([*data, *flags])
-        files = timed.glob("*/records.jsonl")
-        seconds = [record["seconds"] for file in files for record in read_records(file)]
+        run_script(task.script, [*data, *flags])
+        datasets = [file.parent.name for file in timed.glob("*/records.jsonl")]
+        seconds = [record["seconds"] for dataset in datasets for record in read_records(timed, dataset)]
         costs[name]["milliseconds"].append(1000 * sum(seconds) / len(seconds))
     shutil.rmtree(timed)
     return {

@@ -11,15 +11,11 @@ picture is kept below --outcomes, from which `report` makes the tables: those of
 `--outcomes docs/study`. Settings are chosen with --seed 1001, pictures that the reported figures (2002) are not of.
 """
 
-import contextlib
-import importlib
-import io
 import json
-import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+from demo.runs import SHIPPED, run_script, two_at_a_time
 from demo.study.costs import measure_costs
 from demo.study.methods import TASKS, Task, flags_of
 from demo.study.outcomes import keep_outcome, outcome_file
@@ -35,7 +31,7 @@ KINDS = ("reward", "student")  # the longer training first
 def models_of(output: Path, pair: int) -> tuple[str, str]:
     """A pair's student and reward model. Raises UserError for a pair that was not trained."""
     if not pair:
-        return "demo-student", "demo-reward"
+        return SHIPPED
     folders = [output / "models" / f"{kind}-{pair}" for kind in ("student", "reward")]
     missing = next((f for f in folders if not (f / "open_clip_model.safetensors").is_file()), None)
     if missing is not None:
@@ -45,8 +41,7 @@ def models_of(output: Path, pair: int) -> tuple[str, str]:
 
 def train_pairs(output: Path, pairs: Sequence[int], steps: int | None, compiled: bool) -> None:
     """Train the student and the reward model of each pair, from seeds of its own, two models at a time."""
-    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started
-    with ProcessPoolExecutor(2) as pool:
+    with two_at_a_time() as pool:
         for training in [
             pool.submit(train_one, output, kind, pair, steps, compiled) for pair in pairs for kind in KINDS
         ]:
@@ -75,11 +70,10 @@ def run_method(place: Path, kept: Path, task: Task, pair: int, models: tuple[str
         return ""
     folder = place / f"pair-{pair}" / name
     data = ["--data", str(place / "pictures"), "--datasets", *(f"{task.lists}:{style}" for style in task.styles)]
-    main, printed = importlib.import_module(f"{task.script}.main").main, io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
-        main([*data, *flags_of(task, name, models), "--output", str(folder), "--workers", "0"])
+    flags = [*flags_of(task, name, models), "--output", str(folder), "--workers", "0"]
+    printed = run_script(task.script, [*data, *flags])
     keep_outcome(folder, task, outcome)
-    return "".join(f"pair {pair}, {name}: {line}\n" for line in printed.getvalue().splitlines())
+    return "".join(f"pair {pair}, {name}: {line}\n" for line in printed.splitlines())
 
 
 def write_pictures(place: Path, task: Task, seed: int) -> None:
@@ -92,8 +86,7 @@ def write_pictures(place: Path, task: Task, seed: int) -> None:
 def run_task(output: Path, place: Path, kept: Path, task: Task, pairs: Sequence[int], names: Sequence[str]) -> None:
     """Run methods with pairs, two at a time. output: holds the models; place, kept: as for `run_method`."""
     models = {pair: models_of(output, pair) for pair in pairs}
-    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started
-    with ProcessPoolExecutor(2) as pool:
+    with two_at_a_time() as pool:
         runs = [pool.submit(run_method, place, kept, task, pair, models[pair], n) for pair in pairs for n in names]
         for run in runs:
             print(run.result(), end="", flush=True)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from demo.report import object_recall, read_records, read_results
+from demo.report import object_recall
+from demo.runs import read_records, read_results
 from demo.study.methods import Task
 from rlcf.errors import UserError
 from rlcf.run.files import write_atomically
@@ -59,7 +60,7 @@ def _cell(run: Path, task: Task, style: str, direction: str) -> Cell:
     """One style of a run. Texts of one image count together: their mean is the image's value."""
     dataset = f"{task.lists}:{style}"
     end = f"-{direction}" if direction else ""
-    records = read_records(run / f"{dataset.replace(':', '-')}{end}" / "records.jsonl")
+    records = read_records(run, f"{dataset}{end}")
     values = np.array([MEASURES[task.script][1](record) for record in records])
     if direction == "t2i":
         images = np.array([record["targets"][0] for record in records])

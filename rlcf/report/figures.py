@@ -219,7 +219,8 @@ def cost(points: Sequence[tuple[str, float, Value]], zero_shot: Value | None, me
             axes.annotate("zero-shot", (1, zero_shot.mean), (-2, 3), color=COLOURS["muted"], fontsize=9, **place)
         for name, took, value in points:
             low, high = (value.mean if end is None else end for end in (value.low, value.high))
-            ends = [[value.mean - low], [high - value.mean]]
+            # An interval's end is its mean where all samples agree, but for rounding; a length is never below 0.
+            ends = [[max(0.0, value.mean - low)], [max(0.0, high - value.mean)]]
             axes.errorbar(
                 [took], [value.mean], ends, fmt="o", color=COLOURS["after"], ecolor=COLOURS["line"], markersize=6
             )

@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFont
 
-from demo import pictures
+from demo import pictures, show
 from demo.pictures import balanced, choose_examples
 from tests.tools import write_picture
 
+RUN = "classification/anchored"
 NAMES = [f"class {letter}" for letter in "abcdefghijkl"]
 
 
@@ -19,9 +20,9 @@ def demo(tmp_path):
     """Writes a demo folder whose images of class `label` were answered as told: (label, zero-shot, adapted)."""
 
     def write(answers, rewards=(1.5, 1.2, 0.9, 0.8, 0.7)):
-        folder = tmp_path / "anchored" / "folder-fog"
+        folder = tmp_path / RUN / "folder-fog"
         folder.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "anchored" / "results.json").write_text(json.dumps({"datasets": {"folder:fog": {}}}))
+        (tmp_path / RUN / "results.json").write_text(json.dumps({"datasets": {"folder:fog": {}}}))
         (folder / "classnames.txt").write_text("\n".join(NAMES))
         lines = []
         for number, (label, before, after) in enumerate(answers):
@@ -38,28 +39,26 @@ def demo(tmp_path):
 def test_eight_examples_of_different_classes_are_shown_and_the_spoilt_ones_are_last(demo):
     right = [(label, (label + 1) % 9, label) for label in (0, 0, 1, 1, 2, 3, 4, 5, 6, 7)]
     spoilt = [(2, 2, 3), (2, 2, 4), (8, 8, 1), (5, 5, 5)]
-    chosen = [record for _, record in choose_examples(demo([*right, *spoilt]))]
+    chosen = [record for _, record in choose_examples(demo([*right, *spoilt]) / RUN)]
     assert [record["label"] for record in chosen] == [0, 1, 3, 4, 5, 6, 2, 8]
     assert [record["adapted"] == record["label"] for record in chosen] == [True] * 6 + [False] * 2
 
 
 def test_where_nothing_was_spoilt_there_are_eight_that_were_put_right(demo):
-    chosen = choose_examples(demo([(label, 9, label) for label in range(9)]))
+    chosen = choose_examples(demo([(label, 9, label) for label in range(9)]) / RUN)
     assert [record["label"] for _, record in chosen] == list(range(8))
 
 
 def test_the_answer_that_won_is_among_the_rewards_that_are_drawn(demo):
-    (_, record), *_ = choose_examples(demo([(3, 9, 3)]))
+    (_, record), *_ = choose_examples(demo([(3, 9, 3)]) / RUN)
     assert [answer for _, answer in pictures._best_rewards(record)][-1] == 3 and len(
         pictures._best_rewards(record)
     ) == 4
 
 
-def test_the_command_draws_what_was_run_alone(demo, monkeypatch, capsys):
+def test_the_picture_is_four_cards_wide(demo, tmp_path):
     folder = demo([(label, 9, label) for label in range(8)])
-    monkeypatch.setattr("sys.argv", ["pictures", str(folder)])
-    pictures.main()
-    assert capsys.readouterr().out == f"picture: {folder / 'classification.png'}\n"
+    assert show.draw(folder, "classification") == f"picture: {folder / 'classification.png'}\n"
     assert Image.open(folder / "classification.png").size[0] == 4 * pictures.WIDTH
 
 

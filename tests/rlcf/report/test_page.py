@@ -8,6 +8,8 @@ from html.parser import HTMLParser
 
 import pytest
 
+from rlcf.report import figures
+from rlcf.report.numbers import Value
 from rlcf.report.page import settings_of
 from rlcf.report.runs import read_runs
 from tests.records import captioned, classified, retrieved, unreadable
@@ -166,3 +168,8 @@ def test_settings_that_differ_stand_apart_and_those_of_steps_are_told_of_runs_th
     assert apart["method"] == ["rlcf", "zero"] and apart["lr"] == ["0.5", ""]
     assert dict(told["first"])["seed"] == "3" and "output" not in apart
     assert not dict(told["first"]).keys() & dict(told["further"]).keys()
+
+
+def test_an_interval_that_rounding_ends_below_its_mean_is_drawn():
+    points = [("zero", 0.1, Value(1.0, 0.34, 0.9999999999999999)), ("mta", 0.2, Value(0.0, 1e-17, 0.66))]
+    assert "<svg" in figures.draw(figures.cost(points, None, "top-1"), "c0", "cost", (5.4, 3.4))
