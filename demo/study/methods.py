@@ -39,6 +39,10 @@ def flags_of(task: Task, name: str, models: tuple[str, str]) -> list[str]:
     return ["--student", student, "--reward", reward, *own, "--device", "cpu"]
 
 
+def _write_singles(folder: Path, style: str, size: int, seed: int) -> None:
+    write_classification(folder / style, style, size, seed)
+
+
 VIEWS = "--views 12 --selection 0.5"
 TOWER = f"{VIEWS} --tune image-encoder --lr 1e-4 --batchnorm frozen"
 PROMPT = f"{VIEWS} --tune prompt --images-at-once 8"
@@ -47,7 +51,7 @@ ANCHORED_TOWER = f"--method rlcf {TOWER} {ANCHORED} --steps 5"
 ANCHORED_PROMPT = f"--method rlcf {PROMPT} {ANCHORED} --lr 7e-3 --steps 5"
 CLASSIFICATION = Task(
     script="classification",
-    write=lambda folder, style, size, seed: write_classification(folder / style, style, size, seed),
+    write=_write_singles,
     baselines=("zeroshot", "kd", "rlcf", "reward"),
     lists="folder",
     size=5,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import pickle
 import shutil
 
 import numpy as np
@@ -44,6 +45,11 @@ def test_a_run_that_a_task_does_not_have_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["study", "run", "--output", str(tmp_path), "--methods", "zeroshot", "nothing"])
     with pytest.raises(UserError, match="--methods nothing is no run of classification; there are zeroshot, views"):
         study.main()
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_can_be_handed_to_another_process(name):
+    assert pickle.loads(pickle.dumps(TASKS[name])) == TASKS[name]
 
 
 @pytest.mark.parametrize("name", TASKS)
