@@ -171,12 +171,49 @@ def draw_cost(file: Path, runs: Runs, costs: Costs, task: Task) -> None:
     for name in sorted(points, key=lambda name: (points[name][0], -points[name][1])):
         if not frontier or points[name][1] > points[frontier[-1]][1]:
             frontier.append(name)
-    figure = Figure(figsize=(9, 6), layout="constrained")
+    figure = Figure(figsize=(9.5, 6), layout="constrained")
     axes: Any = figure.subplots()
     axes.plot(*zip(*(points[name] for name in frontier), strict=True), color="#8ab4f8", zorder=1)
-    for name, (x, y) in points.items():
-        axes.scatter(x, y, color="#1a7f37" if name in frontier else "#57606a", zorder=2)
-        axes.annotate(task.methods[name][0], (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
-    axes.set(xscale="log", xlabel="milliseconds an image", ylabel=f"{MEASURES[task.script][0]}, mean over the shifts")
+    low, high = min(y for _, y in points.values()) - 2, max(y for _, y in points.values()) + 2
+    ranked = sorted(points, key=lambda name: points[name][1])
+    heights = spread([(points[name][1] - low) / (high - low) for name in ranked], 0.043)
+    for name, height in zip(ranked, heights, strict=True):
+        best = name in frontier
+        axes.scatter(*points[name], color="#1a7f37" if best else "#57606a", zorder=2)
+        axes.annotate(
+            task.methods[name][0],
+            points[name],
+            xytext=(1.03, height),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=9,
+            fontweight="bold" if best else "normal",
+            arrowprops={"arrowstyle": "-", "color": "#d0d7de", "relpos": (0, 0.5), "shrinkA": 2, "shrinkB": 3},
+            annotation_clip=False,
+        )
+    axes.set(
+        xscale="log",
+        ylim=(low, high),
+        xlabel="milliseconds an image, one thread of a CPU",
+        ylabel=f"{MEASURES[task.script][0]}, mean over the shifts",
+    )
     axes.grid(alpha=0.3)
     figure.savefig(file, dpi=120)
+
+
+def spread(places: Sequence[float], gap: float) -> list[float]:
+    """Rising places in [0, 1] moved as little as it takes to lie `gap` apart.
+
+    >>> spread([0.5, 0.5, 1.0], 0.25)
+    [0.5, 0.75, 1.0]
+    >>> spread([0.0, 1.0, 1.0], 0.25)
+    [0.0, 0.75, 1.0]
+    """
+    spaced: list[float] = []
+    for place in places:
+        spaced.append(max(place, spaced[-1] + gap) if spaced else place)
+    end = 1.0
+    for number in reversed(range(len(spaced))):
+        spaced[number] = min(spaced[number], end)
+        end = spaced[number] - gap
+    return spaced
