@@ -11,8 +11,9 @@ import pytest
 from demo.study import costs
 from demo.study import main as study
 from demo.study.costs import passes_of
-from demo.study.methods import CAPTIONING, CLASSIFICATION, RETRIEVAL, TASKS, flags_of
+from demo.study.methods import CAPTIONING, CHOSEN, CLASSIFICATION, RETRIEVAL, TASKS, flags_of
 from demo.study.report import hierarchical_interval, write_report
+from demo.world import VALIDATION_SEED
 from rlcf.errors import UserError
 from rlcf.run.config import parse_config
 
@@ -52,9 +53,8 @@ def test_a_task_can_be_handed_to_another_process(name):
     assert pickle.loads(pickle.dumps(TASKS[name])) == TASKS[name]
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_every_method_of_the_study_is_a_command_that_parses(name):
-    task = TASKS[name]
+@pytest.mark.parametrize("task", [*TASKS.values(), *CHOSEN.values()], ids=[*TASKS, *CHOSEN])
+def test_every_method_of_the_study_is_a_command_that_parses(task):
     kind = next(
         value
         for value in vars(importlib.import_module(f"{task.script}.config")).values()
@@ -63,6 +63,15 @@ def test_every_method_of_the_study_is_a_command_that_parses(name):
     for run in task.methods:
         parse_config(kind, flags_of(task, run, SHIPPED), "", "")
     assert set(task.baselines) <= task.methods.keys()
+
+
+def test_settings_are_chosen_on_other_pictures_and_the_study_has_the_best_of_each_method():
+    choices = CHOSEN["choices"]
+    assert choices.seed == VALIDATION_SEED != CLASSIFICATION.seed
+    chosen = {"kd": "kd-2e-4", "rlcf": "rlcf-1e-4", "rlcf-prompt": "rlcf-2e-2"}
+    chosen |= {"anchored": "anchored-2e-4", "anchored-prompt": "anchored-2e-2"}
+    for name, choice in chosen.items():
+        assert CLASSIFICATION.methods[name][1] == choices.methods[choice][1]
 
 
 def test_runs_on_other_pictures_lie_in_a_folder_of_their_own(tmp_path, monkeypatch):
