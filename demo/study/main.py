@@ -21,7 +21,7 @@ from demo.runs import SHIPPED, run_script, two_at_a_time
 from demo.study.costs import measure_costs
 from demo.study.methods import CHOSEN, TASKS, Task, flags_of
 from demo.study.outcomes import keep_outcome, outcome_file
-from demo.study.report import read_costs, write_report
+from demo.study.report import draw_report, read_costs, report
 from rlcf.errors import UserError
 from rlcf.run.files import write_atomically
 from rlcf.run.parser import Parser
@@ -127,7 +127,10 @@ def main() -> None:
         if unknown:
             raise UserError(f"--methods {unknown[0]} is no run of {name}; there are {', '.join(task.methods)}")
         if args.what == "report":
-            write_report(kept, task)
+            print(report(kept, task))
+            picture = draw_report(kept, task)
+            if picture is not None:
+                print(f"picture: {picture}")
             continue
         write_pictures(place, task, seed)
         if args.what == "run":

@@ -12,7 +12,6 @@ from demo.study.methods import Task
 from demo.study.outcomes import MEASURES, Pairs, Runs, pairs_of, read_runs
 from rlcf.errors import UserError
 from rlcf.metrics import calibration_error
-from rlcf.run.files import write_atomically
 
 PASSES = ("student_images", "student_texts", "reward_images")
 RESAMPLES, SEED = 10_000, 0
@@ -38,32 +37,41 @@ def hierarchical_interval(differences: Sequence[np.ndarray]) -> tuple[float, flo
     return 100 * float(np.mean([values.mean() for values in differences])), 100 * float(low), 100 * float(high)
 
 
-def write_report(place: Path, task: Task) -> None:
-    """Print a task's tables, and write study.md and, for classification, study.png.
-
-    place: holds the outcomes. Raises UserError without any.
-    """
+def report(place: Path, task: Task) -> str:
+    """A task's tables, from the folder that holds its outcomes. Raises UserError without any."""
     pairs, costs = pairs_of(place), read_costs(place)
     if not pairs:
         raise UserError(f"{place} holds no outcomes; make them first: python -m demo.study run")
     lines = []
     for direction in task.directions:
-        runs = read_runs(place, task, pairs, direction)
-        if "zeroshot" not in runs:
-            raise UserError(f"{place} lacks the zero-shot runs; run them: python -m demo.study run --methods zeroshot")
+        runs = _runs(place, task, pairs, direction)
         any_run = next(iter(runs["zeroshot"].values()))
         counts = f"n {len(any_run[task.styles[0]].values)} a style and pair"
         told = f"{len(pairs)} pairs of models" if len(pairs) > 1 else "one pair of models"
         title = f"{DIRECTIONS[direction]}: " if direction else ""
         lines += [f"{title}{told}, {counts}, {place.name.replace('-', ', seed ')}.", "", value_table(runs, costs, task)]
-        lines += ["", gain_table(runs, task), "", style_table(runs, task), ""]
+        lines += ["", gain_table(runs, task), ""]
+        if any(name.startswith("anchored") for name in runs) and "rlcf" in runs:
+            lines += [style_table(runs, task), ""]
         if task.script == "classification":
             lines += [cost_table(runs, costs, task), ""]
-            draw_cost(place / "study.png", runs, costs, task)
-    text = "\n".join(lines)
-    write_atomically(place / "study.md", text)
-    print(text, end="")
-    print(f"tables: {place / 'study.md'}")
+    return "\n".join(lines)
+
+
+def draw_report(place: Path, task: Task) -> Path | None:
+    """Draw a task's accuracy against its cost beside its outcomes. None where no cost was measured."""
+    file, costs = place / "study.png", read_costs(place)
+    if not costs or task.script != "classification":
+        return None
+    draw_cost(file, _runs(place, task, pairs_of(place), ""), costs, task)
+    return file
+
+
+def _runs(place: Path, task: Task, pairs: Sequence[int], direction: str) -> Runs:
+    runs = read_runs(place, task, pairs, direction)
+    if "zeroshot" not in runs:
+        raise UserError(f"{place} lacks the zero-shot runs; run them: python -m demo.study run --methods zeroshot")
+    return runs
 
 
 def read_costs(place: Path) -> Costs:
@@ -97,7 +105,8 @@ def interval_of(after: Pairs, before: Pairs, styles: Sequence[str]) -> str:
 def value_table(runs: Runs, costs: Costs, task: Task) -> str:
     """What each method reaches on each style and on the shifts together, the mean over pairs; milliseconds an image."""
     shifts, captions = task.styles[1:], task.script == "caption"
-    header = [MEASURES[task.script][0], *task.styles, "shifts", *(["CIDEr on shifts"] if captions else []), "ms"]
+    header = [MEASURES[task.script][0], *task.styles, "shifts", *(["CIDEr on shifts"] if captions else [])]
+    header += ["ms"] if costs else []
     rows = []
     for name, pairs in runs.items():
         row = [task.methods[name][0], *(f"{mean_of(pairs, [style]):.1f}" for style in task.styles)]
@@ -105,7 +114,7 @@ def value_table(runs: Runs, costs: Costs, task: Task) -> str:
         if captions:
             row.append(f"{np.mean([cells[style].cider for cells in pairs.values() for style in shifts]):.1f}")
         cost = milliseconds(costs, name)
-        rows.append([*row, "" if cost is None else f"{cost:.0f}"])
+        rows.append([*row, *([] if cost is None else [f"{cost:.0f}"])])
     return markdown(header, rows)
 
 
