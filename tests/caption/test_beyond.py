@@ -62,7 +62,7 @@ def test_the_anchor_holds_the_captioner_near_its_start(make_captioner, view):
         captioner = make_captioner(steps=6, lr=1e-2, **settings)
         features = captioner.policy.encode(view)
         before = captioner.policy.zero_shot(features)
-        after, _ = captioner._learn(captioner.episodes, [0], features, before, captioner.rewards.see(view))
+        after, *_ = captioner._learn(captioner.episodes, [0], features, before, captioner.rewards.see(view))
         texts = captioner.policy.sample(before, 3, max_new_tokens=5)
         now, then = (masked_mean(*captioner.policy.log_likelihood(prefix, texts)) for prefix in (after, before))
         return (now - then).abs().mean()
