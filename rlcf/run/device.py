@@ -2,11 +2,17 @@
 
 import os
 import re
+import time
 
 import torch
 
-from rlcf.errors import UserError
+from rlcf.errors import UserError, say
 from rlcf.run.config import Settings
+
+PRODUCT = (64, 768, 768)
+"""Rows, columns and depth of the product that is measured: some tokens and a layer of a ViT-B."""
+SLOWER = 1.1
+"""Times the seconds in fp32 from which bf16 is called slower."""
 
 
 def resolve_device(config: Settings, local_rank: int = 0) -> torch.device:
@@ -38,6 +44,29 @@ def _compute_deterministically() -> None:
 
 
 def resolve_precision(config: Settings, device: torch.device) -> str:
+    """The precision that `config.precision` means on this machine.
+
+    Where the settings ask for bf16 and the device is a CPU that is slower in it than in fp32, that is said.
+    """
+    if config.bf16_flag and device.type == "cpu":
+        times = seconds_of_product(torch.bfloat16) / seconds_of_product(torch.float32)
+        if times >= SLOWER:
+            say(f"{config.bf16_flag}: one product took {times:.1f} times as long as in fp32; on this CPU leave it out")
     if config.precision == "auto":
         return "fp16" if device.type == "cuda" else "fp32"
     return config.precision
+
+
+@torch.no_grad()
+def seconds_of_product(dtype: torch.dtype, rounds: int = 5) -> float:
+    """Seconds of a product of two matrices on the CPU, in fp32 or under autocast to bf16, the quickest of a few."""
+    rows, columns, depth = PRODUCT
+    left, right = torch.ones(rows, depth), torch.ones(depth, columns)
+    seconds = []
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        torch.mm(left, right)  # the first one also prepares
+        for _ in range(rounds):
+            started = time.perf_counter()
+            torch.mm(left, right)
+            seconds.append(time.perf_counter() - started)
+    return min(seconds)
