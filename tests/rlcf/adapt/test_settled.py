@@ -14,7 +14,7 @@ def step(answers, advantages):
 
 
 def taken(steps, bound=0.5, longest=9):
-    """Number of steps after which a sample of one view ends, or None. steps: (likeliest, answers, advantages) of each."""
+    """Number of steps after which a sample of one view ends, or None. steps: likeliest, answers, advantages of each."""
     settling = Settling(bound, longest, own=lambda sample: [])
     for number, (likeliest, answers, advantages) in enumerate(steps, start=1):
         settling.see(torch.tensor([[likeliest]]), step([[answers]], advantages))
