@@ -11,7 +11,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,9 +101,9 @@ def watch(classifier: Classifier, index: int, views: Tensor, bounds: Sequence[fl
     return Watched(answers, seconds, ended), int(outcome.before.argmax())
 
 
-def compare(data: Path, styles: Sequence[str], limit: int, bounds: Sequence[float]) -> list[dict[str, Any]]:
-    """A line for each of `SETTINGS`, style and bound."""
-    models, lines = Models(load_clip("demo-student"), [load_clip("demo-reward")]), []
+def compare(data: Path, styles: Sequence[str], limit: int, bounds: Sequence[float]) -> Iterator[dict[str, Any]]:
+    """Yields a line for each style, each of `SETTINGS` and each bound."""
+    models = Models(load_clip("demo-student"), [load_clip("demo-reward")])
     work = [(style, name) for style in styles for name in SETTINGS]
     for style, name in progress_bar(work, desc="settled", total=len(work)):
         dataset = load_dataset(f"folder:{style}", str(data))
@@ -119,21 +119,18 @@ def compare(data: Path, styles: Sequence[str], limit: int, bounds: Sequence[floa
         for place, bound in enumerate((0.0, *bounds)):
             ended = [one.ended[place - 1] if place else steps for one in found]
             answers = [one.answers[end - 1] for one, end in zip(found, ended, strict=True)]
-            lines.append(
-                {
-                    "method": name,
-                    "style": style,
-                    "bound": bound,
-                    "n": len(found),
-                    "settled": sum(end < steps for end in ended),
-                    "steps": sum(ended),
-                    "seconds": sum(one.seconds[end - 1] for one, end in zip(found, ended, strict=True)),
-                    "changed": sum(one.answers[-1] != answer for one, answer in zip(found, answers, strict=True)),
-                    "right": sum(map(int.__eq__, answers, labels)),
-                    "right_zero_shot": sum(map(int.__eq__, before, labels)),
-                }
-            )
-    return lines
+            yield {
+                "method": name,
+                "style": style,
+                "bound": bound,
+                "n": len(found),
+                "settled": sum(end < steps for end in ended),
+                "steps": sum(ended),
+                "seconds": sum(one.seconds[end - 1] for one, end in zip(found, ended, strict=True)),
+                "changed": sum(one.answers[-1] != answer for one, answer in zip(found, answers, strict=True)),
+                "right": sum(map(int.__eq__, answers, labels)),
+                "right_zero_shot": sum(map(int.__eq__, before, labels)),
+            }
 
 
 def table(lines: Sequence[dict[str, Any]], bounds: Sequence[float]) -> str:
@@ -175,10 +172,12 @@ def main(argv: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as data:
         for style in options.styles:
             write_classification(Path(data) / style, style, 1, VALIDATION_SEED)
-        lines = compare(Path(data), options.styles, options.limit, options.bounds)
+        lines = []
+        for line in compare(Path(data), options.styles, options.limit, options.bounds):
+            lines.append(line)
+            content = {"command": command_line(), "versions": versions(), "lines": lines}
+            write_atomically(options.output, json.dumps(content, indent=2) + "\n")
     print(table(lines, options.bounds))
-    content = {"command": command_line(), "versions": versions(), "lines": lines}
-    write_atomically(options.output, json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ RUNS = [
 
 def classifier_of(method, tune, settings, architecture=TINY):
     config = ClassificationConfig(
-        method=method, views=8, selection=0.5, sample_k=2, steps=2, **{**SETTINGS[tune], **settings}
+        method=method, views=8, selection=0.5, sample_k=2, **{"steps": 2, **SETTINGS[tune], **settings}
     )
     rewards = [fake_clip(), fake_clip()] if config.asks_rewards else []
     return Classifier.of(config, Models(fake_clip(architecture), rewards), NAMES)
