@@ -441,11 +441,11 @@ def clock(monkeypatch):
     def start(in_bf16):
         now = [0.0]
 
-        def perf_counter():
+        def process_time():
             now.append(now[-1] + (in_bf16 if torch.is_autocast_enabled("cpu") else 1.0))
             return now[-1]
 
-        monkeypatch.setattr("rlcf.run.device.time", SimpleNamespace(perf_counter=perf_counter))
+        monkeypatch.setattr("rlcf.run.device.time", SimpleNamespace(process_time=process_time))
         return now
 
     return start
@@ -458,8 +458,8 @@ def test_bf16_that_is_slower_on_the_cpu_is_said(clock, capsys):
     clock(2.0)
     resolve_precision(ClassificationConfig(select_precision="bf16"), torch.device("cpu"))
     assert capsys.readouterr().err.splitlines() == [
-        "--precision bf16: one product took 3.0 times as long as in fp32; on this CPU leave it out",
-        "--select-precision bf16: one product took 2.0 times as long as in fp32; on this CPU leave it out",
+        "--precision bf16: one product took 3.0 times fp32's processor time; on this CPU leave it out",
+        "--select-precision bf16: one product took 2.0 times fp32's processor time; on this CPU leave it out",
     ]
 
 
