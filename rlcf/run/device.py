@@ -53,9 +53,7 @@ def resolve_precision(config: Settings, device: torch.device) -> str:
     if config.bf16_flag and device.type == "cpu":
         times = seconds_of_product(torch.bfloat16) / seconds_of_product(torch.float32)
         if times >= SLOWER:
-            say(
-                f"{config.bf16_flag}: one product took {times:.1f} times fp32's processor time; on this CPU leave it out"
-            )
+            say(f"{config.bf16_flag}: a product took {times:.1f} times fp32's processor time; on this CPU leave it out")
     if config.precision == "auto":
         return "fp16" if device.type == "cuda" else "fp32"
     return config.precision

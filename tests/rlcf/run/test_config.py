@@ -458,8 +458,8 @@ def test_bf16_that_is_slower_on_the_cpu_is_said(clock, capsys):
     clock(2.0)
     resolve_precision(ClassificationConfig(select_precision="bf16"), torch.device("cpu"))
     assert capsys.readouterr().err.splitlines() == [
-        "--precision bf16: one product took 3.0 times fp32's processor time; on this CPU leave it out",
-        "--select-precision bf16: one product took 2.0 times fp32's processor time; on this CPU leave it out",
+        "--precision bf16: a product took 3.0 times fp32's processor time; on this CPU leave it out",
+        "--select-precision bf16: a product took 2.0 times fp32's processor time; on this CPU leave it out",
     ]
 
 
