@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from caption.captioner import Answer
-from rlcf.adapt.trace import TracedStep
+from rlcf.adapt.trace import TracedStep, ending
 from rlcf.run.loop import Figure
 from rlcf.run.records import Record
 from rlcf.run.summary import Summary, answered, counts, gain, interval, tail
@@ -21,7 +21,7 @@ def describe(answer: Answer) -> Record:
     record: Record = {"zero_shot": answer.zero_shot, "adapted": answer.adapted}
     rewards = {"zero_shot_reward": answer.zero_shot_reward, "adapted_reward": answer.adapted_reward}
     record |= {name: reward for name, reward in rewards.items() if reward is not None}
-    return record | {"steps": [_step(step) for step in answer.trace]}
+    return record | ending(answer.trace, answer.settled) | {"steps": [_step(step) for step in answer.trace]}
 
 
 def _step(step: TracedStep) -> dict[str, Any]:

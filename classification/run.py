@@ -11,7 +11,7 @@ from classification.config import ClassificationConfig
 from classification.datasets import Dataset
 from classification.doubt import labels_doubtful
 from classification.metrics import CONFIDENCE, TOP1, about, as_csv, as_line, describe, summarise
-from rlcf.adapt.trace import Outcome
+from rlcf.adapt.trace import Outcome, ending
 from rlcf.adapt.views import PlannedViews
 from rlcf.inputs.sources import folder_of
 from rlcf.run.files import write_atomically
@@ -41,7 +41,7 @@ def run_dataset(config: ClassificationConfig, dataset: Dataset, models: Models, 
     def describe_outcome(index: int, outcome: Outcome) -> tuple[Record, Mapping[str, Tensor]]:
         before, answer = outcome.before, outcome.answer
         record: Record = {"status": NON_FINITE if outcome.after is None else OK}
-        record |= describe(outcome, dataset.classnames) | ({"gated": True} if outcome.gated else {})
+        record |= describe(outcome, dataset.classnames) | ending(outcome.trace, outcome.settled, outcome.gated)
         return record, {"zero_shot": before, "adapted": answer} if config.save_logits else {}
 
     work: Work[Tensor | PlannedViews, Outcome] = Work(

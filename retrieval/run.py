@@ -12,7 +12,7 @@ from retrieval.metrics import R1, as_line, both_as_line, both_directions, descri
 from retrieval.retriever import Retriever, make_rewards
 from retrieval.reward import Query, reward_clips
 from rlcf.adapt.groups import Unreadable
-from rlcf.adapt.trace import Outcome
+from rlcf.adapt.trace import Outcome, ending
 from rlcf.adapt.views import Views
 from rlcf.clip.backbone import Backbone
 from rlcf.digests import digest_of
@@ -48,7 +48,8 @@ def run_direction(
         before, answer, targets = outcome.before, outcome.answer, dataset.targets(direction, index)
         record: Record = {"status": NON_FINITE if outcome.after is None else OK, "targets": targets}
         record |= describe("zero_shot", before, targets) | describe("adapted", answer, targets)
-        record |= describe_names(record, outcome.trace, labels) | ({"gated": True} if outcome.gated else {})
+        record |= describe_names(record, outcome.trace, labels)
+        record |= ending(outcome.trace, outcome.settled, outcome.gated)
         record["steps"] = [step.as_record() for step in outcome.trace]
         return record, {"zero_shot": before, "adapted": answer} if config.save_logits else {}
 

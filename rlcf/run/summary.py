@@ -32,6 +32,7 @@ def counts(records: Sequence[Record]) -> Summary:
         "unreadable": len(records) - len(found),
         "non_finite": sum(record["status"] == NON_FINITE for record in found),
         "seconds_per_sample": sum(record["seconds"] for record in found) / len(found),
+        **early_ends(found),
     } | gate_savings(found)
 
 
@@ -45,6 +46,14 @@ def gate_savings(records: Sequence[Record]) -> Summary:
         means = {gated: sum(values) / len(values) for gated, values in seconds.items()}
         saved["seconds_saved"] = len(seconds[True]) * (means[False] - means[True])
     return {"gated": len(seconds[True]), **saved}
+
+
+def early_ends(records: Sequence[Record]) -> Summary:
+    """Number of episodes that ended early, settled, and the mean steps of all; empty where none could end early."""
+    taken = [record["steps_taken"] for record in records if "steps_taken" in record]
+    if not taken:
+        return {}
+    return {"settled": sum(record.get("settled", False) for record in records), "mean_steps": sum(taken) / len(taken)}
 
 
 def gain(before: ArrayLike, after: ArrayLike, scale: float = 1.0, groups: ArrayLike | None = None) -> dict[str, float]:
@@ -80,7 +89,8 @@ def tail(summary: Summary, sample: str, further: Sequence[tuple[int, str]] = ())
     """
     agreed = f"without an episode, both models agree ({summary.get('seconds_saved', 0.0):.1f} s saved)"
     told = [(summary["non_finite"], "kept zero-shot (not finite)"), (summary["unreadable"], "unreadable")]
-    told += [(summary.get("gated", 0), agreed), *further]
+    settled = f"ended early, settled (mean {summary.get('mean_steps', 0.0):.1f} steps)"
+    told += [(summary.get("gated", 0), agreed), (summary.get("settled", 0), settled), *further]
     line = f", {summary['seconds_per_sample']:.3f} s {sample}"
     return line + "".join(f", {count} {what}" for count, what in told if count)
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import captioning, classification, images_at_once, precision, retrieval
+from benchmarks import captioning, classification, images_at_once, precision, retrieval, settled
 
 
 @pytest.fixture
@@ -63,6 +63,15 @@ def test_the_effect_of_bf16_is_counted(run):
     assert all(line["adapted_changed"] == line["zero_shot_changed"] == 0 for line in exact)
     assert [(found["views"], found["kept"], found["n"]) for found in content["selection"]] == [(12, 6, 6), (64, 6, 6)]
     assert printed.startswith("tuned") and "when ranked in bf16 alone" in printed
+
+
+def test_what_settled_episodes_save_is_counted(run):
+    printed, content = run(settled, "--limit", "2", "--styles", "blur", "--bounds", "1e-9", "2.5")
+    for name, settings in settled.SETTINGS.items():
+        off, never, ever = (line for line in content["lines"] if line["method"] == name)
+        assert off["n"] == 2 and off["steps"] == 2 * settings["steps"] >= ever["steps"] >= 4
+        assert {**never, "bound": 0.0} == off and off["settled"] == off["changed"] == 0
+        assert off["seconds"] >= ever["seconds"] > 0 and name in printed
 
 
 def test_captioning_has_the_loops_prefix(run):

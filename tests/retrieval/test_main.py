@@ -351,7 +351,7 @@ CHANGES = {
     "precision": ([], ["--precision", "bf16"], {"i2t", "t2i"}),
 }
 OWN_TESTS = {"data", "output", "device", "limit", "workers", "skip_bad_images", "clip_root", "datasets", "seed"}
-OWN_TESTS |= {"direction", "clean_text", "save_logits", "gate", "deterministic"}
+OWN_TESTS |= {"direction", "clean_text", "save_logits", "gate", "deterministic", "stop_when_settled"}
 OWN_TESTS |= {"image_reading", "hf_config", "image_column", "caption_column"}
 
 

@@ -34,6 +34,12 @@ def test_samples_are_counted_by_what_became_of_them_and_seconds_are_a_mean():
     assert counts(RECORDS) == {"n": 3, "unreadable": 1, "non_finite": 1, "seconds_per_sample": 2.0}
 
 
+def test_episodes_that_could_end_early_are_counted_with_their_mean_steps():
+    further = [{"settled": True, "steps_taken": 2}, {}, {"settled": False, "steps_taken": 5}, {"gated": True}]
+    found = counts([record | more for record, more in zip(RECORDS, further, strict=True)])
+    assert (found["settled"], found["mean_steps"], found["gated"]) == (1, 3.5, 1)
+
+
 def test_a_gain_is_the_bootstraps_mean_and_interval_scaled():
     before, after, groups = np.array([0, 1, 0, 1]), np.array([1, 1, 0, 1]), [0, 0, 1, 1]
     expected = [100.0 * value for value in paired_bootstrap(before, after, groups=groups)]
@@ -51,6 +57,11 @@ def test_a_gain_is_printed_with_its_sign_name_and_digits():
     [
         ({}, [], ", 2.000 s an image"),
         ({"non_finite": 3}, [], ", 2.000 s an image, 3 kept zero-shot (not finite)"),
+        (
+            {"settled": 4, "mean_steps": 2.25},
+            [],
+            ", 2.000 s an image, 4 ended early, settled (mean 2.2 steps)",
+        ),
         ({"unreadable": 1}, [(0, "empty"), (2, "cut")], ", 2.000 s an image, 1 unreadable, 2 cut"),
     ],
 )
