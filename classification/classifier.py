@@ -32,7 +32,7 @@ from rlcf.clip.backbone import Backbone
 from rlcf.digests import digest_of_tensors
 from rlcf.errors import UserError, flags_as_settings
 from rlcf.inputs.images import as_image
-from rlcf.run.records import Memory
+from rlcf.run.carried import Memory
 from rlcf.run.setup import Models, Setup, as_texts, reward_weights
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from rlcf.errors import UserError
 from rlcf.report.runs import DatasetRecords, RunFolder
-from rlcf.run.parts import Record
+from rlcf.run.record_lines import Record
 from rlcf.run.summary import NON_FINITE, UNREADABLE
 from rlcf.terminal import visible
 

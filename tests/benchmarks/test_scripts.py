@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import captioning, classification, images_at_once, precision, retrieval, settled
+from benchmarks import captioning, classification, gallery, images_at_once, precision, retrieval, settled
 
 
 @pytest.fixture
@@ -79,3 +79,11 @@ def test_captioning_has_the_loops_prefix(run):
     (row,) = content["rows"]
     assert row["difference"] < 1e-4 < row["moved"]
     assert row["reference_passes"]["reward"] == row["fast_passes"]["reward"] or "texts" in row["fast_passes"]["reward"]
+
+
+def test_the_memory_of_a_gallery_is_told_stage_by_stage(run):
+    printed, content = run(gallery, "--texts", "250", "--queries", "1")
+    names = [stage["name"] for stage in content["stages"]]
+    assert names[-3:] == ["rlcf: 1 queries", "rlcf, candidates of both models: 1 queries", "kd: 1 queries"]
+    assert all(0 < stage["own"] < stage["resident"] <= stage["peak"] for stage in content["stages"])
+    assert all(name in printed for name in names) and "highest resident size: " in printed

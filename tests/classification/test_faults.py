@@ -69,7 +69,7 @@ def one_for_all(checkpoint, load_once, tmp_path_factory):
     flags += ["--momentum", "--momentum-every", "2", "--save-logits", "--device", "cpu", "--output", folder / "run"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rlcf.run.setup.load_clip", lambda *_: clip)
-        patch.setattr("rlcf.run.records.commit", lambda: None)
+        patch.setattr("rlcf.run.run.commit", lambda: None)
         yield Runs(flags)
 
 

@@ -120,7 +120,7 @@ def with_models(run: Callable[[], object]) -> None:
             patched.enter_context(patch(f"{place}.load_clip", lambda *_: tiny_clip()))
         patched.enter_context(patch("caption.captioner.load_language_model", lambda *_: tiny_lm()))
         patched.enter_context(patch("caption.training.run.load_language_model", lambda *_: tiny_lm()))
-        patched.enter_context(patch("rlcf.run.records.commit", lambda: None))
+        patched.enter_context(patch("rlcf.run.run.commit", lambda: None))
         run()
 
 
