@@ -69,8 +69,8 @@ def write_results(
     """Write the captions and the report, of all images and of each domain's, then the scores if they are asked for."""
     folder, summary = run.folder_of(dataset.name), summarise(records)
     parts: list[tuple[Path, Iterable[Record], Summary]] = [(folder, records, summary)]
-    for domain, own in by_domain(records).items():
-        parts.append((folder / domain, own, summarise(own)))
+    for domain, of_domain in by_domain(records).items():
+        parts.append((folder / domain, of_domain, summarise(of_domain)))
         summary.setdefault("domains", {})[domain] = parts[-1][-1]
     for place, own, _ in parts:
         write_captions(place, own)

@@ -23,10 +23,13 @@ from rlcf.run.shard import Shard
 
 
 class _Begun(NamedTuple):
-    """What the first process tells the others: what is there, what is left, and each part's count and bytes."""
+    """What the first process tells the others.
+
+    known: number of records; left: samples to do, in order; parts: count and bytes of each part, by its file's name.
+    """
 
     complete: bool
-    count: int
+    known: int
     shown: Shown
     left: np.ndarray
     parts: dict[str, tuple[int, int]]
@@ -74,7 +77,7 @@ class Records:
         UserError when the records tell of more samples than the order has.
         """
         begun = self.shard.from_first(lambda: self._begin(order, at_once))
-        self.complete, self.count, self.shown = begun.complete, begun.count, begun.shown
+        self.complete, self.count, self.shown = begun.complete, begun.known, begun.shown
         if not self.shard.first:
             self.part.know(*begun.parts.get(self.part.file.name, (0, 0)))
         return Dealt(begun.left, at_once, self.shard.numbers())
