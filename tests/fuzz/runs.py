@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 import caption.extract_features
 import caption.main
 import caption.train
+import caption.training.extract
 import classification.main
 import retrieval.main
 from caption.mapper import save_mapper
@@ -203,6 +204,6 @@ RUNS = [
         ["--lr", "2e-2"],
     ),
     Runs("captioning-runs", _prepare_captioning, _captioning, (Part, "append", 2), ["--seed", "2"]),
-    Runs("extractions", _scenes, _extraction, (caption.extract_features, "encode_images", 1), ["--batch-size", "2"], 2),
+    Runs("extractions", _scenes, _extraction, (caption.training.extract, "encode_images", 1), ["--batch-size", "2"], 2),
     Runs("trainings", _prepare_training, _training, (Training, "validate", 1), ["--seed", "2"], 2),
 ]
