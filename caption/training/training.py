@@ -167,7 +167,7 @@ class Training:
             self.scaler.load_state_dict(state["scaler"])
         except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
             raise UserError(
-                f"{file} is of another version of torch or transformers; go on with that one, or choose another --output"
+                f"{file} is of another version of torch or transformers; choose another --output"
             ) from error
         self.epoch, self.history = state["epoch"], state["history"]
         self.export()  # it may have been stopped before
@@ -201,4 +201,3 @@ class Training:
             )
             where = f"{what} in epoch {self.epoch + 1}"
             raise UserError(f"{where} is not finite; {kept}; lower --lr or use --precision fp32")
-

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rlcf.metrics import calibration_error, holm, paired_bootstrap, paired_p_value, share_interval
-from rlcf.report.samples import Sample, scale_of
+from rlcf.report.samples import Sample, is_number, scale_of
 
 RIGHT_OR_WRONG = ("top-1", "top-5", "R@1", "R@5", "R@10")
 MAIN = {"classification": ("top-1",), "retrieval": ("R@1",), "captioning": ("CIDEr", "reward")}
@@ -73,7 +73,7 @@ def _metric(name: str, answered: Sequence[Sample], results: dict[str, dict[str, 
     if name not in RIGHT_OR_WRONG:
         metric = _mean(name, before, after, clusters)
         corpus = [results.get(when, {}).get(name) for when in ("zero_shot", "adapted")]
-        if name.startswith(("BLEU", "METEOR")) and all(isinstance(value, int | float) for value in corpus):
+        if name.startswith(("BLEU", "METEOR")) and all(map(is_number, corpus)):
             # Of the whole corpus; the captions' own values have the gain.
             first, last = (Value(scale_of(name) * float(value or 0.0)) for value in corpus)
             return replace(metric, before=first, after=last, note="times 100; of all captions, the gain a mean of each")

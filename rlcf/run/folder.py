@@ -32,7 +32,7 @@ def open_run_folder(config: Settings, begun: Callable[[Path], Iterable[Path]]) -
     with ExitStack() as held:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _refuse_special(folder)
+            refuse_special(folder)
             lock = held.enter_context(closing(FolderLock(folder)))
             for place in begun(folder):
                 check_settings(place, config)
@@ -49,7 +49,7 @@ def open_run_folder(config: Settings, begun: Callable[[Path], Iterable[Path]]) -
         yield folder
 
 
-def _refuse_special(folder: Path) -> None:
+def refuse_special(folder: Path) -> None:
     """Raises UserError for a folder with a pipe, a device or a socket, which must not be read: that may never end."""
     for file in folder.rglob("*"):
         if file.exists() and is_special(file):

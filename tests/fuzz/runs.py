@@ -22,8 +22,11 @@ from caption.training.features import Features, read_features, write_features
 from caption.training.training import Training
 from rlcf.clip.weights import read_weights, tensors_in
 from rlcf.run.parts import Part
-from tests.fuzz.mutations import Tree, read_tree
-from tests.fuzz.readers import CAPTIONS, FEATURES, LISTED, Reader, as_json, mapper, with_models
+from tests.fuzz.files import Tree, read_tree
+from tests.fuzz.models import FEATURES, mapper, with_models
+from tests.fuzz.reader import Reader
+from tests.fuzz.readers.captioners import CAPTIONS
+from tests.fuzz.readers.lists import LISTED, as_json
 from tests.tools import write_picture
 
 TIMED = {"seconds_per_sample", "peak_memory_mb", "seconds_saved", "command", "versions", "commit", "checksum"}

@@ -17,7 +17,7 @@ from rlcf.run.folder import commit, versions
 from rlcf.run.records import Run
 from rlcf.run.settings import Config
 from rlcf.run.shard import Shard
-from tests.fuzz.mutations import Special, put
+from tests.fuzz.files import Special, put
 
 RECORD = {"index": 0, "id": "a.png", "status": "ok"}
 
