@@ -99,6 +99,21 @@ def test_a_program_that_calls_itself_an_image_is_not_run(tmp_path):
         read_image(tmp_path / "x.jpg")
 
 
+def iptc(content):
+    """An IPTC file that holds a file of any kind."""
+    told = {(3, 60): b"\x01\x00", (3, 20): b"\0\x08", (3, 30): b"\0\x08", (3, 120): b"\x05", (8, 10): content}
+    fields = (b"\x1c%c%c" % tag + len(held).to_bytes(2, "big") + held for tag, held in told.items())
+    return b"".join(fields)
+
+
+def test_a_file_that_wraps_others_is_not_unwrapped(tmp_path):
+    (tmp_path / "x.png").write_bytes(iptc(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n"))
+    with pytest.raises(UserError, match="it wraps a file of any other kind; take that out"):
+        read_image(tmp_path / "x.png")
+    with Image.open(tmp_path / "x.png") as image, pytest.raises(UserError, match="it wraps a file of any other kind"):
+        as_image(image)
+
+
 def test_an_image_that_is_gone_or_garbage_when_its_turn_comes_is_unreadable(tmp_path):
     files = [write_picture(tmp_path / f"{number}.png") for number in range(3)]
     loader = ImageLoader(files, range(3), lambda image, index: torch.tensor(np.asarray(image).mean())).one_by_one(0)
