@@ -57,7 +57,10 @@ def metrics_of(task: str, samples: Sequence[Sample], results: dict[str, dict[str
     order = sorted(names, key=lambda name: (name != main, list(names).index(name)))
     found = [_metric(name, answered, results) for name in order]
     if "top-1" in names or "R@1" in names:
-        found.append(_calibration(answered, "top-1" if "top-1" in names else "R@1"))
+        name = "top-1" if "top-1" in names else "R@1"
+        sure = [sample for sample in answered if sample.confidence is not None and name in sample.values]
+        if sure:
+            found.append(_calibration(sure, name))
         rewarded = [s for s in answered if s.reward_gain is not None]
         if rewarded:
             pairs = np.array([s.rewards for s in rewarded], dtype=float)
@@ -111,9 +114,8 @@ def _mean(name: str, before: np.ndarray, after: np.ndarray, clusters: Sequence[s
     return Metric(name, "", digits_of(name), len(before), first, last, gain_of(before, after, clusters), note)
 
 
-def _calibration(answered: Sequence[Sample], metric: str, resamples: int = 1000, seed: int = 0) -> Metric:
+def _calibration(having: Sequence[Sample], metric: str, resamples: int = 1000, seed: int = 0) -> Metric:
     """The expected calibration error, percent, with bootstrap intervals from the same draws before and after."""
-    having = [sample for sample in answered if sample.confidence is not None]
     clusters = np.array(numbers_of([sample.cluster for sample in having]))
     confidence = np.array([sample.confidence for sample in having], dtype=float)
     right = np.array([sample.values[metric] for sample in having]) / 100.0
