@@ -235,7 +235,7 @@ def test_what_is_not_there_or_no_dataset_is_told(tmp_path):
 
 def test_a_column_whose_bytes_are_damaged_is_told(labelled, tmp_path):
     file = tmp_path / "set" / "data" / "test-00000-of-00001.parquet"
-    whole, place = file.read_bytes(), pyarrow.parquet.read_metadata(file).row_group(0).column(1).data_page_offset
+    whole, place = file.read_bytes(), pyarrow.parquet.read_metadata(file).row_group(0).column(2).data_page_offset
     file.write_bytes(whole[:place] + b"\xff" * 9 + whole[place + 9 :])
     said = told(labelled_dataset, "hf:set", labelled)
     assert said.startswith("the column label of hf:set cannot be read (") and said.endswith("get the dataset again")
