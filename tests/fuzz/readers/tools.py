@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 import rlcf.data.main
 import rlcf.report.main
 from rlcf.errors import UserError
-from rlcf.report import figures
+from rlcf.report import figures, numbers
 from rlcf.run.identity import read_identity
 from rlcf.run.parts import checksum
 from rlcf.terminal import visible
@@ -97,7 +97,7 @@ def report(folder: Path, seed: str, beside: Path) -> None:
         if place.is_dir():
             sign(place)
     forms = [word for form in ("csv", "markdown", "latex") for word in (f"--{form}", folder / f"table.{form}")]
-    with patch.object(figures, "draw", painted):
+    with patch.object(figures, "draw", painted), patch.object(numbers, "RESAMPLES", 20):
         rlcf.report.main.main([*map(str, [folder / "run", "--output", folder / "page.html", *forms])])
     for file in ("page.html", "table.csv", "table.markdown", "table.latex"):
         text = (folder / file).read_text(encoding="utf-8")
