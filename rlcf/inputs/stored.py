@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rlcf.errors import UserError
-from rlcf.inputs.json_files import as_text
+from rlcf.inputs.json_files import as_text, shown
 from rlcf.inputs.places import expanded
 from rlcf.inputs.sources import Rows, StoredImage
 
@@ -69,6 +69,9 @@ class StoredDataset:
             texts = [as_text(value, f"the {named} of row {row} of {self.name}") for row, value in enumerate(values)]
             names = sorted(set(texts))
             values = [names.index(text) for text in texts]
+        unnamed = next((name for name in names or () if not isinstance(name, str) or not name.strip()), None)
+        if unnamed is not None:
+            raise UserError(f"{self.name} calls a class {shown(unnamed)}; mend the ClassLabel of its {named}")
         wrong = next((row for row, value in enumerate(values) if not isinstance(value, int) or value < 0), None)
         if wrong is not None:
             raise UserError(

@@ -241,6 +241,15 @@ def test_a_column_whose_bytes_are_damaged_is_told(labelled, tmp_path):
     assert said.startswith("the column label of hf:set cannot be read (") and said.endswith("get the dataset again")
 
 
+@pytest.mark.parametrize("name", ["7", '" "', "null"])
+def test_a_class_that_is_no_text_is_told(labelled, tmp_path, name):
+    file = tmp_path / "set" / "data" / "test-00000-of-00001.parquet"
+    table = pyarrow.parquet.read_table(file)
+    described = table.schema.metadata[b"huggingface"].replace(b'"sea_lion"', name.encode())
+    pyarrow.parquet.write_table(table.replace_schema_metadata({b"huggingface": described}), file)
+    assert "mend the ClassLabel of its label" in told(labelled_dataset, "hf:set", labelled)
+
+
 def test_more_rows_than_bytes_are_told(written, tmp_path):
     label = pyarrow.array([0] * 100_000, pyarrow.int64())
     picture = pyarrow.nulls(100_000, pyarrow.binary())
