@@ -12,7 +12,7 @@ import rlcf.data.main
 import rlcf.report.main
 from rlcf.errors import UserError
 from rlcf.report import figures, numbers
-from rlcf.run.identity import read_identity
+from rlcf.run.identity import IDENTITY_FILE, read_identity
 from rlcf.run.parts import checksum
 from rlcf.terminal import visible
 from tests import records
@@ -79,6 +79,8 @@ def report_seeds(folder: Path) -> dict[str, Tree]:
 def sign(folder: Path) -> None:
     """Give the records of a dataset's folder checksums that fit, as one who wants them to be read would do."""
     for file in folder.glob("records*.jsonl"):
+        if not all(held.is_file() for held in (file, folder / IDENTITY_FILE)):
+            continue
         try:
             key, lines = read_identity(folder).key, file.read_bytes().split(b"\n")
         except (UserError, OSError):
