@@ -1,6 +1,5 @@
 """Class names of the ImageNet family and of folders of images."""
 
-import codecs
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from rlcf.errors import UserError
 from rlcf.inputs.json_files import as_text, read_json
-from rlcf.run.files import is_special
+from rlcf.inputs.text_files import read_lines
 from rlcf.start import importing
 
 MOST_TOLD = 3
@@ -143,22 +142,6 @@ def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
 
 def _plain(name: str) -> str:
     return re.sub(r"[\W_]+", " ", name.casefold()).strip()
-
-
-def read_lines(file: Path) -> list[str]:
-    """The lines of a text file without blank ones. Raises UserError for a file that is missing or not UTF-8 text."""
-    try:
-        if not file.is_file() or is_special(file):
-            raise UserError(f"there is no {file}; it should hold one entry a line")
-        held = file.read_bytes()
-    except OSError as error:
-        raise UserError(f"{file} cannot be read ({error.strerror}); make it readable") from error
-    try:
-        wide = held.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        text = held.decode("utf-16" if wide else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is no text file in UTF-8") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _synsets(file: str) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ from classification.classnames import (
     imagenet_wnids,
     names_of,
     read_classnames,
-    read_lines,
     read_names,
     repeated_names,
     subset_wnids,
@@ -24,6 +23,7 @@ from rlcf.inputs.json_files import read_json
 from rlcf.inputs.places import data_folder, expanded, find, find_folder
 from rlcf.inputs.sources import Source, name_of
 from rlcf.inputs.stored import Columns, StoredDataset, open_stored
+from rlcf.inputs.text_files import read_lines
 
 IMAGENET_FAMILY = {entry.name: entry.folders for entry in IMAGENET}
 """Name of a dataset -> folders that may hold it: that of the authors' code first, then that of CoOp's code."""

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from rlcf.errors import UserError
 from rlcf.run.files import file_name
 from rlcf.run.finished import Finished
+from rlcf.run.folder import refuse_special
 from rlcf.run.identity import read_identity
 from rlcf.run.parts import Part
 from rlcf.run.record_lines import Record, read_unchecked, repeated
@@ -87,6 +88,7 @@ def short_names(folders: Sequence[Path]) -> list[str]:
 def _read_run(folder: Path, name: str) -> RunFolder:
     if not folder.is_dir():
         raise UserError(f"no run folder {folder}; give the folder that a run wrote, its --output")
+    refuse_special(folder)
     config = _read_config(folder)
     task = next((task for task, key in TASKS.items() if key in config and "method" in config), None)
     if task is None:
@@ -94,7 +96,8 @@ def _read_run(folder: Path, name: str) -> RunFolder:
     results = _read_json(folder / "results.json")
     found = {place.name: place for place in sorted(folder.iterdir()) if list(place.glob("records*.jsonl"))}
     asked = config.get("datasets")
-    known = [f"{dataset}{end}" for dataset in asked if dataset for end in ("", "-i2t", "-t2i")] if asked else []
+    asked = [dataset for dataset in asked if isinstance(dataset, str) and dataset] if isinstance(asked, list) else []
+    known = [f"{dataset}{end}" for dataset in asked for end in ("", "-i2t", "-t2i")]
     called = {file_name(dataset): dataset for dataset in known}
     order = [place for place in called if place in found] + [place for place in found if place not in called]
     datasets = [_read_dataset(found[place], called.get(place, place)) for place in order]

@@ -130,7 +130,7 @@ def test_a_kill_at_any_operation_changes_no_result(runs, part):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("part", "name"), enumerate(["SIGINT", "SIGTERM", "SIGHUP"], start=4))
+@pytest.mark.parametrize(("part", "name"), list(enumerate(["SIGINT", "SIGTERM", "SIGHUP"], start=4)))
 def test_a_signal_at_any_operation_keeps_the_state_and_says_one_line_however_often_it_comes(runs, part, name):
     for place in runs.places(part):
         ended = runs.start(at_operation(place, runs.folder, faults.sends(getattr(signal, name))))
