@@ -35,7 +35,7 @@ def is_hugging_face(folder: Path) -> bool:
     """True for a folder with the config.json of a CLIP or SigLIP."""
     config = folder / "config.json"
     held = read_json(config) if config.is_file() else None
-    return isinstance(held, dict) and held.get("model_type") in CONFIGS
+    return isinstance(held, dict) and str(held.get("model_type")) in CONFIGS
 
 
 def load_hugging_face(folder: Path) -> tuple[nn.Module, Any]:

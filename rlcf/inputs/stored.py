@@ -69,9 +69,9 @@ class StoredDataset:
             texts = [as_text(value, f"the {named} of row {row} of {self.name}") for row, value in enumerate(values)]
             names = sorted(set(texts))
             values = [names.index(text) for text in texts]
-        unnamed = next((name for name in names or () if not isinstance(name, str) or not name.strip()), None)
-        if unnamed is not None:
-            raise UserError(f"{self.name} calls a class {shown(unnamed)}; mend the ClassLabel of its {named}")
+        unnamed = [name for name in names or () if not isinstance(name, str) or not name.strip()]
+        if unnamed:
+            raise UserError(f"{self.name} calls a class {shown(unnamed[0])}; mend the ClassLabel of its {named}")
         wrong = next((row for row, value in enumerate(values) if not isinstance(value, int) or value < 0), None)
         if wrong is not None:
             raise UserError(

@@ -20,7 +20,7 @@ from tests.tools import Results, write_pictures
 
 assert classification.main
 MODULE = "classification.main"
-PARTS = 7
+PARTS = 10
 """Parts of the places at which a run is disturbed. Each part is done in one run, which is taken up again each time."""
 
 
@@ -122,7 +122,7 @@ def test_an_output_folder_that_is_deleted_is_told(runs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", [2, 3, 4])
+@pytest.mark.parametrize("part", [3, 4, 5])
 def test_a_kill_at_any_operation_changes_no_result(runs, part):
     for place in runs.places(part):
         assert runs.start(at_operation(place, runs.folder, faults.sends(signal.SIGKILL))).code in (-signal.SIGKILL, 0)
@@ -130,7 +130,7 @@ def test_a_kill_at_any_operation_changes_no_result(runs, part):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("part", "name"), list(enumerate(["SIGINT", "SIGTERM", "SIGHUP"], start=4)))
+@pytest.mark.parametrize(("part", "name"), list(enumerate(["SIGINT", "SIGTERM", "SIGHUP"], start=6)))
 def test_a_signal_at_any_operation_keeps_the_state_and_says_one_line_however_often_it_comes(runs, part, name):
     for place in runs.places(part):
         ended = runs.start(at_operation(place, runs.folder, faults.sends(getattr(signal, name))))

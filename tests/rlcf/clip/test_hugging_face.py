@@ -13,6 +13,7 @@ from tokenizers.processors import TemplateProcessing
 from torch import nn
 from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
+from rlcf.clip.hugging_face import is_hugging_face
 from rlcf.clip.loading import load_clip
 from rlcf.clip.tuning import image_tower_parameters
 from rlcf.errors import UserError
@@ -226,3 +227,17 @@ def test_a_folder_of_another_model_is_told(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(UserError, match=r"no config.json of a CLIP or SigLIP"):
         load_clip(str(tmp_path))
+
+
+@pytest.mark.parametrize("described", [{"model_type": ["clip"]}, {"model_type": None}, {}, [], 7])
+def test_a_config_of_any_content_is_no_clip_of_transformers(described, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    assert not is_hugging_face(tmp_path)
+
+
+def test_a_tokenizer_whose_settings_are_of_another_kind_is_told(clip_folder):
+    folder, _ = clip_folder()
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "model_max_length": "77"}))
+    with pytest.raises(UserError, match="holds a tokenizer that cannot be loaded"):
+        load_clip(str(folder))
