@@ -16,6 +16,7 @@ from classification.classnames import (
 )
 from rlcf.data.catalogue import fine_grained
 from rlcf.data.catalogue.imagenet import IMAGENET
+from rlcf.data.command import own_command
 from rlcf.data.entries import IMAGE_ROOTS as ROOTS
 from rlcf.digests import digest_of
 from rlcf.errors import UserError
@@ -233,7 +234,7 @@ def _refuse_flat(name: str, places: Sequence[Path]) -> None:
     if found:
         raise UserError(
             f"{flat} holds {len(found):,} images and no class folders (n01440764, ...), which tell the classes of "
-            f"dataset {name}; sort them into class folders (rlcf-data convert imagenet-val)"
+            f"dataset {name}; sort them into class folders ({own_command()} convert imagenet-val)"
         )
 
 

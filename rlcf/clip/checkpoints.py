@@ -282,7 +282,8 @@ def _tensors(file: Path, held: Any) -> dict[str, Tensor]:
 def in_one_line(error: Exception) -> str:
     """The message of another library's error in one line, 200 characters at most; its type if there is no message."""
     lines = [line.strip() for line in str(error).splitlines()[:2]]  # torch names the weights in the second line
-    return " ".join(lines)[:200] or type(error).__name__
+    told = " ".join(lines)
+    return (told if len(told) <= 200 else f"{told[:197]}...") or type(error).__name__
 
 
 @contextlib.contextmanager

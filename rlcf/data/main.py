@@ -1,8 +1,6 @@
 """What data and weights there are, what is wrong with them, and how to get them."""
 
 import argparse
-import shlex
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 from rlcf.data.catalogue import CATALOGUE, entry_of
 from rlcf.data.catalogue.weights import CLIPS
 from rlcf.data.check import Report, check, check_folder
+from rlcf.data.command import own_command
 from rlcf.data.entries import Entry, Machine
 from rlcf.data.fetch import Patience
 from rlcf.data.get import get, told_steps
@@ -29,14 +28,6 @@ installation the command is python -m rlcf.data, from the project's folder, or b
 docs/data.md tells what each file is and where it belongs.
 """
 FOLDER = "folder:"
-
-
-def own_command() -> str:
-    """How this program is called in advice: such that it can be pasted."""
-    if shutil.which("rlcf-data"):
-        return "rlcf-data"
-    launcher = Path(__file__).resolve().parents[2] / "scripts" / "rlcf-data.sh"
-    return f"bash {shlex.quote(str(launcher))}" if launcher.is_file() else f"{shlex.quote(sys.executable)} -m rlcf.data"
 
 
 def parser() -> argparse.ArgumentParser:

@@ -10,6 +10,7 @@ from classification.classnames import natural_key, read_classnames, read_names
 from classification.config import ClassificationConfig
 from classification.datasets import load_dataset
 from classification.prompts import split_prompt
+from rlcf.data.command import own_command
 from rlcf.errors import UserError
 
 NUMBERS = ["0", "1", "10", "11", "2"]
@@ -156,7 +157,7 @@ def test_a_flat_imagenet_is_called_flat_with_the_remedy(plant, folder):
         load_dataset("I", str(data))
     assert str(error.value) == (
         f"{data}/dataset/tta_data/{folder} holds 3 images and no class folders (n01440764, ...), which tell the "
-        "classes of dataset I; sort them into class folders (rlcf-data convert imagenet-val)"
+        f"classes of dataset I; sort them into class folders ({own_command()} convert imagenet-val)"
     )
 
 

@@ -69,7 +69,9 @@ def test_a_dataset_that_is_not_found_lists_every_path_that_was_tried(plant, name
     tried = {str(data / root / folder) + suffix for root in ROOTS for folder in folders}
     message = told(name, str(data), "fog", 2)
     assert message.startswith(f"dataset {name} was not found; tried ")
-    assert message.endswith(f"rlcf-data get {name} how to get it")
+    assert message.endswith(
+        f"get {name}' with this --data gets it or tells how, with check for get it tells what is wrong"
+    )
     listed = set(message.partition("tried ")[2].partition(";")[0].split(", "))
     assert listed == tried or {place for place in listed if " ... " not in place} <= tried  # a sentence has its length
 

@@ -69,7 +69,7 @@ def test_aliases_name_entries_in_any_case():
 
 
 def test_a_dataset_that_is_not_found_is_told_with_what_gets_it(tmp_path):
-    with pytest.raises(UserError, match=r"dataset A was not found; tried .*; rlcf-data check A tells what is wrong"):
+    with pytest.raises(UserError, match=r"dataset A was not found; tried .*; '.* get A' with this --data gets it"):
         find("A", [tmp_path / "imagenet-a"])
     assert remedy("json:list") == ""
 

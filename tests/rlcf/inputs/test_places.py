@@ -2,6 +2,7 @@
 
 import pytest
 
+from rlcf.data.command import own_command
 from rlcf.errors import UserError
 from rlcf.inputs.places import (
     as_it_lies,
@@ -52,8 +53,8 @@ def test_the_first_place_that_is_there_is_found(tmp_path, listed):
 def test_a_dataset_that_is_nowhere_is_told_with_each_place_once(tmp_path):
     places = [tmp_path / name for name in ("a", "b", "a")]
     assert told(find, "coco", places) == (
-        f"dataset coco was not found; tried {tmp_path}/a, {tmp_path}/b; rlcf-data check coco tells what is wrong "
-        "with it, rlcf-data get coco how to get it"
+        f"dataset coco was not found; tried {tmp_path}/a, {tmp_path}/b; '{own_command()} get coco' with this --data "
+        "gets it or tells how, with check for get it tells what is wrong"
     )
 
 
