@@ -5,21 +5,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from classification.classnames import (
-    imagenet_wnids,
-    names_of,
-    read_classnames,
-    read_lines,
-    read_names,
-    repeated_names,
-    subset_wnids,
-)
+from classification.classnames import imagenet_wnids, names_of, subset_wnids
 from rlcf.data.catalogue import fine_grained
 from rlcf.data.catalogue.imagenet import IMAGENET
 from rlcf.data.command import own_command
 from rlcf.data.entries import IMAGE_ROOTS as ROOTS
 from rlcf.digests import digest_of
 from rlcf.errors import UserError
+from rlcf.inputs.class_names import read_classnames, read_lines, read_names, repeated_names
 from rlcf.inputs.folders import LeftOut, class_folders, readable_name, scan
 from rlcf.inputs.json_files import read_json
 from rlcf.inputs.places import data_folder, expanded, find, find_folder

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from classification.classnames import natural_key, read_classnames, read_names
 from classification.config import ClassificationConfig
 from classification.datasets import load_dataset
 from classification.prompts import split_prompt
 from rlcf.data.command import own_command
 from rlcf.errors import UserError
+from rlcf.inputs.class_names import natural_key, read_classnames, read_names
 
 NUMBERS = ["0", "1", "10", "11", "2"]
 NAMES = ["zero", "one", "ten", "eleven", "two"]

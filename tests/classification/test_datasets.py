@@ -3,9 +3,10 @@ import json
 import pytest
 
 from classification.class_texts import class_texts
-from classification.classnames import imagenet_wnids, names_of, read_classnames, subset_wnids
+from classification.classnames import imagenet_wnids, names_of, subset_wnids
 from classification.datasets import FINE_GRAINED, IMAGENET_FAMILY, NAMES, ROOTS, load_dataset
 from rlcf.errors import UserError
+from rlcf.inputs.class_names import read_classnames
 
 WNIDS = {
     "I": {"n01440764": (0, "tench"), "n01443537": (1, "goldfish"), "n15075141": (999, "toilet paper")},
