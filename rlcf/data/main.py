@@ -192,9 +192,8 @@ def check_all(args: argparse.Namespace, machine: Machine) -> None:
     if args.classnames and not all(name.startswith(FOLDER) for name in names):
         raise UserError(f"--classnames goes with {FOLDER}PATH; the names of other datasets are known")
     if not names:
-        print(
-            f"nothing is in {machine.data.absolute()} or {machine.clip_root.absolute()}; {own_command()} list tells what there is"
-        )
+        places = f"{machine.data.absolute()} or {machine.clip_root.absolute()}"
+        print(f"nothing is in {places}; {own_command()} list tells what there is")
         return
     classnames = Path(args.classnames).expanduser() if args.classnames else None
     jobs: list[tuple[str, Entry | None]] = [(n, None if n.startswith(FOLDER) else entry_of(n)) for n in names]
