@@ -179,7 +179,8 @@ class ClassificationConfig(ListConfig):
         if not count:
             raise UserError("a list of class names is empty; it needs one or more")
         if self.how.samples_answers and self.sample_k > count:
-            raise UserError(f"--sample-k {self.sample_k} exceeds the {count} classes of {called}; give {count} or fewer")
+            classes = f"{count} classes of {called}; give {count} or fewer"
+            raise UserError(f"--sample-k {self.sample_k} exceeds the {classes}")
 
     def require_files(self) -> None:
         """Raises UserError for a model, a context or class names whose file is missing, with what brings it."""
