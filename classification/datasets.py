@@ -40,6 +40,8 @@ FINE_GRAINED = {
     entry.name: FineGrained(entry.folders[0], entry.images, str(entry.files[0])) for entry in fine_grained.FINE_GRAINED
 }
 
+SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing", "dev")
+"""What people call the parts of a dataset, in small letters."""
 NAMES = (*IMAGENET_FAMILY, *FINE_GRAINED, "folder", "images", "hf:NAME")
 
 
@@ -148,13 +150,27 @@ def _folder(name: str, root: Path, classnames: str | None) -> Dataset:
     folders = class_folders(root, left_out)
     if not folders:
         raise UserError(f"{root} holds no class folders; put each class's images into a folder of its own")
+    _refuse_splits(name, root, folders)
     if len(folders) == 1:
         raise UserError(f"{root} holds one class folder, {folders[0]}; give the folder that holds two or more")
     shown = [readable_name(folder) for folder in folders]
-    names = read_classnames(Path(expanded(classnames)), shown) if classnames else [n.replace("_", " ") for n in shown]
+    names = read_classnames(Path(expanded(classnames)), shown) if classnames else _words(shown)
     samples = _scan(root, {folder: i for i, folder in enumerate(folders)}, left_out)
     notes = _told(root, left_out, repeated_names(names, shown))
     return Dataset(name, root, samples, names, published=False, notes=notes)
+
+
+def _refuse_splits(name: str, root: Path, folders: Sequence[str]) -> None:
+    """Raises UserError for folders that are called train, test and so on, and hold the class folders."""
+    if all(folder.lower() in SPLITS and class_folders(root / folder, LeftOut()) for folder in folders):
+        one = next((folder for folder in folders if not folder.lower().startswith("train")), folders[0])
+        given = f"{name}/{one}" if ":" in name else f"{name}:{one}"
+        raise UserError(f"{root} holds splits and no classes ({', '.join(folders)}); give one: --datasets {given}")
+
+
+def _words(names: Sequence[str]) -> list[str]:
+    """The class names that folders, or a column, tell: WordNet ids are ImageNet's, underscores are spaces."""
+    return names_of(names) if set(imagenet_wnids()).issuperset(names) else [name.replace("_", " ") for name in names]
 
 
 def _stored(stored: StoredDataset, columns: Columns, classnames: str | None) -> Dataset:
@@ -173,8 +189,7 @@ def _stored(stored: StoredDataset, columns: Columns, classnames: str | None) -> 
         called, names = names or [str(i) for i in range(len(given))], given
     else:
         assert names is not None
-        called, wnids = names, set(imagenet_wnids())
-        names = names_of(names) if wnids.issuperset(names) else [name.replace("_", " ") for name in names]
+        called, names = names, _words(names)
     notes = [note for note in [repeated_names(names, called)] if note]
     return Dataset(stored.name, Path(), list(zip(images, labels, strict=True)), names, published=False, notes=notes)
 

@@ -3,8 +3,9 @@
 import codecs
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from unicodedata import normalize
 
 from rlcf.errors import UserError
 from rlcf.inputs.json_files import as_text, read_json
@@ -17,22 +18,24 @@ MOST_TOLD = 3
 def read_classnames(file: Path, folders: Sequence[str]) -> list[str]:
     """The name of each class folder, from a file.
 
-    file: a JSON object {folder: name}; or text whose lines are "folder<TAB>name", or the folder's name, a space and the
-    name (as CoOp's); or a name a line, or a JSON array of names, in the sorted order of the folders. folders: the class
-    folders' names, sorted. Further folders in the file are ignored.
+    file: a JSON object {folder: name}, or {number: [folder, name]} (as Keras' of ImageNet); or text whose lines are
+    "folder<TAB>name", or the folder's name, a space and the name (as CoOp's); or a name a line, or a JSON array of
+    names, in the sorted order of the folders. folders: the class folders' names, sorted. Further folders in the file
+    are ignored.
 
     Raises UserError for a file that is missing or no text, that lacks a folder, or that has another number of names
     than there are folders; and for names in an order that may not be the folders'.
     """
     entries = _entries(file)
     if isinstance(entries, dict):
-        missing = next((folder for folder in folders if folder not in entries), None)
+        found = _of_folders(entries, folders)
+        missing = next((folder for folder, name in zip(folders, found, strict=True) if name is None), None)
         if missing is not None:
             raise UserError(f"{file} has no name for the class folder '{missing}'; add it")
-        return [entries[folder] for folder in folders]
+        return [name for name in found if name is not None]
     by_folder = _with_folders(entries, folders)
     if by_folder is not None:
-        return [by_folder[folder] for folder in folders]
+        return by_folder
     if len(entries) != len(folders):
         raise UserError(
             f"{file} holds {len(entries)} class names but there are {len(folders)} class folders; write one name a "
@@ -65,6 +68,8 @@ def _entries(file: Path) -> list[str] | dict[str, str]:
     if file.suffix.lower() == ".json" or (lines and lines[0][0] in "[{"):
         held = read_json(file)
         if isinstance(held, dict):
+            if held and all(isinstance(pair, list) and len(pair) == 2 for pair in held.values()):
+                held = {str(folder): _spaced(name) for folder, name in held.values()}
             return {folder: as_text(name, f"the name of '{folder}' in {file}").strip() for folder, name in held.items()}
         if isinstance(held, list):
             return [as_text(name, f"name {i} in {file}").strip() for i, name in enumerate(held, start=1)]
@@ -81,11 +86,22 @@ def _entries(file: Path) -> list[str] | dict[str, str]:
     return entries
 
 
-def _with_folders(lines: Sequence[str], folders: Sequence[str]) -> dict[str, str] | None:
-    """{folder: name} of lines that begin with a folder each, such as "n01440764 tench"; None for other lines."""
+def _with_folders(lines: Sequence[str], folders: Sequence[str]) -> list[str] | None:
+    """The folders' names in lines that begin with a folder each, such as "n01440764 tench"; None for other lines."""
     pairs = [line.split(maxsplit=1) for line in lines]
-    found = {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
-    return found if len(found) == len(lines) and set(folders) <= found.keys() else None
+    entries = {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+    found = [name for name in _of_folders(entries, folders) if name is not None]
+    return found if len(entries) == len(lines) and len(found) == len(folders) else None
+
+
+def _of_folders(entries: Mapping[str, str], folders: Sequence[str]) -> list[str | None]:
+    """The name of each folder. An accented letter may be one character in the file and two in the folder's name."""
+    composed = {normalize("NFC", folder): name for folder, name in entries.items()}
+    return [entries.get(folder, composed.get(normalize("NFC", folder))) for folder in folders]
+
+
+def _spaced(name: object) -> object:
+    return name.replace("_", " ") if isinstance(name, str) else name
 
 
 def _check_order(file: Path, names: Sequence[str], folders: Sequence[str]) -> None:

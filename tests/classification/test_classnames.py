@@ -41,8 +41,17 @@ def test_names_with_their_folders_may_stand_in_any_order(names_file, order):
     held = json.dumps(dict(pairs) | {"unused": "x"})
     for file in (names_file(lines), names_file(held, "names.json"), names_file(b"\xef\xbb\xbf" + held.encode())):
         assert read_classnames(file, NUMBERS) == NAMES
+    keras = names_file(
+        json.dumps({str(i): [folder, f"{name}_fish"] for i, (folder, name) in enumerate(pairs)}), "k.json"
+    )
+    assert read_classnames(keras, NUMBERS) == [f"{name} fish" for name in NAMES]
     words = "".join(f"{folder} {name} fish\n" for folder, name in pairs)
     assert read_classnames(names_file(words), NUMBERS) == [f"{name} fish" for name in NAMES]
+
+
+def test_an_accented_letter_may_be_one_character_in_the_file_and_two_in_the_folder(names_file):
+    for text in ("caf\u00e9\tcup\nb\tbee\n", "caf\u00e9 cup\nb bee\n"):
+        assert read_classnames(names_file(text), ["b", "cafe\u0301"]) == ["bee", "cup"]
 
 
 @pytest.mark.parametrize(

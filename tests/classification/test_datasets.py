@@ -289,9 +289,20 @@ def test_a_folder_without_class_folders_is_told(plant):
 
 
 def test_a_single_class_folder_is_told(plant):
-    data = plant("val/a/1.jpg", "val/b/1.jpg")
-    assert told("folder", str(data)) == f"{data} holds one class folder, val; give the folder that holds two or more"
-    assert load_dataset("folder:val", str(data)).classnames == ["a", "b"]
+    data = plant("all/a/1.jpg", "all/b/1.jpg")
+    assert told("folder", str(data)) == f"{data} holds one class folder, all; give the folder that holds two or more"
+    assert load_dataset("folder:all", str(data)).classnames == ["a", "b"]
+
+
+def test_splits_are_no_classes_unless_they_hold_the_images(plant):
+    data = plant("sub/train/a/1.jpg", "sub/Val/a/1.jpg", "railway/test/1.jpg", "railway/train/1.jpg")
+    message = f"{data}/sub holds splits and no classes (Val, train); give one: --datasets folder:sub/Val"
+    assert told("folder:sub", str(data)) == message
+    assert load_dataset("folder:railway", str(data)).classnames == ["test", "train"]
+
+
+def test_folders_that_are_wordnet_ids_have_imagenets_names(plant):
+    assert load_dataset("folder", str(plant("n01440764/1.jpg", "n01443537/1.jpg"))).classnames == ["tench", "goldfish"]
 
 
 def test_a_subfolder_that_is_not_there_is_told(plant):

@@ -114,6 +114,12 @@ def test_backslashes_are_slashes_unless_a_file_has_them_in_its_name(tmp_path):
     assert as_it_lies(tmp_path, r"sub\c.png") == r"sub\c.png"
 
 
+def test_an_accented_letter_may_be_one_character_or_two(tmp_path):
+    write_pictures(tmp_path, ["cafe\u0301.png", "\u00fc.png"])
+    assert as_it_lies(tmp_path, "caf\u00e9.png") == "cafe\u0301.png"
+    assert as_it_lies(tmp_path, "u\u0308.png") == "\u00fc.png"
+
+
 def test_a_lists_own_name_wins_over_a_plain_one(tmp_path):
     """flickr30k/test.json is a name that anything may have; annotations/flickr30k_test.json is the set's own."""
     own = tmp_path / "flickr30k" / "annotations" / "flickr30k_test.json"
