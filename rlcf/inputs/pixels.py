@@ -17,8 +17,8 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientation -> what makes the picture upright."""
-BITS_PER_SAMPLE, SAMPLE_FORMAT = 258, 339
-"""Tags of TIFF. A sample format of 1 is unsigned, 2 is signed."""
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
+"""Tags of TIFF. A photometric interpretation of 0: nought is white. A sample format of 1 is unsigned, 2 is signed."""
 
 
 def orientation(image: Image.Image) -> int:
@@ -64,6 +64,8 @@ def _grey(image: Image.Image) -> Image.Image:
     if _tag(image, BITS_PER_SAMPLE) == 32 and _tag(image, SAMPLE_FORMAT) == 1:
         numbers = np.where(numbers < 0, numbers + 2.0**32, numbers)  # Pillow reads them as if they were signed
     bytes_ = np.rint(np.clip(numbers * (255.0 / _white(image, float(numbers.max()))), 0, 255)).astype(np.uint8)
+    if image.mode != "F" and _tag(image, PHOTOMETRIC) == 0:
+        bytes_ = 255 - bytes_  # nought is white, which Pillow sees to in pictures of 8 bits alone
     clear = image.info.get("transparency")
     if isinstance(clear, int):
         bytes_[numbers == clear] = 255
