@@ -11,7 +11,7 @@ IN_A_FILE = 30.0
 
 def progress_bar(iterable: Any = None, **settings: Any) -> Any:
     """tqdm's bar on standard error, with its settings. Into a file, or a pipe, it writes seldom."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         settings = {"mininterval": IN_A_FILE, "maxinterval": IN_A_FILE, **settings}
     return tqdm(iterable, **settings)
 
