@@ -149,9 +149,8 @@ def _folder(name: str, root: Path, classnames: str | None) -> Dataset:
     left_out = LeftOut()
     folders = class_folders(root, left_out)
     if not folders:
-        raise UserError(
-            f"{root} holds no class folders; put each class's images into a folder of its own, or take --datasets images"
-        )
+        remedy = "put each class's images into a folder of its own, or take --datasets images"
+        raise UserError(f"{root} holds no class folders; {remedy}")
     _refuse_splits(name, root, folders)
     if len(folders) == 1:
         raise UserError(f"{root} holds one class folder, {folders[0]}; give the folder that holds two or more")
