@@ -109,14 +109,15 @@ def build(size: str, device: torch.device, precision: str = "fp32") -> Clips:
     """A student and a reward model with random weights, the same at every call."""
     student, reward = ARCHITECTURES[size]
     return Clips(
-        _backbone("student", student, 0, device, precision),
-        _backbone("reward", reward, 2, device, precision),  # with seed 1 all scores of the tiny one clamp to 0
+        build_one("student", student, 0, device, precision),
+        build_one("reward", reward, 2, device, precision),  # with seed 1 all scores of the tiny one clamp to 0
     )
 
 
-def _backbone(
-    name: str, architecture: str | dict[str, Any], seed: int, device: torch.device, precision: str
+def build_one(
+    name: str, architecture: str | dict[str, Any], seed: int, device: torch.device, precision: str = "fp32"
 ) -> Backbone:
+    """A model with random weights. architecture: open_clip's name, or its settings."""
     config = open_clip.get_model_config(architecture) if isinstance(architecture, str) else architecture
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -19,6 +19,7 @@ from rlcf.adapt.episode import Episodes
 from rlcf.adapt.groups import GroupGivenUp, side_by_side
 from rlcf.adapt.objectives import Step
 from rlcf.adapt.rewards import LEFT_OUT, Seen
+from rlcf.adapt.settled import Settling
 from rlcf.adapt.trace import TracedStep, traced
 from rlcf.adapt.views import PlannedViews, Views
 from rlcf.digests import digest_of_tensors
@@ -48,7 +49,8 @@ class Answer:
 
     rewards: the reward models' mean scores of the two, None for a method that asks none and for a caption that they
     leave out; trace: the episode's steps, whose answers are the captions that were sampled; finite: False for an
-    episode that was given up, whose adapted caption is the zero-shot one.
+    episode that was given up, whose adapted caption is the zero-shot one; settled: True for one that ended early, None
+    for one that could not.
     """
 
     zero_shot: str
@@ -57,6 +59,7 @@ class Answer:
     adapted_reward: float | None = None
     trace: list[TracedStep] = field(default_factory=list)
     finite: bool = True
+    settled: bool | None = None
 
 
 class Captioner:
@@ -127,8 +130,9 @@ class Captioner:
         seen = self.rewards.see(stacked) if self.rewards else None
         after: Tensor | None = before
         steps: list[Step] = []
+        ended: Sequence[int | None] = [None] * len(group)
         if self.episodes is not None:
-            after, steps = self._learn(self.episodes, indices, features, before, seen)
+            after, steps, ended = self._learn(self.episodes, indices, features, before, seen)
             if after is None and len(group) > 1:
                 raise GroupGivenUp
             prefixes = torch.stack([before, before if after is None else after], dim=1)
@@ -140,20 +144,31 @@ class Captioner:
             pairs = [[old, new] for old, new in zip(first, last, strict=True)]
         rewards = seen.scores(pairs).tolist() if seen else [[None, None] for _ in pairs]
         return [
-            Answer(old, new, _score(scores[0]), _score(scores[1]), traced(steps, i), finite=after is not None)
+            Answer(
+                old,
+                new,
+                _score(scores[0]),
+                _score(scores[1]),
+                traced(steps[: ended[i]], i),
+                finite=after is not None,
+                settled=ended[i] is not None if self.config.stop_when_settled else None,
+            )
             for i, ((old, new), scores) in enumerate(zip(pairs, rewards, strict=True))
         ]
 
     def _learn(
         self, episodes: Episodes, indices: Sequence[int], features: Tensor, before: Tensor, seen: Seen | None
-    ) -> tuple[Tensor | None, list[Step]]:
+    ) -> tuple[Tensor | None, list[Step], Sequence[int | None]]:
         """The episode of N images. features: (N, D); before: (N, P, width), their prefix before it.
 
-        Returns the adapted prefix, (N, P, width), and the steps. The language model is frozen: the adapted prefix is
-        all that the final captions need.
+        Returns the adapted prefix, (N, P, width), the steps, and of each image the number of steps after which it had
+        settled, None where it took all. The language model is frozen: the adapted prefix is all that the final captions
+        need.
         """
         config, steps = self.config, list[Step]()
+        settling = Settling(config.stop_when_settled, config.steps, self.policy.own, [False] * len(indices))
         drawn: list[list[list[str]]] = []  # the captions that each step samples
+        numbers: dict[str, int] = {}  # of all captions that were drawn
 
         def loss(number: int) -> Tensor:
             prefix = policy.prefix(features)
@@ -165,12 +180,20 @@ class Captioner:
                 texts = [own + first for own, first in zip(texts, drawn[0], strict=True)]
             step = objective(config, self._weigh(texts, prefix, before), seen)
             steps.append(step._replace(loss=step.loss.detach()))
+            if config.stop_when_settled:
+                rows = [[numbers.setdefault(text, len(numbers)) for text in captions] for captions in drawn[-1]]
+                sampled = torch.tensor(rows, device=prefix.device)[:, None]  # (N, 1, K), the likeliest first
+                settling.see(sampled[..., 0], step._replace(answers=sampled))
             return step.loss.sum()
+
+        def answer() -> Tensor:
+            settling.put_back()
+            return policy.answer(features)
 
         objective = OBJECTIVES[config.method]
         with self.policy as policy:
-            after = episodes.run(loss, lambda: policy.answer(features), skip_overflow=len(indices) == 1)
-        return after, steps
+            after = episodes.run(loss, answer, skip_overflow=len(indices) == 1, over=settling.over)
+        return after, steps, settling.after
 
     def _sample(self, prefix: Tensor, indices: Sequence[int], number: int) -> list[list[str]]:
         """K captions of each of N images. prefix: (N, P, width); number: of the step, which decides the draws."""

@@ -39,6 +39,11 @@ class MapperPolicy:
     def __exit__(self, *_: object) -> None:
         self._changes.close()
 
+    def own(self, sample: int) -> list[Tensor]:
+        """What a sample alone tunes: its mapper. sample: its place among the N."""
+        mapper = self.mappers[sample]
+        return [tensor.detach() for tensor in (*mapper.parameters(), *mapper.buffers())]
+
     @torch.no_grad()
     def encode(self, views: Tensor) -> Tensor:
         """The samples' image features, which stay frozen. views: (N, 3, H, W) as made. Returns (N, D), unit length.

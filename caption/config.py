@@ -79,6 +79,8 @@ class CaptionConfig(Config):
             raise UserError("no captioner; give --checkpoint a training run's folder or a ckpt-latest.pt")
         if self.images_at_once > 1 and self.remembers:
             raise UserError("--momentum carries weights from sample to sample; use --images-at-once 1")
+        if self.stop_when_settled and self.sampling == "nucleus":
+            raise UserError("--stop-when-settled needs captions that repeat, not draws; use --sampling beam")
 
     def require_files(self) -> None:
         """Raises UserError for a model or a captioner that is missing, with what brings it."""

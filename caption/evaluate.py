@@ -1,7 +1,8 @@
 """The captions of a run as files that clipscore/main.py reads, and the scores that its function gives them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from rlcf.clip.loading import load_clip
 from rlcf.errors import UserError
 from rlcf.run.config import Settings
 from rlcf.run.device import resolve_precision
-from rlcf.run.files import to_json, write_atomically, writing
+from rlcf.run.files import write_entries_atomically, writing
 from rlcf.run.folder import tell
-from rlcf.run.records import Record
+from rlcf.run.record_lines import Record
 from rlcf.run.summary import Summary, answered, gain
 
 CANDIDATES = {"zero_shot": "candidates-zero-shot.json", "adapted": "candidates.json"}
@@ -27,26 +28,30 @@ SCORES = {"zero_shot": "scores-zero-shot.json", "adapted": "scores.json"}
 REFERENCES = "references.json"
 
 
-def candidates(records: Sequence[Record], name: str) -> dict[str, str]:
+def candidates(records: Iterable[Record], name: str) -> dict[str, str]:
     """Image -> caption. name: one of `ANSWERS`."""
     return {record["id"]: record[name] for record in answered(records)}
 
 
-def references(records: Sequence[Record]) -> dict[str, list[str]] | None:
+def references(records: Iterable[Record]) -> dict[str, list[str]] | None:
     """Image -> its references; None unless every image has some."""
-    found = {record["id"]: record["references"] for record in answered(records)}
-    return found if all(found.values()) else None
+    found = {}
+    for record in answered(records):
+        if not record["references"]:
+            return None
+        found[record["id"]] = record["references"]
+    return found
 
 
-def write_captions(folder: Path, records: Sequence[Record]) -> None:
+def write_captions(folder: Path, records: Iterable[Record]) -> None:
     """Write candidates.json, candidates-zero-shot.json and, where every image has some, references.json."""
     with writing(folder):
         folder.mkdir(exist_ok=True)
-    files: dict[str, Any] = {CANDIDATES[name]: candidates(records, name) for name in ANSWERS}
-    files[REFERENCES] = references(records)
-    for file, captions in files.items():
-        if captions is not None:
-            write_atomically(folder / file, to_json(captions))
+    of: dict[str, Callable[[Record], Any]] = {CANDIDATES[name]: itemgetter(name) for name in ANSWERS}
+    if all(record["references"] for record in answered(records)):
+        of[REFERENCES] = itemgetter("references")
+    for file, value in of.items():
+        write_entries_atomically(folder / file, ((record["id"], value(record)) for record in answered(records)))
 
 
 class Evaluator:
@@ -55,7 +60,7 @@ class Evaluator:
     def __init__(self, config: CaptionConfig, device: torch.device) -> None:
         self.config, self.device = config, device
 
-    def score(self, folder: Path, records: Sequence[Record], dataset: Dataset, summary: Summary) -> None:
+    def score(self, folder: Path, records: Iterable[Record], dataset: Dataset, summary: Summary) -> None:
         """Score the captions before and after, write the scores into `folder`, and add them to the summary.
 
         dataset: the records'. The summary's "zero_shot" and "adapted" get each metric,
@@ -79,7 +84,7 @@ class Evaluator:
                 tell(f"{told} and score 0")
         summary["gains"] = gains
 
-    def _evaluate(self, folder: Path, records: Sequence[Record], name: str, dataset: Dataset) -> Evaluation:
+    def _evaluate(self, folder: Path, records: Iterable[Record], name: str, dataset: Dataset) -> Evaluation:
         sources = dict(zip(dataset.ids, dataset.files, strict=True))
         captions = match_captions(candidates(records, name), sources, references(records))
         with_java = captions.references is not None and self._java

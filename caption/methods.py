@@ -27,5 +27,5 @@ class Method:
 METHODS = {
     "zeroshot": Method(),
     "rerank": Method(asks_rewards=True, reranks=True),
-    "rlcf": Method(adapts=True, asks_rewards=True, settings=("candidates", "kl_weight")),
+    "rlcf": Method(adapts=True, asks_rewards=True, settings=("candidates", "kl_weight", "stop_when_settled")),
 }

@@ -1,13 +1,17 @@
 """Records and metrics of captioning: each image's captions, and their rewards before and after."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from caption.captioner import Answer
-from rlcf.adapt.trace import TracedStep
+from rlcf.adapt.trace import TracedStep, ending
 from rlcf.run.loop import Figure
-from rlcf.run.records import Record
-from rlcf.run.summary import Summary, answered, counts, gain, interval, tail
+from rlcf.run.record_lines import Record
+from rlcf.run.summary import Summary, answered, gain, in_one_pass, interval, tail
 
 ANSWERS = ("zero_shot", "adapted")
 PRINTED = ("BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "CLIPScore", "RefCLIPScore")
@@ -21,7 +25,7 @@ def describe(answer: Answer) -> Record:
     record: Record = {"zero_shot": answer.zero_shot, "adapted": answer.adapted}
     rewards = {"zero_shot_reward": answer.zero_shot_reward, "adapted_reward": answer.adapted_reward}
     record |= {name: reward for name, reward in rewards.items() if reward is not None}
-    return record | {"steps": [_step(step) for step in answer.trace]}
+    return record | ending(answer.trace, answer.settled) | {"steps": [_step(step) for step in answer.trace]}
 
 
 def _step(step: TracedStep) -> dict[str, Any]:
@@ -41,29 +45,49 @@ def rewards_of(record: Record) -> tuple[float, float] | None:
 REWARD = Figure("reward", rewards_of, digits=3)
 
 
-def summarise(records: Sequence[Record]) -> Summary:
+FIELDS = [("changed", "?"), *((f"{name}_reward", "f8") for name in ANSWERS)]
+"""What metrics need of a record; NaN for rewards that it lacks."""
+
+
+def summarise(records: Iterable[Record]) -> Summary:
     """The mean rewards, and the gain with its 95% interval, where there are rewards.
 
     Raises UserError when no image could be read.
     """
-    found = answered(records)
-    summary: Summary = counts(records) | {name: {} for name in ANSWERS}
-    pairs = [pair for record in found if (pair := rewards_of(record)) is not None]
-    if pairs:
-        before, after = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+    def numbers(record: Record) -> tuple[bool, float, float]:
+        return record["zero_shot"] != record["adapted"], *(rewards_of(record) or (math.nan, math.nan))
+
+    summary, found = in_one_pass(records, FIELDS, numbers)
+    summary |= {name: {} for name in ANSWERS}
+    rewards = [found[f"{name}_reward"] for name in ANSWERS]
+    having = ~np.isnan(rewards[0])
+    if having.any():
+        before, after = (values[having] for values in rewards)
         for name, values in zip(ANSWERS, (before, after), strict=True):
-            summary[name]["reward"] = sum(values) / len(values)
+            summary[name]["reward"] = float(values.mean())
         summary["reward_gain"] = gain(before, after)
-        summary["reward_rose"] = sum(new > old for old, new in pairs)
-        summary["reward_fell"] = sum(new < old for old, new in pairs)
-        summary["changed_percent"] = 100 * sum(r["zero_shot"] != r["adapted"] for r in found) / len(found)
+        summary["reward_rose"] = int((after > before).sum())
+        summary["reward_fell"] = int((after < before).sum())
+        summary["changed_percent"] = 100 * float(found["changed"].mean())
     return summary
 
 
-def by_domain(records: Sequence[Record]) -> dict[str, list[Record]]:
+@dataclass(frozen=True)
+class OfDomain:
+    """The records of one domain, as a stream."""
+
+    records: Iterable[Record]
+    domain: str
+
+    def __iter__(self) -> Iterator[Record]:
+        return (record for record in self.records if record.get("domain") == self.domain)
+
+
+def by_domain(records: Iterable[Record]) -> dict[str, OfDomain]:
     """The records of each domain that has an image that could be read; empty for a dataset without domains."""
     domains = dict.fromkeys(record["domain"] for record in answered(records) if "domain" in record)
-    return {domain: [record for record in records if record.get("domain") == domain] for domain in domains}
+    return {domain: OfDomain(records, domain) for domain in domains}
 
 
 def as_line(dataset: str, method: str, summary: Summary) -> str:

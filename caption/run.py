@@ -1,7 +1,8 @@
 """A captioning run: every image of its datasets is adapted to, recorded and reported."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,11 +14,13 @@ from caption.evaluate import Evaluator, write_captions
 from caption.metrics import REWARD, as_line, by_domain, describe, scores_as_line, summarise
 from rlcf.adapt.views import PlannedViews
 from rlcf.inputs.sources import folder_of
+from rlcf.run.dealing import shuffled
 from rlcf.run.images import ImageLoader, Loaded
 from rlcf.run.loop import Work, run_samples
-from rlcf.run.records import Record, Run, shuffled
+from rlcf.run.record_lines import Record
+from rlcf.run.run import Run
 from rlcf.run.setup import Setup
-from rlcf.run.summary import NON_FINITE, OK, report
+from rlcf.run.summary import NON_FINITE, OK, Summary, report
 
 
 def run_dataset(config: CaptionConfig, dataset: Dataset, models: CaptionModels, evaluator: Evaluator, run: Run) -> None:
@@ -27,7 +30,7 @@ def run_dataset(config: CaptionConfig, dataset: Dataset, models: CaptionModels, 
     captioner, device = Captioner.of(config, models), models.student.device
     published = config.reads_as_published(dataset.published)
 
-    def read(indices: Sequence[int]) -> Iterator[Loaded]:
+    def read(indices: Iterable[int]) -> Iterator[Loaded]:
         loader = ImageLoader(dataset.files, indices, captioner.views, published=published)
         return loader.one_by_one(config.workers, device.type == "cuda")
 
@@ -52,18 +55,22 @@ def run_dataset(config: CaptionConfig, dataset: Dataset, models: CaptionModels, 
         images=folder_of(dataset.files[0], dataset.ids[0]),
     )
     records = run_samples(work, config, run)
-    if run.shard.first:
-        write_results(config, dataset, records, evaluator, run, device)
+    run.shard.let_first(lambda: write_results(config, dataset, records, evaluator, run, device))
 
 
 def write_results(
-    config: CaptionConfig, dataset: Dataset, records: list[Record], evaluator: Evaluator, run: Run, device: torch.device
+    config: CaptionConfig,
+    dataset: Dataset,
+    records: Iterable[Record],
+    evaluator: Evaluator,
+    run: Run,
+    device: torch.device,
 ) -> None:
     """Write the captions and the report, of all images and of each domain's, then the scores if they are asked for."""
     folder, summary = run.folder_of(dataset.name), summarise(records)
-    parts = [(folder, records, summary)]
-    for domain, own in by_domain(records).items():
-        parts.append((folder / domain, own, summarise(own)))
+    parts: list[tuple[Path, Iterable[Record], Summary]] = [(folder, records, summary)]
+    for domain, of_domain in by_domain(records).items():
+        parts.append((folder / domain, of_domain, summarise(of_domain)))
         summary.setdefault("domains", {})[domain] = parts[-1][-1]
     for place, own, _ in parts:
         write_captions(place, own)

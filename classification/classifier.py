@@ -25,13 +25,14 @@ from rlcf.adapt.episode import Episodes
 from rlcf.adapt.groups import GroupGivenUp, side_by_side
 from rlcf.adapt.objectives import Step, agree, kl_divergence, marginal_entropy, select_confident
 from rlcf.adapt.rewards import Seen
+from rlcf.adapt.settled import Settling
 from rlcf.adapt.trace import Outcome, TracedStep, traced
 from rlcf.adapt.views import PlannedViews, Views
 from rlcf.clip.backbone import Backbone
 from rlcf.digests import digest_of_tensors
 from rlcf.errors import UserError, flags_as_settings
 from rlcf.inputs.images import as_image
-from rlcf.run.records import Memory
+from rlcf.run.carried import Memory
 from rlcf.run.setup import Models, Setup, as_texts, reward_weights
 
 
@@ -141,10 +142,11 @@ class Classifier:
             Outcome(
                 before[i],
                 None if after is None else after[i],
-                [] if gated else traced(walked.steps, i, walked.kept[i].tolist()),
+                [] if gated else traced(walked.steps[:ended], i, walked.kept[i].tolist()),
                 gated,
+                None if gated or not self.config.stop_when_settled else ended is not None,
             )
-            for i, gated in enumerate(walked.gated[: len(group)])
+            for i, (gated, ended) in enumerate(zip(walked.gated[: len(group)], walked.ended, strict=False))
         ]
 
     @property
@@ -176,6 +178,7 @@ class Classifier:
                 kept = self._choose(ranking.detach())  # (N, K)
                 chosen, start, seen = take(frozen, kept), take(ranking.detach(), kept), self._see(views, kept)
                 gated = self._gate(start, seen)
+                settling = Settling(self.config.stop_when_settled, self.config.steps, policy.own, gated)
                 steps: list[Step] = []
 
                 def loss(number: int) -> Tensor:
@@ -184,11 +187,16 @@ class Classifier:
                     logits = take(ranking, kept) if learn_from_ranking else policy.logits(chosen, classes)
                     step = self._objective(Kept(logits, start, classes, seen))
                     steps.append(step._replace(loss=step.loss.detach()))
+                    settling.see(logits.argmax(dim=-1), step)
                     return step.loss.sum()
+
+                def answer() -> Tensor:
+                    settling.put_back()
+                    return policy.answer(centre)[:, 0]
 
                 centre, after = frozen[:, :1], None
                 if not all(gated):
-                    after = episode.adapt(loss, lambda: policy.answer(centre)[:, 0], skip_overflow=not several)
+                    after = episode.adapt(loss, answer, skip_overflow=not several, over=settling.over)
             before = policy.zero_shot(centre)[:, 0]
         if all(gated):
             after = before
@@ -196,7 +204,7 @@ class Classifier:
             after = torch.where(torch.tensor(gated, device=after.device)[:, None], before, after)
         if self.config.answer == "product" and after is not None:
             after = after.log_softmax(dim=-1) + self._teacher_of_centre(views, seen).log_softmax(dim=-1)
-        return _Walked(before, after, steps, take(numbers, kept), gated)
+        return _Walked(before, after, steps, take(numbers, kept), gated, settling.after)
 
     def _answer_without_gradients(self, views: Tensor) -> "_Walked":
         """The walk of N images of a method without gradients. views: (N, V, 3, H, W) as made."""
@@ -207,7 +215,7 @@ class Classifier:
         classes, scale = self.policy.class_features, self.policy.clip.logit_scale
         image = Image(features, classes, scale, kept, self._see(views, kept), self._cache)
         answer = ANSWERS[self.config.method](self.config, image)
-        return _Walked(logits[:, 0], answer, [], kept, [False] * len(views))
+        return _Walked(logits[:, 0], answer, [], kept, [False] * len(views), [None] * len(views))
 
     def _choose(self, ranking: Tensor) -> Tensor:
         """Indices of the views that are learnt from, (N, K). ranking: (N, V, C) logits."""
@@ -260,13 +268,15 @@ class Classifier:
 @dataclass(frozen=True)
 class _Walked:
     """N images' logits before and after, (N, C), after: None for an episode that was given up; the steps they took
-    together; kept: (N, K) numbers of the views that were learnt from; gated: True for each image that took none."""
+    together; kept: (N, K) numbers of the views that were learnt from; gated: True for each image that took none; ended:
+    of each image the number of steps after which it had settled, None where it took all."""
 
     before: Tensor
     after: Tensor | None
     steps: list[Step]
     kept: Tensor
     gated: list[bool]
+    ended: Sequence[int | None]
 
 
 def take(rows: Tensor, chosen: Tensor) -> Tensor:

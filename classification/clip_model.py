@@ -86,6 +86,10 @@ class PromptPolicy:
     def __exit__(self, *_: object) -> None:
         """The context is the policy's own: nothing of the model was changed."""
 
+    def own(self, sample: int) -> list[Tensor]:
+        """What a sample alone tunes, views of it. sample: its place among the N."""
+        return [self.context.detach()[sample]]
+
     @torch.no_grad()
     def encode(self, views: Tensor) -> Tensor:
         """Image features. views: (N, V, 3, H, W) as made. Returns (N, V, D), unit length."""
@@ -170,7 +174,7 @@ class EncoderPolicy:
         self._answer_from_batch = batchnorm == "published-norm"
         self.views_interact = bool(self._trained)
         """True where a view's logits depend on the other views."""
-        self._together = samples > 1 or self.views_interact
+        self._together, self._samples = samples > 1 or self.views_interact, samples
         self._changes = ExitStack()
 
     def __enter__(self) -> "EncoderPolicy":
@@ -183,6 +187,11 @@ class EncoderPolicy:
     def __exit__(self, *_: object) -> None:
         self._use_statistics_of_batch(False)
         self._changes.close()
+
+    def own(self, sample: int) -> list[Tensor]:
+        """What a sample alone tunes, and its statistics, views of them. sample: its place among the N."""
+        tensors = [tensor.detach() for tensor in (*self.tuned.values(), *self.buffers.values())]
+        return [tensor.view(self._samples, -1)[sample] for tensor in tensors if tensor.dim()]  # counters are shared
 
     @torch.no_grad()
     def encode(self, views: Tensor) -> Tensor:

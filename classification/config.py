@@ -207,6 +207,11 @@ class ClassificationConfig(ListConfig):
         return self.momentum or self.how.remembers
 
     @property
+    def bf16_flag(self) -> str:
+        """The flag that asks for bf16, with its value; empty where none does."""
+        return super().bf16_flag or ("--select-precision bf16" if self.select_precision == "bf16" else "")
+
+    @property
     def takes_memory(self) -> tuple[str, ...]:
         """Names of the settings that take less memory when they are lower, the best to lower first."""
         in_parts = ("images_at_once", "class_chunk") if self.tune == "prompt" else ("images_at_once",)

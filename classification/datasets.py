@@ -12,12 +12,13 @@ from rlcf.data.command import own_command
 from rlcf.data.entries import IMAGE_ROOTS as ROOTS
 from rlcf.digests import digest_of
 from rlcf.errors import UserError
-from rlcf.inputs.class_names import read_classnames, read_lines, read_names, repeated_names
+from rlcf.inputs.class_names import read_classnames, read_names, repeated_names
 from rlcf.inputs.folders import LeftOut, class_folders, readable_name, scan
 from rlcf.inputs.json_files import read_json
 from rlcf.inputs.places import data_folder, expanded, find, find_folder
 from rlcf.inputs.sources import Source, name_of
 from rlcf.inputs.stored import Columns, StoredDataset, open_stored
+from rlcf.inputs.text_files import read_lines
 
 IMAGENET_FAMILY = {entry.name: entry.folders for entry in IMAGENET}
 """Name of a dataset -> folders that may hold it: that of the authors' code first, then that of CoOp's code."""

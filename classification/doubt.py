@@ -1,11 +1,8 @@
 """Doubt whether labels and folders match: a confident student that is right no more often than by chance."""
 
 import math
-from collections import Counter
-from collections.abc import Sequence
 
-from rlcf.run.records import Record
-from rlcf.run.summary import answered
+import numpy as np
 
 LEAST = 10
 """Samples below which nothing is said."""
@@ -17,20 +14,21 @@ NEAR_CHANCE = 0.1
 """Share of the way from chance to the confidence within which an accuracy counts as chance."""
 
 
-def labels_doubtful(records: Sequence[Record]) -> str:
+def labels_doubtful(labels: np.ndarray, answers: np.ndarray, confidences: np.ndarray) -> str:
     """A sentence where the zero-shot accuracy is at chance while the confidence is high; else an empty text.
 
     The accuracy's bounds are Wilson's, so that few samples never suffice: the lower one has to be near chance, the
     upper one below half of the way from chance to the mean confidence.
+    labels, answers: (N,) class indices, from 0; confidences: (N,) probabilities of the answers.
     """
-    found = answered(records)
-    if len(found) < LEAST:
+    share = len(labels)
+    if share < LEAST:
         return ""
-    share = len(found)
-    labels, answers = (Counter(r[key] for r in found) for key in ("label", "zero_shot"))
-    chance = sum(labels[c] * answers[c] for c in labels) / share**2  # of answers that know nothing of the labels
-    confidence = sum(r["zero_shot_confidence"] for r in found) / share
-    accuracy = sum(r["label"] == r["zero_shot"] for r in found) / share
+    classes = 1 + max(int(labels.max()), int(answers.max()))
+    counts = [np.bincount(found, minlength=classes).astype(float) for found in (labels, answers)]
+    chance = float(counts[0] @ counts[1]) / share**2  # of answers that know nothing of the labels
+    confidence = float(confidences.mean())
+    accuracy = float((labels == answers).mean())
     low, high = wilson(accuracy, share)
     claimed = confidence - chance
     if confidence < HIGH or low > chance + NEAR_CHANCE * claimed or high > chance + 0.5 * claimed:

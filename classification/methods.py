@@ -38,7 +38,10 @@ METHODS = {
     "tpt": Method(adapts=True),
     "ctpt": Method(adapts=True, moves_classes=True, settings=("dispersion_weight",)),
     "rlcf": Method(
-        adapts=True, asks_rewards=True, samples_answers=True, settings=("candidates", "clip_ratio", *GUIDED)
+        adapts=True,
+        asks_rewards=True,
+        samples_answers=True,
+        settings=("candidates", "clip_ratio", "stop_when_settled", *GUIDED),
     ),
     "kd": Method(adapts=True, asks_rewards=True, needs_logits=True, settings=GUIDED),
     "dkd": Method(adapts=True, asks_rewards=True, needs_logits=True, settings=GUIDED),

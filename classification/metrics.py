@@ -1,19 +1,25 @@
 """Records and metrics of classification: each image's answers, and the accuracy and calibration before and after."""
 
 import csv
-import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 from torch import Tensor
 
+from classification.doubt import labels_doubtful
 from rlcf.adapt.trace import Outcome, names_in
-from rlcf.metrics import calibration_error, top_k_accuracy
+from rlcf.metrics import calibration_error
+from rlcf.run.files import replacing
 from rlcf.run.loop import Figure
-from rlcf.run.records import Record
-from rlcf.run.summary import Summary, answered, changes, counts, gain, interval, tail
+from rlcf.run.record_lines import Record
+from rlcf.run.summary import Summary, changes, gain, in_one_pass, interval, tail
 
 ANSWERS = ("zero_shot", "adapted")
+PARTS = (("", "i4"), ("_in_top5", "?"), ("_confidence", "f8"))
+NO_LABEL = -1
 
 
 def about(label: int | None, classnames: Sequence[str]) -> Record:
@@ -45,42 +51,59 @@ CONFIDENCE = Figure("confidence", lambda r: (100.0 * r["zero_shot_confidence"], 
 """The figures of images with labels, and of those without."""
 
 
-def summarise(records: list[Record]) -> Summary:
-    """Metrics in percent; the gain with its 95% interval. Raises UserError when no image could be read."""
-    summary, found = counts(records), answered(records)
-    if not all("label" in r for r in found):
-        return summary | _without_labels(found)
-    labels = [r["label"] for r in found]
-    correct = {name: [r[name] == r["label"] for r in found] for name in ANSWERS}
+FIELDS = [("label", "i4"), *((f"{name}{part}", kind) for name in ANSWERS for part, kind in PARTS)]
+"""What metrics need of a record; the label of an image without one is `NO_LABEL`."""
+
+
+def summarise(records: Iterable[Record]) -> Summary:
+    """Metrics in percent; the gain with its 95% interval. Raises UserError when no image could be read.
+
+    "doubt" holds a sentence where labels and class folders probably do not match.
+    """
+    predictions: dict[str, Counter[str]] = {name: Counter() for name in ANSWERS}
+
+    def numbers(record: Record) -> tuple[Any, ...]:
+        label = record.get("label", NO_LABEL)
+        told: list[Any] = [label]
+        for name in ANSWERS:
+            told += [record[name], label in record[f"{name}_top5"], record[f"{name}_confidence"]]
+            predictions[name][record[f"{name}_name"]] += 1
+        return tuple(told)
+
+    summary, found = in_one_pass(records, FIELDS, numbers)
+    labels = found["label"]
+    if (labels == NO_LABEL).any():
+        return summary | _without_labels(found, predictions)
+    correct = {name: found[name] == labels for name in ANSWERS}
     for name in ANSWERS:
-        ranked = [r[f"{name}_top5"] for r in found]
         summary[name] = {
-            "top1": top_k_accuracy(labels, ranked, 1),
-            "top5": top_k_accuracy(labels, ranked, 5),
-            "ece": calibration_error([r[f"{name}_confidence"] for r in found], correct[name]),
+            "top1": 100.0 * float(correct[name].mean()),
+            "top5": 100.0 * float(found[f"{name}_in_top5"].mean()),
+            "ece": calibration_error(found[f"{name}_confidence"], correct[name]),
         }
     summary["top1_gain"] = gain(correct["zero_shot"], correct["adapted"], scale=100.0)
-    return summary | changes(correct["zero_shot"], correct["adapted"])
+    doubt = labels_doubtful(labels, found["zero_shot"], found["zero_shot_confidence"])
+    return summary | changes(correct["zero_shot"], correct["adapted"]) | ({"doubt": doubt} if doubt else {})
 
 
-def _without_labels(records: list[Record]) -> Summary:
+def _without_labels(found: np.ndarray, predictions: Mapping[str, "Counter[str]"]) -> Summary:
     """Metrics of answers without labels: number of times each was given, mean confidence, number that changed."""
-    summary: Summary = {"changed": sum(r["zero_shot"] != r["adapted"] for r in records)}
+    summary: Summary = {"changed": int((found["zero_shot"] != found["adapted"]).sum())}
     for name in ANSWERS:
-        confidence = sum(r[f"{name}_confidence"] for r in records) / len(records)
-        predictions = Counter(r[f"{name}_name"] for r in records)
-        summary[name] = {"confidence": 100.0 * confidence, "predictions": dict(predictions.most_common())}
+        confidence = float(found[f"{name}_confidence"].mean())
+        summary[name] = {"confidence": 100.0 * confidence, "predictions": dict(predictions[name].most_common())}
     return summary
 
 
-def as_csv(records: list[Record]) -> str:
-    """The answers as a table: image, zero-shot answer, adapted answer, their probabilities; empty where unreadable."""
+def write_csv(file: Path, records: Iterable[Record]) -> None:
+    """Write the answers as a table: image, zero-shot answer, adapted answer, their probabilities; empty where
+    unreadable. Raises UserError as `replacing`."""
     columns = ["id", *(f"{name}{part}" for name in ANSWERS for part in ("_name", "_confidence"))]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", *(column.removesuffix("_name") for column in columns[1:])])
-    writer.writerows([record.get(column, "") for column in columns] for record in records)
-    return text.getvalue()
+    named = ["image", *(column.removesuffix("_name") for column in columns[1:])]
+    with replacing(file) as temporary, temporary.open("w", encoding="utf-8", errors="surrogateescape") as text:
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(named)
+        writer.writerows([record.get(column, "") for column in columns] for record in records)
 
 
 def as_line(dataset: str, method: str | None, summary: Summary) -> str:

@@ -1,23 +1,25 @@
 """A classification run: every image of its datasets is adapted to, recorded and reported."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from classification.classifier import Classifier
 from classification.config import ClassificationConfig
 from classification.datasets import Dataset
-from classification.doubt import labels_doubtful
-from classification.metrics import CONFIDENCE, TOP1, about, as_csv, as_line, describe, summarise
-from rlcf.adapt.trace import Outcome
+from classification.metrics import CONFIDENCE, TOP1, about, as_line, describe, summarise, write_csv
+from rlcf.adapt.trace import Outcome, ending
 from rlcf.adapt.views import PlannedViews
 from rlcf.inputs.sources import folder_of
+from rlcf.run.dealing import shuffled
 from rlcf.run.files import write_atomically
 from rlcf.run.images import ImageLoader, Loaded
 from rlcf.run.loop import Work, run_samples
-from rlcf.run.records import Record, Run, shuffled
+from rlcf.run.record_lines import Record
+from rlcf.run.run import Run
 from rlcf.run.setup import Models, Setup
 from rlcf.run.summary import NON_FINITE, OK, report
 
@@ -33,7 +35,7 @@ def run_dataset(config: ClassificationConfig, dataset: Dataset, models: Models, 
     classifier, device = Classifier.of(config, models, dataset.classnames), models.student.device
     published = config.reads_as_published(dataset.published)
 
-    def read(indices: Sequence[int]) -> Iterator[Loaded]:
+    def read(indices: Iterable[int]) -> Iterator[Loaded]:
         draft = models.student.size if config.draft_jpeg else None
         loader = ImageLoader(dataset.files, indices, classifier.views, draft, published)
         return loader.one_by_one(config.workers, device.type == "cuda")
@@ -41,7 +43,7 @@ def run_dataset(config: ClassificationConfig, dataset: Dataset, models: Models, 
     def describe_outcome(index: int, outcome: Outcome) -> tuple[Record, Mapping[str, Tensor]]:
         before, answer = outcome.before, outcome.answer
         record: Record = {"status": NON_FINITE if outcome.after is None else OK}
-        record |= describe(outcome, dataset.classnames) | ({"gated": True} if outcome.gated else {})
+        record |= describe(outcome, dataset.classnames) | ending(outcome.trace, outcome.settled, outcome.gated)
         return record, {"zero_shot": before, "adapted": answer} if config.save_logits else {}
 
     work: Work[Tensor | PlannedViews, Outcome] = Work(
@@ -60,20 +62,21 @@ def run_dataset(config: ClassificationConfig, dataset: Dataset, models: Models, 
         images=folder_of(dataset.files[0], dataset.ids[0]),
     )
     records = run_samples(work, config, run)
-    if run.shard.first:
-        names = "".join(f"{name}\n" for name in dataset.classnames)
-        folder = run.folder_of(dataset.name)
-        write_atomically(folder / "classnames.txt", names)
-        if not dataset.labelled:
-            write_atomically(folder / PREDICTIONS, as_csv(records))
-    summary = summarise(records)
-    doubt = labels_doubtful(records) if dataset.labelled else ""
-    if doubt:
-        summary["doubt"] = doubt
-        run.tell([f"{dataset.name}: {doubt}"])
+    run.shard.let_first(lambda: write_results(config, dataset, records, run, device))
+
+
+def write_results(
+    config: ClassificationConfig, dataset: Dataset, records: Iterable[Record], run: Run, device: torch.device
+) -> None:
+    """Write the class names and the report, and the answers to images without labels."""
+    folder, summary = run.folder_of(dataset.name), summarise(records)
+    write_atomically(folder / "classnames.txt", "".join(f"{name}\n" for name in dataset.classnames))
     line = as_line(dataset.name, config.method if config.how.changes_answer else None, summary)
     if not dataset.labelled:
-        line += f"; {run.folder_of(dataset.name) / PREDICTIONS}"
+        write_csv(folder / PREDICTIONS, records)
+        line += f"; {folder / PREDICTIONS}"
+    if "doubt" in summary:
+        run.tell([f"{dataset.name}: {summary['doubt']}"])
     report(run, dataset.name, summary, line, device)
 
 

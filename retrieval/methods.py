@@ -31,6 +31,8 @@ GUIDED = ("kl_weight", "gate", "answer")
 METHODS = {
     "zeroshot": Method(),
     "ensemble": Method(asks_rewards=True, needs_logits=True, multiplies=True),
-    "rlcf": Method(adapts=True, asks_rewards=True, samples_answers=True, settings=("candidates", *GUIDED)),
+    "rlcf": Method(
+        adapts=True, asks_rewards=True, samples_answers=True, settings=("candidates", "stop_when_settled", *GUIDED)
+    ),
     "kd": Method(adapts=True, asks_rewards=True, needs_logits=True, settings=GUIDED),
 }

@@ -1,14 +1,15 @@
 """Records and metrics of retrieval: each query's ranking, and recall before and after, as in the LAVIS evaluation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 from torch import Tensor
 
 from rlcf.adapt.trace import TracedStep, names_in
 from rlcf.metrics import best_rank, recall_at_k, top_indices
 from rlcf.run.loop import Figure
-from rlcf.run.records import Record
-from rlcf.run.summary import Summary, answered, changes, counts, gain, interval, tail
+from rlcf.run.record_lines import Record
+from rlcf.run.summary import Summary, changes, gain, in_one_pass, interval, tail
 
 CUTOFFS = (1, 5, 10)
 PREFIX = {"i2t": "txt", "t2i": "img"}
@@ -37,20 +38,24 @@ def describe_names(record: Record, trace: Sequence[TracedStep], labels: Sequence
 R1 = Figure("R@1", lambda r: (100.0 * (r["zero_shot_rank"] == 1), 100.0 * (r["adapted_rank"] == 1)))
 
 
-def summarise(records: list[Record], direction: str, image_of: Sequence[int]) -> Summary:
+FIELDS = [("index", "i8"), *((f"{name}_rank", "i8") for name in ANSWERS)]
+"""What metrics need of a record."""
+
+
+def summarise(records: Iterable[Record], direction: str, image_of: Sequence[int]) -> Summary:
     """Metrics in percent; the gain in R@1 with its 95% interval.
 
     image_of: the image that each text belongs to; texts of one image are resampled together, being no independent
     samples. Raises UserError when no image could be read.
     """
-    summary, found, prefix = counts(records), answered(records), PREFIX[direction]
-    first = {}
+    summary, found = in_one_pass(records, FIELDS, lambda record: tuple(record[name] for name, _ in FIELDS))
+    prefix, first = PREFIX[direction], {}
     for name in ANSWERS:
-        ranks = [r[f"{name}_rank"] for r in found]
-        first[name] = [rank == 1 for rank in ranks]
+        ranks = found[f"{name}_rank"]
+        first[name] = ranks == 1
         recalls = {f"{prefix}_r{k}": recall_at_k(ranks, k) for k in CUTOFFS}
         summary[name] = {**recalls, f"{prefix}_r_mean": sum(recalls.values()) / len(recalls)}
-    groups = [r["index"] if direction == "i2t" else image_of[r["index"]] for r in found]
+    groups = found["index"] if direction == "i2t" else np.asarray(image_of)[found["index"]]
     gained = gain(first["zero_shot"], first["adapted"], scale=100.0, groups=groups)
     return summary | {f"{prefix}_r1_gain": gained} | changes(first["zero_shot"], first["adapted"])
 

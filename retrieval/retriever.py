@@ -17,6 +17,7 @@ from retrieval.reward import Query, Rewards, reward_clips
 from rlcf.adapt.episode import Episodes, all_finite
 from rlcf.adapt.objectives import Step, agree, kl_divergence
 from rlcf.adapt.rewards import Seen
+from rlcf.adapt.settled import Settling
 from rlcf.adapt.trace import Outcome, TracedStep, traced
 from rlcf.adapt.views import Views
 from rlcf.clip.backbone import Backbone
@@ -168,18 +169,22 @@ class Retriever:
             raise UserError("the student's logits are not finite; use --precision fp32")
         seen = self.rewards.see(query) if self.rewards else None
         gated = self.config.gate == "agree" and seen is not None and bool(agree(before, seen.teacher_logits[0]))
-        after, steps = (before, []) if gated else self._learn(encoded, before, seen)
+        after, steps, settled = (before, [], None) if gated else self._learn(encoded, before, seen)
         multiplies = self.config.how.multiplies or self.config.answer == "product"
         if multiplies and after is not None and seen is not None:
             after = after.log_softmax(dim=-1) + seen.teacher_logits[0].log_softmax(dim=-1)
-        return [Outcome(before[0].cpu(), None if after is None else after[0].cpu(), traced(steps, 0), gated)]
+        return [Outcome(before[0].cpu(), None if after is None else after[0].cpu(), traced(steps, 0), gated, settled)]
 
-    def _learn(self, encoded: Any, before: Tensor, seen: Seen | None) -> tuple[Tensor | None, list[Step]]:
-        """The query's episode. before: (1, G) logits. Returns the adapted logits, (1, G), and the steps."""
+    def _learn(self, encoded: Any, before: Tensor, seen: Seen | None) -> tuple[Tensor | None, list[Step], bool | None]:
+        """The query's episode. before: (1, G) logits.
+
+        Returns the adapted logits, (1, G), the steps, and whether it ended early, None where it could not.
+        """
         config, steps = self.config, list[Step]()
         if self.episodes is None:
-            return before, steps
+            return before, steps, None
         objective = OBJECTIVES[config.method]
+        settling = Settling(config.stop_when_settled, config.steps, own=lambda query: [])
         with self.policy as policy, self.episodes.episode(policy.starts(encoded)) as episode:
 
             def loss(number: int) -> Tensor:
@@ -188,9 +193,11 @@ class Retriever:
                 if config.kl_weight:
                     step = step._replace(loss=step.loss + config.kl_weight * kl_divergence(logits, before[None]))
                 steps.append(step._replace(loss=step.loss.detach()))
+                settling.see(logits.argmax(dim=-1), step)
                 return step.loss.sum()
 
-            return episode.adapt(loss, lambda: policy.answer(encoded)), steps
+            after = episode.adapt(loss, lambda: policy.answer(encoded), over=settling.over)
+        return after, steps, settling.after != [None] if config.stop_when_settled else None
 
     @property
     def memory(self) -> Episodes | None:

@@ -1,6 +1,6 @@
 """A retrieval run: every query of its datasets is adapted to, recorded and reported."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -12,14 +12,16 @@ from retrieval.metrics import R1, as_line, both_as_line, both_directions, descri
 from retrieval.retriever import Retriever, make_rewards
 from retrieval.reward import Query, reward_clips
 from rlcf.adapt.groups import Unreadable
-from rlcf.adapt.trace import Outcome
+from rlcf.adapt.trace import Outcome, ending
 from rlcf.adapt.views import Views
 from rlcf.clip.backbone import Backbone
 from rlcf.digests import digest_of
 from rlcf.inputs.sources import folder_of
+from rlcf.run.dealing import shuffled
 from rlcf.run.images import ImageLoader
 from rlcf.run.loop import Work, run_samples
-from rlcf.run.records import Record, Run, shuffled
+from rlcf.run.record_lines import Record
+from rlcf.run.run import Run
 from rlcf.run.setup import Models, Setup
 from rlcf.run.summary import NON_FINITE, OK, Summary, report
 
@@ -39,7 +41,7 @@ def run_direction(
     rewards = make_rewards(config, models, dict(zip(clips, seen_gallery, strict=True)), labels)
     retriever = Retriever.of(config, models, gallery, rewards, labels)
 
-    def read(indices: Sequence[int]) -> Iterator[tuple[int, Query | Unreadable]]:
+    def read(indices: Iterable[int]) -> Iterator[tuple[int, Query | Unreadable]]:
         for index, sample in load_samples(config, dataset, student, indices):
             seen = {i: of_model[row[index]] for i, of_model in seen_queries.items()}
             yield index, sample if isinstance(sample, Unreadable) else Query(sample, seen)
@@ -48,7 +50,8 @@ def run_direction(
         before, answer, targets = outcome.before, outcome.answer, dataset.targets(direction, index)
         record: Record = {"status": NON_FINITE if outcome.after is None else OK, "targets": targets}
         record |= describe("zero_shot", before, targets) | describe("adapted", answer, targets)
-        record |= describe_names(record, outcome.trace, labels) | ({"gated": True} if outcome.gated else {})
+        record |= describe_names(record, outcome.trace, labels)
+        record |= ending(outcome.trace, outcome.settled, outcome.gated)
         record["steps"] = [step.as_record() for step in outcome.trace]
         return record, {"zero_shot": before, "adapted": answer} if config.save_logits else {}
 
@@ -65,11 +68,12 @@ def run_direction(
         contents={"images": digest_of(dataset.ids), "texts": digest_of(dataset.captions), **models.digests},
         images=folder_of(dataset.files[0], dataset.ids[0]),
     )
-    return summarise(run_samples(work, config, run), direction, dataset.image_of)
+    records = run_samples(work, config, run)
+    return run.shard.from_first(lambda: summarise(records, direction, dataset.image_of))
 
 
 def load_samples(
-    config: RetrievalConfig, dataset: Dataset, student: Backbone, indices: Sequence[int]
+    config: RetrievalConfig, dataset: Dataset, student: Backbone, indices: Iterable[int]
 ) -> Iterator[tuple[int, Any]]:
     """(index, the image's evaluation view or the text) of each query, or `Unreadable`."""
     if config.direction == "t2i":

@@ -6,15 +6,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 
-def top_k_accuracy(labels: ArrayLike, ranked: ArrayLike, k: int) -> float:
-    """The share of samples whose label is among the first k answers, percent.
-
-    labels: (N,) class indices. ranked: (N, M) class indices, best first. If M < k, all M count.
-    """
-    hits = np.asarray(ranked)[:, :k] == np.asarray(labels)[:, None]
-    return 100.0 * float(hits.any(axis=1).mean())
-
-
 def calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: int = 15) -> float:
     """The expected calibration error with bins of equal width (Guo et al., ICML 2017, eq. 3), percent.
 

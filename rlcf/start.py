@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from functools import partial
 from types import FrameType
 
-SIGNALS = [number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
-"""Ctrl-C, a scheduler's end of a job, and the end of the terminal."""
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+SIGNALS = [number for name in NAMES if (number := getattr(signal, name, None)) is not None]
+"""Ctrl-C, a scheduler's end of a job, the end of the terminal, and what schedulers send some time before they kill."""
 WIND_UP = 10.0
 """Seconds after a signal in which further ones change nothing: state is being written, and Ctrl-C is often pressed
 twice."""

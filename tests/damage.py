@@ -7,7 +7,7 @@ import zlib
 
 from rlcf.errors import UserError
 from rlcf.failures import sentence_of
-from tests.fuzz.mutations import Special, put
+from tests.fuzz.files import Special, put
 
 SPECIAL = {"missing": "nothing", "a pipe": "pipe", "a device": "/dev/zero", "a folder": "folder", "a loop": "loop"}
 """What stands in the place of a file."""

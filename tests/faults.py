@@ -3,7 +3,9 @@
 Hundreds of them cost one import: a process is forked from the tests' own, which has imported the command.
 """
 
+import importlib
 import os
+import re
 import resource
 import shutil
 import signal
@@ -11,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,9 +146,20 @@ def limits(kind: int, most: int) -> Fault:
 
 
 def operations(module: str, flags: Sequence[object], folder: Path) -> int:
-    """Number of changes to the files below a folder that a run makes. The folder is removed afterwards."""
-    ended = command(module, flags, at_operation(1, folder, lambda path: os.write(1, b"\n#change\n")))
+    """Number of changes to the files below a folder that a run makes. The folder is removed afterwards.
+
+    What the run imports as it goes is imported here, so that the processes to come need not.
+    """
+
+    def tell() -> None:
+        sys.addaudithook(lambda event, args: event == "import" and os.write(1, f"\n#import {args[0]}\n".encode()))
+        at_operation(1, folder, lambda path: os.write(1, b"\n#change\n"))()
+
+    ended = command(module, flags, tell)
     assert ended.code == 0, ended.printed
+    for name in re.findall("^#import (.+)$", ended.printed, re.MULTILINE):
+        with suppress(Exception):  # some are asked for and are not there
+            importlib.import_module(name)
     shutil.rmtree(folder)
     return ended.printed.count("#change")
 

@@ -6,8 +6,8 @@ from caption.config import CaptionConfig
 from classification.config import ClassificationConfig
 from retrieval.config import RetrievalConfig
 from rlcf.run.identity import read_identity
-from rlcf.run.parts import checksum
-from rlcf.run.records import Run
+from rlcf.run.record_lines import checksum
+from rlcf.run.run import Run
 from rlcf.run.shard import Shard
 from tests.tools import write_picture
 
@@ -100,7 +100,7 @@ def write_run(root, datasets, name="run", task="classification", finished=True, 
     config = CONFIGS[task](output=str(root / name), datasets=asked, **checkpoint, **settings)
     with Run(config, Shard()) as run:
         for dataset, records in datasets.items():
-            run.records(dataset, contents={"samples": "1"}, images=images)
+            run.records(dataset, [record["id"] for record in records], contents={"samples": "1"}, images=images)
             folder = run.folder_of(dataset)
             lines = [json.dumps(record).encode() for record in records]
             sums = b"".join(checksum(read_identity(folder).key, line, b"") for line in lines)

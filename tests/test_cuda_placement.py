@@ -29,7 +29,7 @@ from classification.methods import METHODS
 from retrieval.config import RetrievalConfig
 from retrieval.retriever import Retriever, encode_views, make_rewards
 from retrieval.reward import Query
-from rlcf.adapt import episode
+from rlcf.adapt import episode, settled
 from rlcf.clip.backbone import Backbone
 from rlcf.run.setup import Models
 
@@ -99,7 +99,7 @@ RUNS = [
 
 def classifier_of(method, tune, settings, architecture=TINY):
     config = ClassificationConfig(
-        method=method, views=8, selection=0.5, sample_k=2, steps=2, **{**SETTINGS[tune], **settings}
+        method=method, views=8, selection=0.5, sample_k=2, **{"steps": 2, **SETTINGS[tune], **settings}
     )
     rewards = [fake_clip(), fake_clip()] if config.asks_rewards else []
     return Classifier.of(config, Models(fake_clip(architecture), rewards), NAMES)
@@ -116,6 +116,17 @@ def test_an_episode_of_classification_stays_on_the_gpu(monkeypatch, method, tune
         assert all(on_cuda(step.loss) for step in walked.steps)
         assert len(asked) == 1  # the GPU is waited for once an episode
         assert on_cuda(*asked[0])
+
+
+@pytest.mark.parametrize("tune", ["prompt", "image-encoder"])
+def test_an_episode_that_may_end_early_waits_for_the_gpu_once_a_step(monkeypatch, tune):
+    reads = []
+    monkeypatch.setattr(settled, "read", lambda flags: reads.append(flags) or [False] * len(flags))
+    with fake_gpu(monkeypatch) as asked:
+        classifier = classifier_of("rlcf", tune, {"steps": 4, "stop_when_settled": 0.1})
+        walked = classifier._walk(torch.zeros(1, 8, 3, 32, 32, dtype=torch.uint8), several=False)
+        assert len(walked.steps) == 4 and len(asked) == 1
+        assert len(reads) == 2 and on_cuda(*reads)  # after the second step and the third
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,15 @@ def test_links_lead_to_files_of_the_project(page):
     assert not missing
 
 
+def test_each_promise_of_reliability_names_tests_that_are_there():
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    named = set(re.findall(r"`(tests/[\w/.]+)`", text))
+    assert len(named) > 20 and all((ROOT / file).is_file() for file in named)
+    rows = [line for line in text.splitlines() if line.startswith("| ") and not line.endswith("| held by |")]
+    assert len(rows) > 30
+    assert [row for row in rows if "`tests/" not in row.split("|")[-2] and "the same" not in row.split("|")[-2]] == []
+
+
 @pytest.fixture
 def tables(monkeypatch):
     """The tables that the examples add to are what they were afterwards."""

@@ -28,6 +28,7 @@ from rlcf.clip.backbone import Backbone
 from rlcf.errors import run_main
 from rlcf.run.lock import FolderLock
 from rlcf.run.parts import Part
+from rlcf.run.records import Records
 
 ROOT = Path(__file__).resolve().parents[1]
 """The checkout."""
@@ -191,6 +192,42 @@ def stop_after_records(count, monkeypatch):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Part, "append", stopping)
+
+
+def wait_for(*files, seconds=60):
+    """Returns when all files are there. Raises TimeoutError."""
+    until = time.monotonic() + seconds
+    while not all(file.exists() for file in files):
+        if time.monotonic() > until:
+            raise TimeoutError(f"{files} have not come")
+        time.sleep(0.01)
+
+
+def slowed(run, slow, count, folder):
+    """A function for `in_processes`: `run`, where process `slow` of `count` is so slow that it keeps its first record
+    until the others have nothing left to do.
+
+    Each process leaves the number of its records in `folder`, in the file of its rank.
+    """
+
+    def process():
+        rank, written, append, finish = int(os.environ["RANK"]), [], Part.append, Records.finish
+
+        def counting(part, *given):
+            append(part, *given)
+            written.append(part)
+            if rank == slow and len(written) == 1:
+                wait_for(*(folder / f"{other} is done" for other in range(count) if other != slow))
+
+        def ending(records, *given, **named):
+            (folder / str(rank)).write_text(str(len(written)))
+            (folder / f"{rank} is done").touch()
+            return finish(records, *given, **named)
+
+        Part.append, Records.finish = counting, ending
+        run()
+
+    return process
 
 
 def in_processes(count, run):

@@ -105,11 +105,10 @@ def _check(features: Features, source: Path) -> None:
         raise UserError(f"caption {odd} of {source} holds half a character; extract the features again without it")
     for kind, index in (("image", features.image_index), ("text", features.text_index)):
         rows: Tensor | None = getattr(features, kind)
-        if rows is None:
-            continue
-        if rows.dim() != 2 or len(index) != n or min(index) < 0 or max(index) >= len(rows):
+        count = 2**31 if rows is None else len(rows) if rows.dim() == 2 else 0
+        if len(index) != n or min(index) < 0 or max(index) >= count:
             raise UserError(f"the {kind} features of {source} do not go with its {n} captions; extract them again")
-        if not rows.isfinite().all():
+        if rows is not None and not rows.isfinite().all():
             raise UserError(f"the {kind} features of {source} are not finite; extract them again")
 
 

@@ -13,7 +13,7 @@ from rlcf.inputs.lists import CaptionedImage
 from rlcf.progress import progress_bar
 from rlcf.run.files import writing
 from rlcf.run.folder import logger
-from rlcf.run.parts import SUM, checksum
+from rlcf.run.record_lines import SUM, checksum
 
 
 class Rows:

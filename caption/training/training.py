@@ -1,7 +1,6 @@
 """The training of a captioner's mapper: its loss, its steps and epochs, and the checkpoint that it goes on from."""
 
 import math
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from caption.mapper import MAPPER_KEYS, Mapper, MLPMapper, TransformerMapper, sa
 from caption.training.config import TrainConfig
 from caption.training.curve import History, write_curve
 from caption.training.examples import Examples, batches, gaussian_noise, uniform_noise
-from rlcf.clip.weights import read_weights, require_finite, tensors_in
+from rlcf.clip.weights import read_weights, tensors_in
+from rlcf.digests import digest_of_state
 from rlcf.errors import UserError
 from rlcf.progress import progress_bar
 from rlcf.run.files import replacing
@@ -143,6 +143,7 @@ class Training:
             "described": self.described(),
             "key": self.key.hex(),
         }
+        state["digest"] = digest_of_state(state)
         with replacing(self.folder / TRAINING_FILE) as temporary, temporary.open("wb") as stream:
             torch.save(state, stream)
         self.export()
@@ -157,24 +158,36 @@ class Training:
         file = self.folder / TRAINING_FILE
         if not file.exists():
             return
-        _check_archive(file)
-        state: Any = read_weights(file)
+        state = self._read_state(file)
+        weights = {name.removeprefix(MAPPER_KEYS): tensor for name, tensor in tensors_in(state).items()}
         try:
-            if state["key"] != self.key.hex():
-                raise ValueError
-            weights = {name.removeprefix(MAPPER_KEYS): tensor for name, tensor in tensors_in(state).items()}
-            require_finite(file, weights)
             self.mapper.load_state_dict(weights)
             self.optimiser.load_state_dict(state["optimizer"])
             self.schedule.load_state_dict(state["scheduler"])
             self.scaler.load_state_dict(state["scaler"])
-            self.epoch = int(state["epoch"])
-            self.history = {
-                kind: [[int(step), float(loss)] for step, loss in state["history"][kind]] for kind in self.history
-            }
-        except (RuntimeError, LookupError, ValueError, TypeError, AttributeError, OverflowError) as error:
-            raise UserError(f"{file} is of another training; choose another --output") from error
+        except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{file} is of another version of torch or transformers; choose another --output"
+            ) from error
+        self.epoch, self.history = state["epoch"], state["history"]
         self.export()  # it may have been stopped before
+
+    def _read_state(self, file: Path) -> dict[str, Any]:
+        """The content of ckpt-latest.pt, all of it as `save` wrote it. Raises UserError as `resume`."""
+        damaged = UserError(f"{file} is damaged; delete it to train afresh, or choose another --output")
+        try:
+            state = read_weights(file)
+        except UserError as error:
+            raise damaged from error
+        if not isinstance(state, dict) or state.get("key") != self.key.hex():
+            raise UserError(f"{file} is of another training; choose another --output")
+        try:
+            as_written = state.pop("digest", None) == digest_of_state(state)
+        except RecursionError:
+            as_written = False
+        if not as_written:
+            raise damaged
+        return state
 
     def described(self) -> dict[str, Any]:
         names = ("method", "language_model", "mapper", "heads", "end_token")
@@ -188,14 +201,3 @@ class Training:
             )
             where = f"{what} in epoch {self.epoch + 1}"
             raise UserError(f"{where} is not finite; {kept}; lower --lr or use --precision fp32")
-
-
-def _check_archive(file: Path) -> None:
-    """Raises UserError for a checkpoint with a byte that is not as it was written."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            damaged = archive.testzip() is not None
-    except Exception:  # damaged bytes raise many kinds of errors
-        damaged = True
-    if damaged:
-        raise UserError(f"{file} is damaged; delete it to train afresh, or choose another --output")

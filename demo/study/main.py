@@ -8,7 +8,9 @@
 `--tasks classification` is that one alone. `run` goes on where it was stopped, and does two runs at a time, each on one
 thread. The trained models, and the runs of a task on the pictures of a --seed, lie below --output. What became of each
 picture is kept below --outcomes, from which `report` makes the tables: those of docs/study.md again with
-`--outcomes docs/study`. Settings are chosen with --seed 1001, pictures that the reported figures (2002) are not of.
+`--outcomes docs/study`.
+
+    python -m demo.study run --tasks choices   # what settings were chosen from: other pictures, of seed 1001
 """
 
 import json
@@ -17,10 +19,9 @@ from pathlib import Path
 
 from demo.runs import SHIPPED, run_script, two_at_a_time
 from demo.study.costs import measure_costs
-from demo.study.methods import TASKS, Task, flags_of
+from demo.study.methods import CHOSEN, TASKS, Task, flags_of
 from demo.study.outcomes import keep_outcome, outcome_file
-from demo.study.report import read_costs, write_report
-from demo.world import TEST_SEED
+from demo.study.report import draw_report, read_costs, report
 from rlcf.errors import UserError
 from rlcf.run.files import write_atomically
 from rlcf.run.parser import Parser
@@ -107,10 +108,10 @@ def main() -> None:
     parser.add_argument("what", choices=("train", "run", "cost", "report"))
     parser.add_argument("--output", type=Path, default=Path("output/study"))
     parser.add_argument("--outcomes", type=Path, help="default: OUTPUT/outcomes")
-    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--tasks", nargs="+", choices=[*TASKS, *CHOSEN], default=list(TASKS))
     parser.add_argument("--pairs", type=int, nargs="+", help="0: the shipped pair (default: all of each task)")
     parser.add_argument("--methods", nargs="+", help="names of runs (default: all)")
-    parser.add_argument("--seed", type=int, default=TEST_SEED, help="of the pictures")
+    parser.add_argument("--seed", type=int, help="of the pictures (default: 2002, of choices 1001)")
     parser.add_argument("--steps", type=int, help="of a training, fewer or more than the recipe's")
     parser.add_argument("--compile", action="store_true", help="train faster (needs a C++ compiler)")
     args = parser.parse_args()
@@ -118,15 +119,20 @@ def main() -> None:
         train_pairs(args.output, [pair for pair in args.pairs or (1, 2) if pair], args.steps, args.compile)
         return
     for name in args.tasks:
-        task, folder = TASKS[name], f"{name}-{args.seed}"
+        task = {**TASKS, **CHOSEN}[name]
+        seed = task.seed if args.seed is None else args.seed
+        folder = f"{name}-{seed}"
         place, kept = args.output / folder, (args.outcomes or args.output / "outcomes") / folder
         unknown = sorted(set(args.methods or ()) - task.methods.keys())
         if unknown:
             raise UserError(f"--methods {unknown[0]} is no run of {name}; there are {', '.join(task.methods)}")
         if args.what == "report":
-            write_report(kept, task)
+            print(report(kept, task))
+            picture = draw_report(kept, task)
+            if picture is not None:
+                print(f"picture: {picture}")
             continue
-        write_pictures(place, task, args.seed)
+        write_pictures(place, task, seed)
         if args.what == "run":
             run_task(args.output, place, kept, task, args.pairs or task.pairs, args.methods or list(task.methods))
         else:

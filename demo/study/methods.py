@@ -2,10 +2,10 @@
 
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from demo.world import write_classification, write_retrieval
+from demo.world import TEST_SEED, VALIDATION_SEED, write_classification, write_retrieval
 
 SHIFTS = ("blur", "pixelate", "fog", "clutter", "noto")
 STYLES = ("clean", *SHIFTS)
@@ -18,7 +18,8 @@ class Task:
     script: what runs it; write: from a folder, a style, a size and a seed, writes the style's pictures; methods: name
     of a run -> the method's title and the flags of the script; baselines: runs that gains are told over; styles: the
     first one is what the student was trained on; lists: the name of a style's dataset begins with it; size: pictures of
-    a class, or scenes; pairs: of student and reward model; directions: what is measured on a dataset, each on its own.
+    a class, or scenes; pairs: of student and reward model; directions: what is measured on a dataset, each on its own;
+    seed: of the pictures.
     """
 
     script: str
@@ -30,6 +31,7 @@ class Task:
     pairs: tuple[int, ...]
     styles: tuple[str, ...] = STYLES
     directions: tuple[str, ...] = ("",)
+    seed: int = TEST_SEED
 
 
 def flags_of(task: Task, name: str, models: tuple[str, str]) -> list[str]:
@@ -39,15 +41,20 @@ def flags_of(task: Task, name: str, models: tuple[str, str]) -> list[str]:
     return ["--student", student, "--reward", reward, *own, "--device", "cpu"]
 
 
+def _write_singles(folder: Path, style: str, size: int, seed: int) -> None:
+    write_classification(folder / style, style, size, seed)
+
+
 VIEWS = "--views 12 --selection 0.5"
-TOWER = f"{VIEWS} --tune image-encoder --lr 1e-4 --batchnorm frozen"
+TOWER = f"{VIEWS} --tune image-encoder --batchnorm frozen"
 PROMPT = f"{VIEWS} --tune prompt --images-at-once 8"
-ANCHORED = "--candidates both --learn-from-centre --kl-weight 0.1"
-ANCHORED_TOWER = f"--method rlcf {TOWER} {ANCHORED} --steps 5"
-ANCHORED_PROMPT = f"--method rlcf {PROMPT} {ANCHORED} --lr 7e-3 --steps 5"
+ANCHORED = "--method rlcf --candidates both --learn-from-centre"
+RLCF_TOWER, RLCF_PROMPT = f"--method rlcf {TOWER} --lr 1e-4", f"--method rlcf {PROMPT} --lr 2e-2"
+ANCHORED_TOWER = f"{ANCHORED} {TOWER} --kl-weight 0.1 --steps 5 --lr 2e-4"
+ANCHORED_PROMPT = f"{ANCHORED} {PROMPT} --kl-weight 0.1 --steps 5 --lr 2e-2"
 CLASSIFICATION = Task(
     script="classification",
-    write=lambda folder, style, size, seed: write_classification(folder / style, style, size, seed),
+    write=_write_singles,
     baselines=("zeroshot", "kd", "rlcf", "reward"),
     lists="folder",
     size=5,
@@ -61,11 +68,11 @@ CLASSIFICATION = Task(
         "tda": ("TDA", f"--method tda {VIEWS}"),
         "tpt": ("TPT, prompt", f"--method tpt {PROMPT} --steps 1 --lr 5e-3"),
         "ctpt": ("C-TPT, prompt", f"--method ctpt {PROMPT} --steps 1 --lr 5e-3"),
-        "kd": ("KD, image encoder", f"--method kd {TOWER}"),
-        "rlcf-prompt": ("RLCF, prompt", f"--method rlcf {PROMPT} --lr 7e-3"),
-        "rlcf": ("RLCF, image encoder", f"--method rlcf {TOWER}"),
-        "grpo": ("GRPO's form, encoder", f"--method rlcf {TOWER} --clip-ratio 0.2 --baseline all --divide-by-std"),
-        "rlcf-both": ("RLCF, both's candidates", f"--method rlcf {TOWER} --candidates both"),
+        "kd": ("KD, image encoder", f"--method kd {TOWER} --lr 2e-4"),
+        "rlcf-prompt": ("RLCF, prompt", RLCF_PROMPT),
+        "rlcf": ("RLCF, image encoder", RLCF_TOWER),
+        "grpo": ("GRPO's form, encoder", f"{RLCF_TOWER} --clip-ratio 0.2 --baseline all --divide-by-std"),
+        "rlcf-both": ("RLCF, both's candidates", f"{RLCF_TOWER} --candidates both"),
         "anchored-prompt": ("RLCF anchored, prompt", ANCHORED_PROMPT),
         "anchored": ("RLCF anchored, encoder", ANCHORED_TOWER),
         "anchored-gate": ("RLCF anchored, gate", f"{ANCHORED_TOWER} --gate agree"),
@@ -76,6 +83,36 @@ CLASSIFICATION = Task(
         "reward-views": ("reward model, kept views", f"--method reward {VIEWS}"),
         "mean": ("mean of both models", "--method ensemble --pool centre --combine mean"),
         "product": ("product of both models", "--method ensemble --pool centre"),
+    },
+)
+
+CHOICES = replace(
+    CLASSIFICATION,
+    baselines=("zeroshot", "reward"),
+    size=1,
+    pairs=(0,),
+    seed=VALIDATION_SEED,
+    methods={
+        "zeroshot": CLASSIFICATION.methods["zeroshot"],
+        "reward": CLASSIFICATION.methods["reward"],
+        "product": CLASSIFICATION.methods["product"],
+        "kd-5e-5": ("KD, lr 5e-5", f"--method kd {TOWER} --lr 5e-5"),
+        "kd-1e-4": ("KD, lr 1e-4", f"--method kd {TOWER} --lr 1e-4"),
+        "kd-2e-4": ("KD, lr 2e-4", f"--method kd {TOWER} --lr 2e-4"),
+        "kd-centre": ("KD, lr 1e-4, centre crop", f"--method kd --learn-from-centre {TOWER} --lr 1e-4"),
+        "rlcf-1e-4": ("RLCF, encoder, lr 1e-4", RLCF_TOWER),
+        "rlcf-2e-4": ("RLCF, encoder, lr 2e-4", f"{RLCF_TOWER} --lr 2e-4"),
+        "rlcf-7e-3": ("RLCF, prompt, lr 7e-3", f"{RLCF_PROMPT} --lr 7e-3"),
+        "rlcf-2e-2": ("RLCF, prompt, lr 2e-2", RLCF_PROMPT),
+        "anchored-1e-4": ("anchored, encoder, lr 1e-4", f"{ANCHORED_TOWER} --lr 1e-4"),
+        "anchored-2e-4": ("anchored, encoder, lr 2e-4", ANCHORED_TOWER),
+        "anchored-4e-4": ("anchored, encoder, lr 4e-4", f"{ANCHORED_TOWER} --lr 4e-4"),
+        "anchored-steps-8": ("anchored, lr 2e-4, 8 steps", f"{ANCHORED_TOWER} --steps 8"),
+        "anchored-k-5": ("anchored, lr 2e-4, K 5", f"{ANCHORED_TOWER} --sample-k 5"),
+        "anchored-kl-0.3": ("anchored, lr 2e-4, KL 0.3", f"{ANCHORED_TOWER} --kl-weight 0.3"),
+        "anchored-7e-3": ("anchored, prompt, lr 7e-3", f"{ANCHORED_PROMPT} --lr 7e-3"),
+        "anchored-2e-2": ("anchored, prompt, lr 2e-2", ANCHORED_PROMPT),
+        "anchored-4e-2": ("anchored, prompt, lr 4e-2", f"{ANCHORED_PROMPT} --lr 4e-2"),
     },
 )
 
@@ -124,3 +161,5 @@ CAPTIONING = Task(
     },
 )
 TASKS = {"classification": CLASSIFICATION, "retrieval": RETRIEVAL, "captioning": CAPTIONING}
+CHOSEN = {"choices": CHOICES}
+"""What settings were chosen from."""

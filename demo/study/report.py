@@ -12,7 +12,6 @@ from demo.study.methods import Task
 from demo.study.outcomes import MEASURES, Pairs, Runs, pairs_of, read_runs
 from rlcf.errors import UserError
 from rlcf.metrics import calibration_error
-from rlcf.run.files import write_atomically
 
 PASSES = ("student_images", "student_texts", "reward_images")
 RESAMPLES, SEED = 10_000, 0
@@ -38,32 +37,41 @@ def hierarchical_interval(differences: Sequence[np.ndarray]) -> tuple[float, flo
     return 100 * float(np.mean([values.mean() for values in differences])), 100 * float(low), 100 * float(high)
 
 
-def write_report(place: Path, task: Task) -> None:
-    """Print a task's tables, and write study.md and, for classification, study.png.
-
-    place: holds the outcomes. Raises UserError without any.
-    """
+def report(place: Path, task: Task) -> str:
+    """A task's tables, from the folder that holds its outcomes. Raises UserError without any."""
     pairs, costs = pairs_of(place), read_costs(place)
     if not pairs:
         raise UserError(f"{place} holds no outcomes; make them first: python -m demo.study run")
     lines = []
     for direction in task.directions:
-        runs = read_runs(place, task, pairs, direction)
-        if "zeroshot" not in runs:
-            raise UserError(f"{place} lacks the zero-shot runs; run them: python -m demo.study run --methods zeroshot")
+        runs = _runs(place, task, pairs, direction)
         any_run = next(iter(runs["zeroshot"].values()))
         counts = f"n {len(any_run[task.styles[0]].values)} a style and pair"
         told = f"{len(pairs)} pairs of models" if len(pairs) > 1 else "one pair of models"
         title = f"{DIRECTIONS[direction]}: " if direction else ""
         lines += [f"{title}{told}, {counts}, {place.name.replace('-', ', seed ')}.", "", value_table(runs, costs, task)]
-        lines += ["", gain_table(runs, task), "", style_table(runs, task), ""]
+        lines += ["", gain_table(runs, task), ""]
+        if any(name.startswith("anchored") for name in runs) and "rlcf" in runs:
+            lines += [style_table(runs, task), ""]
         if task.script == "classification":
             lines += [cost_table(runs, costs, task), ""]
-            draw_cost(place / "study.png", runs, costs, task)
-    text = "\n".join(lines)
-    write_atomically(place / "study.md", text)
-    print(text, end="")
-    print(f"tables: {place / 'study.md'}")
+    return "\n".join(lines)
+
+
+def draw_report(place: Path, task: Task) -> Path | None:
+    """Draw a task's accuracy against its cost beside its outcomes. None where no cost was measured."""
+    file, costs = place / "study.png", read_costs(place)
+    if not costs or task.script != "classification":
+        return None
+    draw_cost(file, _runs(place, task, pairs_of(place), ""), costs, task)
+    return file
+
+
+def _runs(place: Path, task: Task, pairs: Sequence[int], direction: str) -> Runs:
+    runs = read_runs(place, task, pairs, direction)
+    if "zeroshot" not in runs:
+        raise UserError(f"{place} lacks the zero-shot runs; run them: python -m demo.study run --methods zeroshot")
+    return runs
 
 
 def read_costs(place: Path) -> Costs:
@@ -97,7 +105,8 @@ def interval_of(after: Pairs, before: Pairs, styles: Sequence[str]) -> str:
 def value_table(runs: Runs, costs: Costs, task: Task) -> str:
     """What each method reaches on each style and on the shifts together, the mean over pairs; milliseconds an image."""
     shifts, captions = task.styles[1:], task.script == "caption"
-    header = [MEASURES[task.script][0], *task.styles, "shifts", *(["CIDEr on shifts"] if captions else []), "ms"]
+    header = [MEASURES[task.script][0], *task.styles, "shifts", *(["CIDEr on shifts"] if captions else [])]
+    header += ["ms"] if costs else []
     rows = []
     for name, pairs in runs.items():
         row = [task.methods[name][0], *(f"{mean_of(pairs, [style]):.1f}" for style in task.styles)]
@@ -105,7 +114,7 @@ def value_table(runs: Runs, costs: Costs, task: Task) -> str:
         if captions:
             row.append(f"{np.mean([cells[style].cider for cells in pairs.values() for style in shifts]):.1f}")
         cost = milliseconds(costs, name)
-        rows.append([*row, "" if cost is None else f"{cost:.0f}"])
+        rows.append([*row, *([] if cost is None else [f"{cost:.0f}"])])
     return markdown(header, rows)
 
 
@@ -171,12 +180,49 @@ def draw_cost(file: Path, runs: Runs, costs: Costs, task: Task) -> None:
     for name in sorted(points, key=lambda name: (points[name][0], -points[name][1])):
         if not frontier or points[name][1] > points[frontier[-1]][1]:
             frontier.append(name)
-    figure = Figure(figsize=(9, 6), layout="constrained")
+    figure = Figure(figsize=(9.5, 6), layout="constrained")
     axes: Any = figure.subplots()
     axes.plot(*zip(*(points[name] for name in frontier), strict=True), color="#8ab4f8", zorder=1)
-    for name, (x, y) in points.items():
-        axes.scatter(x, y, color="#1a7f37" if name in frontier else "#57606a", zorder=2)
-        axes.annotate(task.methods[name][0], (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
-    axes.set(xscale="log", xlabel="milliseconds an image", ylabel=f"{MEASURES[task.script][0]}, mean over the shifts")
+    low, high = min(y for _, y in points.values()) - 2, max(y for _, y in points.values()) + 2
+    ranked = sorted(points, key=lambda name: points[name][1])
+    heights = spread([(points[name][1] - low) / (high - low) for name in ranked], 0.043)
+    for name, height in zip(ranked, heights, strict=True):
+        best = name in frontier
+        axes.scatter(*points[name], color="#1a7f37" if best else "#57606a", zorder=2)
+        axes.annotate(
+            task.methods[name][0],
+            points[name],
+            xytext=(1.03, height),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=9,
+            fontweight="bold" if best else "normal",
+            arrowprops={"arrowstyle": "-", "color": "#d0d7de", "relpos": (0, 0.5), "shrinkA": 2, "shrinkB": 3},
+            annotation_clip=False,
+        )
+    axes.set(
+        xscale="log",
+        ylim=(low, high),
+        xlabel="milliseconds an image, one thread of a CPU",
+        ylabel=f"{MEASURES[task.script][0]}, mean over the shifts",
+    )
     axes.grid(alpha=0.3)
     figure.savefig(file, dpi=120)
+
+
+def spread(places: Sequence[float], gap: float) -> list[float]:
+    """Rising places in [0, 1] moved as little as it takes to lie `gap` apart.
+
+    >>> spread([0.5, 0.5, 1.0], 0.25)
+    [0.5, 0.75, 1.0]
+    >>> spread([0.0, 1.0, 1.0], 0.25)
+    [0.0, 0.75, 1.0]
+    """
+    spaced: list[float] = []
+    for place in places:
+        spaced.append(max(place, spaced[-1] + gap) if spaced else place)
+    end = 1.0
+    for number in reversed(range(len(spaced))):
+        spaced[number] = min(spaced[number], end)
+        end = spaced[number] - gap
+    return spaced

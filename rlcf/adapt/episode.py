@@ -105,10 +105,11 @@ class Episodes:
         answer: Callable[[], Answer],
         starts: Mapping[str, Tensor] | None = None,
         skip_overflow: bool = True,
+        over: Callable[[], bool] | None = None,
     ) -> Answer | None:
         """One whole episode; see `episode` and `Episode.adapt`."""
         with self.episode(starts) as episode:
-            return episode.adapt(loss, answer, skip_overflow)
+            return episode.adapt(loss, answer, skip_overflow, over)
 
     @torch.no_grad()
     def fresh_optimiser(self) -> torch.optim.Optimizer:
@@ -173,15 +174,20 @@ class Episode:
         self._episodes, self.start = episodes, start
 
     def adapt(
-        self, loss: Callable[[int], Tensor], answer: Callable[[], Answer], skip_overflow: bool = True
+        self,
+        loss: Callable[[int], Tensor],
+        answer: Callable[[], Answer],
+        skip_overflow: bool = True,
+        over: Callable[[], bool] | None = None,
     ) -> Answer | None:
         """Take the steps and answer; adapted weights flow into the momentum buffer, where there is one.
 
         loss: from the step's number to a scalar with a graph; answer: called with the adapted weights, without a graph;
-        skip_overflow: whether a step whose scaled fp16 gradients overflow is left out, or the episode is given up.
+        skip_overflow: whether a step whose scaled fp16 gradients overflow is left out, or the episode is given up;
+        over: asked after each step, True ends the episode; None: it takes all its steps.
         Returns the answer, or None for an episode that was given up or whose loss or answer was not finite.
         """
-        losses = self._take_steps(loss, skip_overflow)
+        losses = self._take_steps(loss, skip_overflow, over)
         if losses is None:
             return None
         with torch.no_grad():
@@ -192,10 +198,12 @@ class Episode:
         return result
 
     @torch.enable_grad()
-    def _take_steps(self, loss: Callable[[int], Tensor], skip_overflow: bool) -> list[Tensor] | None:
+    def _take_steps(
+        self, loss: Callable[[int], Tensor], skip_overflow: bool, over: Callable[[], bool] | None
+    ) -> list[Tensor] | None:
         """The losses, detached, or None where fp16 gradients overflowed and that is no step to leave out.
 
-        Nothing is read off the device between two steps, so that a GPU never waits.
+        Nothing is read off the device between two steps, unless `over` does it, so that a GPU never waits.
         """
         optimiser, losses = self._episodes.fresh_optimiser(), list[Tensor]()
         device = next(iter(self._episodes.tuned.values())).device.type
@@ -207,6 +215,8 @@ class Episode:
             scaler.step(optimiser)
             scaler.update()
             optimiser.zero_grad(set_to_none=True)
+            if over is not None and over():
+                break
         overflowed = not skip_overflow and scaler.is_enabled() and scaler.get_scale() < SCALE
         return None if overflowed else losses
 

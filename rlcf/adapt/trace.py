@@ -34,13 +34,15 @@ class TracedStep:
 class Outcome:
     """A sample's logits before and after its episode, (C,) on the CPU.
 
-    after: None where the episode was given up; gated: True where student and reward model agreed and no step was taken.
+    after: None where the episode was given up; gated: True where student and reward model agreed and no step was taken;
+    settled: True where the episode ended early, None where it could not.
     """
 
     before: Tensor
     after: Tensor | None
     trace: list[TracedStep]
     gated: bool = False
+    settled: bool | None = None
 
     @property
     def answer(self) -> Tensor:
@@ -60,6 +62,19 @@ def traced(steps: list[Step], sample: int, views: list[int] | None = None) -> li
         )
         for step in steps
     ]
+
+
+def ending(trace: Sequence[TracedStep], settled: bool | None, gated: bool = False) -> dict[str, Any]:
+    """A record's part about how an episode ended; empty for one that could only take all its steps.
+
+    settled, gated: as in `Outcome`.
+
+    >>> ending([TracedStep(0.1), TracedStep(0.1)], settled=True)
+    {'settled': True, 'steps_taken': 2}
+    """
+    if gated:
+        return {"gated": True}
+    return {} if settled is None else {"settled": settled, "steps_taken": len(trace)}
 
 
 def names_in(trace: Sequence[TracedStep], further: Iterable[int], labels: Sequence[str]) -> dict[str, str]:

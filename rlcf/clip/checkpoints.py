@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from rlcf.clip.hugging_face import is_hugging_face, load_hugging_face
-from rlcf.clip.text_tower import word_tokens
+from rlcf.clip.text_tower import try_tokenizer, word_tokens
 from rlcf.clip.unpickle import Unread
 from rlcf.clip.weights import build_to_fit, read_weights, require_finite, tensors_in
 from rlcf.errors import UserError
@@ -80,7 +80,7 @@ def _load_configured(config: Path, weights: Path) -> tuple[nn.Module, Any]:
     try:
         with quiet_root_logger():
             tokenizer = load_tokenizer(f"local-dir:{config.parent}", text_cfg)
-            tokenizer(["a photo"])  # one without padding fails
+            try_tokenizer(tokenizer)
             word_tokens(tokenizer, "a photo")
     except Exception as error:
         reason = in_one_line(error)

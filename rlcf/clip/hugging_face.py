@@ -13,6 +13,7 @@ from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from rlcf.clip.text_tower import try_tokenizer
 from rlcf.clip.weights import build_to_fit, read_weights, require_finite, tensors_in
 from rlcf.errors import UserError
 from rlcf.inputs.json_files import read_json
@@ -275,7 +276,7 @@ def _tokenizer(folder: Path, config: Any) -> Any:
         tokenizer = HFTokenizer(
             str(folder), text.max_position_embeddings, clean, local_files_only=True, trust_remote_code=False
         )
-        tokenizer(["a photo"])  # one without padding fails
+        try_tokenizer(tokenizer)
     except Exception as error:  # transformers raises many kinds
         said = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{folder} holds a tokenizer that cannot be loaded ({said}); download all its files") from error

@@ -83,6 +83,12 @@ class TextTower:
         return x if projection is None else x @ projection
 
 
+def try_tokenizer(tokenizer: Any) -> None:
+    """Read a text in every way that texts are read. Raises many kinds of exceptions for a tokenizer that cannot."""
+    tokenizer(["a photo"])  # one without padding fails
+    word_tokens(tokenizer, "a photo")
+
+
 def word_tokens(tokenizer: Any, text: str) -> list[int]:
     """The token ids of a text without start token, end token and padding."""
     if hasattr(tokenizer, "encode"):  # open_clip's SimpleTokenizer

@@ -81,7 +81,8 @@ FindStorage = Callable[[str, int, int], Tensor]
 class Unpickler:
     """Reads one pickle at a time from a stream.
 
-    find_storage: gives the bytes of a storage. max_bytes: bound of the bytes of all tensors together.
+    find_storage: gives the bytes of a storage. max_bytes: bound of the bytes of all tensors together, each as often as
+    the pickle puts it somewhere.
     load_bytes: reads a pickle within the pickle, as published features have them; None leaves those unread.
     unread: names of the objects that were left unread so far.
     """
@@ -123,6 +124,17 @@ class Unpickler:
         if self.instructions_left < 0:
             raise pickle.UnpicklingError("too many instructions")
 
+    def _take(self, count: int) -> None:
+        """Count bytes of tensors, or of texts that stand in many places: whoever reads them may copy them."""
+        self.bytes_left -= count
+        if self.bytes_left < 0:
+            raise pickle.UnpicklingError("a tensor that is larger than what is stored")
+
+    def _again(self, item: Any) -> Any:
+        """An item in one more place."""
+        self._take(item.nbytes if isinstance(item, Tensor) else len(item) if isinstance(item, str | bytes) else 0)
+        return item
+
     def _do(self, name: str, argument: Any) -> None:
         stack = self.stack
         match name:
@@ -131,7 +143,7 @@ class Unpickler:
             case "MEMOIZE":
                 self.memo[len(self.memo)] = stack[-1]
             case "BINGET" | "LONG_BINGET" | "GET":
-                stack.append(self.memo[argument])
+                stack.append(self._again(self.memo[argument]))
             case "NONE" | "NEWTRUE" | "NEWFALSE":
                 stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[name])
             case "EMPTY_DICT":
@@ -171,15 +183,15 @@ class Unpickler:
             case "POP_MARK":
                 self._pop_mark()
             case "DUP":
-                stack.append(stack[-1])
+                stack.append(self._again(stack[-1]))
             case "GLOBAL":
-                stack.append(Named(argument.replace(" ", ".", 1)))
+                stack.append(Named(_short(argument).replace(" ", ".", 1)))
             case "STACK_GLOBAL":
                 last, first = stack.pop(), stack.pop()
                 stack.append(Named(f"{_short(first)}.{_short(last)}"))
             case "INST":
                 self._pop_mark()
-                self.stack.append(self._left_unread(argument.replace(" ", ".", 1)))
+                self.stack.append(self._left_unread(_short(argument).replace(" ", ".", 1)))
             case "OBJ":
                 items = self._pop_mark()
                 self.stack.append(self._call(items[0], tuple(items[1:])))
@@ -256,8 +268,8 @@ class Unpickler:
             raise pickle.UnpicklingError("a tensor's size")
         numbers, count = storage.numbers, math.prod(size)
         reach = offset + sum((sides - 1) * step for sides, step in zip(size, stride, strict=True)) + 1
-        self.bytes_left -= count * numbers.itemsize
-        if len(size) > MAX_DIMS or (count and reach > len(numbers)) or self.bytes_left < 0:
+        self._take(count * numbers.itemsize)
+        if len(size) > MAX_DIMS or (count and reach > len(numbers)):
             raise pickle.UnpicklingError("a tensor that is larger than what is stored")
         return numbers.as_strided(size, stride, offset) if count else numbers.new_empty(size)
 

@@ -194,7 +194,7 @@ def _read_archive(stream: IO[bytes], size: int) -> tuple[Any, set[str]]:
         unpickler = Unpickler(described, find_storage, _bound(size))
         held = unpickler.load()
     if isinstance(held, Unread) and held.name.startswith("__torch__."):
-        held, others = _state_dict(held)
+        held, others = _state_dict(held, _bound(size))
         return held, others | unpickler.unread
     return held, unpickler.unread
 
@@ -225,18 +225,24 @@ def _record(archive: zipfile.ZipFile, name: str, most: int) -> zipfile.ZipInfo:
     return record
 
 
-def _state_dict(root: Unread) -> tuple[dict[str, Tensor], set[str]]:
-    """The tensors of a TorchScript archive's modules by their paths, and the names of its other objects."""
+def _state_dict(root: Unread, max_bytes: int) -> tuple[dict[str, Tensor], set[str]]:
+    """The tensors of a TorchScript archive's modules by their paths, and the names of its other objects.
+
+    max_bytes: of the tensors together, each as often as a module has it.
+    """
     tensors, unread = dict[str, Tensor](), set[str]()
-    count = 0
+    count, left = 0, max_bytes
 
     def visit(module: Unread, path: str, depth: int) -> None:
-        nonlocal count
+        nonlocal count, left
         count += 1
         if count > MAX_MODULES or depth > MAX_DEPTH:
             raise pickle.UnpicklingError("modules without end")
         for name, value in module.state.items():
             if isinstance(value, Tensor):
+                left -= value.nbytes
+                if left < 0:
+                    raise pickle.UnpicklingError("a tensor in too many modules")
                 tensors[f"{path}{name}"] = value
             elif isinstance(value, Unread) and isinstance(value.state, dict):
                 visit(value, f"{path}{name}.", depth + 1)

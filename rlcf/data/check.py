@@ -1,6 +1,5 @@
 """Checks what is there against what the catalogue expects, and tells what would mend it."""
 
-import json
 import re
 import shlex
 from collections.abc import Callable, Mapping
@@ -16,8 +15,10 @@ from rlcf.data.fetch import digest_of_file
 from rlcf.data.scan import class_folders, images_below, images_in, unreadable
 from rlcf.errors import UserError
 from rlcf.inputs.class_names import read_classnames, read_names
+from rlcf.inputs.json_files import read_json
 from rlcf.inputs.lists import CaptionedImage, read_captions
 from rlcf.inputs.places import as_it_lies, image_folders, is_there
+from rlcf.inputs.text_files import read_lines
 
 USUAL_AGREEMENT = 0.9
 """Share of ImageNet's validation images whose label people confirm (Beyer et al., 2020)."""
@@ -228,10 +229,10 @@ def _split(entry: Entry, root: Path, report: Report) -> None:
     """A dataset in CoOp's layout."""
     file = root / str(entry.files[0])
     try:
-        held = json.loads(file.read_bytes())
+        held = read_json(file)
         test = [(str(path), int(label), str(name)) for path, label, name in held["test"]]
         classes = {int(label): str(name).replace("_", " ") for part in held.values() for _, label, name in part}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(f'{file} is no split file: it needs {{"test": [[path, label, class name], ...]}}') from error
     _listed(entry, [(root / entry.images / path, label) for path, label, _ in test], classes, report)
     paths = {label: Path(path).parent.name or Path(path).stem for path, label, _ in test}
@@ -241,11 +242,7 @@ def _split(entry: Entry, root: Path, report: Report) -> None:
 
 
 def _aircraft(entry: Entry, root: Path, report: Report) -> None:
-    try:
-        variants = [line for line in (root / "variants.txt").read_text().splitlines() if line.strip()]
-        lines = [line for line in (root / "images_variant_test.txt").read_text().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{root} lacks a readable variants.txt or images_variant_test.txt") from error
+    variants, lines = read_lines(root / "variants.txt"), read_lines(root / "images_variant_test.txt")
     label_of = {variant: i for i, variant in enumerate(variants)}
     pairs = [line.partition(" ")[::2] for line in lines]
     unknown = [variant for _, variant in pairs if variant not in label_of]

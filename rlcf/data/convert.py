@@ -1,7 +1,5 @@
 """Converts published files into what the tasks read."""
 
-import csv
-import json
 import os
 import re
 from collections import Counter
@@ -17,28 +15,28 @@ from rlcf.data.command import own_command
 from rlcf.data.scan import images_below
 from rlcf.errors import UserError
 from rlcf.failures import not_written
+from rlcf.inputs.json_files import read_json, shown
+from rlcf.inputs.text_files import read_lines
+from rlcf.run.files import to_json, write_atomically
 
 VALIDATION = 50_000
 
 
 def write_json(file: Path, content: Any) -> Path:
     """Writes a JSON file in one step, and returns its path."""
-    from rlcf.run.files import write_atomically  # it loads torch
-
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(not_written(file, error)) from error
-    write_atomically(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_atomically(file, to_json(content))
     return file
 
 
-def _read(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"{file} cannot be read as JSON ({reason})") from error
+def _caption(value: Any) -> str:
+    """Raises TypeError for what is no text."""
+    if not isinstance(value, str):
+        raise TypeError(f"the caption {shown(value)}")
+    return value.strip()
 
 
 # ---- NoCaps ----
@@ -50,15 +48,15 @@ def nocaps(file: Path, output: Path) -> list[Path]:
     Returns the files written: nocaps_val_<images>_<domain>.json and nocaps_val_<images>_<domain>_clipscore.json, and
     nocaps_val_<images>_clipscore.json. Raises UserError for a file that is no such list.
     """
-    held = _read(file)
+    held = read_json(file)
     try:
         images = {image["id"]: image for image in held["images"]}
         captions: dict[Any, list[str]] = {key: [] for key in images}
         for annotation in held["annotations"]:
-            captions[annotation["image_id"]].append(str(annotation["caption"]).strip())
+            captions[annotation["image_id"]].append(_caption(annotation["caption"]))
         domains = Counter(str(image["domain"]) for image in images.values())
         rows = [(key, str(image["file_name"]), str(image["domain"])) for key, image in images.items()]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f'{file} is no original list of NoCaps: it needs {{"images": [{{"id", "file_name", "domain"}}], '
             f'"annotations": [{{"image_id", "caption"}}]}} (wrong: {error}); the test set has no captions'
@@ -90,13 +88,13 @@ def karpathy(file: Path, output: Path) -> list[Path]:
     for retrieval, captioning and its training; and clipscore's references of the test images. Images' paths are those
     of COCO's and Flickr30k's archives. Raises UserError for a file that is no such split.
     """
-    held = _read(file)
+    held = read_json(file)
     try:
         kind = str(held.get("dataset") or "")
         if kind not in LISTS:
             raise UserError(f"{file} is a split of '{kind}'; known are {', '.join(LISTS)}")
         rows = [_karpathy_row(kind, image) for image in held["images"]]
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise UserError(
             f'{file} is no raw split of Karpathy\'s: it needs {{"dataset", "images": [{{"filename", "split", '
             f'"sentences": [{{"raw"}}]}}]}} (wrong: {error})'
@@ -127,7 +125,7 @@ def karpathy(file: Path, output: Path) -> list[Path]:
 def _karpathy_row(kind: str, image: Mapping[str, Any]) -> tuple[str, list[str], int, str]:
     """Path, captions, number and split of an image."""
     folder = image.get("filepath") or ("flickr30k-images" if kind == "flickr30k" else "")
-    captions = [" ".join(str(sentence["raw"]).split()) for sentence in image["sentences"]]
+    captions = [" ".join(_caption(sentence["raw"]).split()) for sentence in image["sentences"]]
     number = image.get("cocoid", image.get("imgid", 0))
     path = f"{folder}/{image['filename']}" if folder else str(image["filename"])
     return path, [caption for caption in captions if caption], int(number), str(image["split"])
@@ -143,7 +141,7 @@ def coco_results(file: Path, listed: Path | None, output: Path) -> Path:
     image without an id of its own has the number at the end of its file's name. Not needed where ids are file names.
     Raises UserError for an id that the list has not, and for an image with two captions.
     """
-    results = _read(file)
+    results = read_json(file)
     rows = results if isinstance(results, list) else [None]
     if not all(isinstance(row, dict) and {"image_id", "caption"} <= set(row) for row in rows):
         raise UserError(f'{file} holds no results of COCO\'s form, [{{"image_id", "caption"}}, ...]')
@@ -159,19 +157,21 @@ def coco_results(file: Path, listed: Path | None, output: Path) -> Path:
             raise UserError(f"{file}, entry {number}: image_id {key!r} is no file name; {where}")
         if image in candidates:
             raise UserError(f"{file}, entry {number}: {image} has a second caption; keep one of them")
-        candidates[image] = str(result["caption"])
+        if not isinstance(result["caption"], str):
+            raise UserError(f"{file}, entry {number}: the caption must be a text and is {shown(result['caption'])}")
+        candidates[image] = result["caption"]
     return write_json(output, candidates)
 
 
 def _id(value: Any) -> str:
     """An image's id without what stands before its number: 42 for 42, "42" and "coco_42"."""
-    found = re.search(r"\d+$", str(value))
-    return str(int(found[0])) if found else str(value)
+    found = re.search(r"[0-9]+$", str(value))
+    return found[0].lstrip("0") or "0" if found else str(value)
 
 
 def _images_of_ids(listed: Path) -> dict[str, str]:
     """Id -> image's path, of a list in any form."""
-    held = _read(listed)
+    held = read_json(listed)
     rows = held.get("images") if isinstance(held, dict) else held
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise UserError(f"{listed} is no list of images")
@@ -179,7 +179,7 @@ def _images_of_ids(listed: Path) -> dict[str, str]:
     for row in rows:
         name = row.get("image") or row.get("file_name") or row.get("filename")
         if not isinstance(name, str):
-            raise UserError(f"{listed} has an entry without an image: {json.dumps(row):.80}")
+            raise UserError(f"{listed} has an entry without an image: {shown(row)}")
         path = f"{row['filepath']}/{name}" if row.get("filepath") else name
         ids = [row[key] for key in ("id", "cocoid", "image_id") if key in row]
         images[_id(ids[0] if ids else Path(name).stem)] = path
@@ -271,21 +271,18 @@ def _labels_near(flat: Path, output: Path) -> Path | None:
 
 def _read_labels(file: Path) -> dict[int, str]:
     """Number of a validation image -> WordNet id."""
-    try:
-        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read as text") from error
-    if all(re.fullmatch(r"n\d{8}", line.strip()) for line in lines):
+    lines = read_lines(file)
+    if all(re.fullmatch(r"n\d{8}", line) for line in lines):
         if len(lines) != VALIDATION:
             raise UserError(f"{file} has {len(lines):,} lines, a class each; there are {VALIDATION:,} images")
-        return {number: line.strip() for number, line in enumerate(lines, start=1)}
-    if all(line.strip().isdecimal() for line in lines):
+        return dict(enumerate(lines, start=1))
+    if all(line.isdecimal() for line in lines):
         raise UserError(
             f"{file} has numbers alone, which the development kit counts in another order than everybody else; "
             f"get labels by WordNet id: {own_command()} get imagenet-labels"
         )
     table = {}
-    for line in (" ".join(row) for row in csv.reader(lines)):
+    for line in (line.replace(",", " ") for line in lines):
         image, wnid = re.search(r"ILSVRC2012_val_(\d{8})", line), re.search(r"\bn\d{8}\b", line)
         index = re.search(r"\s(\d{1,3})\s*$", line)
         if image and (wnid or index):

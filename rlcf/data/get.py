@@ -1,6 +1,5 @@
 """Gets entries of the catalogue: downloads, verifies and unpacks them, or tells the steps that a person takes."""
 
-import json
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from rlcf.data.fetch import USUAL, Patience, digest_of_file, fetch
 from rlcf.data.unpack import content, put, unpack
 from rlcf.errors import UserError, say
 from rlcf.failures import not_written
+from rlcf.inputs.json_files import read_json
 from rlcf.progress import progress_bar
 
 AT_ONCE = 8
@@ -129,7 +129,7 @@ def _nocaps_images(home: Path, patience: Patience) -> None:
     if listed is None:
         return
     try:
-        rows = json.loads(listed.read_bytes())["images"]
+        rows = read_json(listed)["images"]
         images = {str(image["file_name"]): str(image["coco_url"]) for image in rows}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{listed} is no list of NoCaps; delete it and get it again") from error

@@ -1,6 +1,5 @@
 """The one reader of files of class names, and whether their order is the folders'."""
 
-import codecs
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -9,7 +8,7 @@ from unicodedata import normalize
 
 from rlcf.errors import UserError
 from rlcf.inputs.json_files import as_text, read_json
-from rlcf.run.files import is_special
+from rlcf.inputs.text_files import read_lines
 
 MOST_TOLD = 3
 """Repeated names that are told."""
@@ -135,19 +134,3 @@ def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
 
 def _plain(name: str) -> str:
     return re.sub(r"[\W_]+", " ", name.casefold()).strip()
-
-
-def read_lines(file: Path) -> list[str]:
-    """The lines of a text file without blank ones. Raises UserError for a file that is missing or not UTF-8 text."""
-    try:
-        if not file.is_file() or is_special(file):
-            raise UserError(f"there is no {file}; it should hold one entry a line")
-        held = file.read_bytes()
-    except OSError as error:
-        raise UserError(f"{file} cannot be read ({error.strerror}); make it readable") from error
-    try:
-        wide = held.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        text = held.decode("utf-16" if wide else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is no text file in UTF-8") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]

@@ -11,8 +11,8 @@ from PIL import Image
 
 from rlcf.errors import UserError
 
-NO_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-"""Formats that Pillow knows by name and cannot decode by itself."""
+NO_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}
+"""Formats that Pillow knows by name and that are not read: it cannot decode them by itself, or they are wrappers."""
 HIDDEN = {"thumbs.db", "desktop.ini", "__macosx"}
 """Names, beside those that begin with a dot, of what systems and archives put beside pictures."""
 MAX_ENDINGS = 5

@@ -29,6 +29,21 @@ that the longer one of an image of one row would have millions before it is cut.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `check_sides` refuses such an image
 
 
+UNBOUNDED = {
+    "eps": "PostScript is a program; convert it",
+    "iptc": "it wraps a file of any other kind; take that out",
+    "fits_gzip": "it is packed without a bound; unpack it",
+}
+"""Pillow's name of a decoder -> why it is not let loose: it runs programs, or takes memory that no side tells."""
+
+
+def check_decoder(image: Image.Image) -> None:
+    """Raises ValueError for an image that has yet to be decoded by one of `UNBOUNDED`."""
+    for decoder, *_ in getattr(image, "tile", ()):
+        if decoder in UNBOUNDED:
+            raise ValueError(UNBOUNDED[decoder])
+
+
 def check_sides(width: int, height: int) -> None:
     """Raises ValueError for an image of more than `MOST_PIXELS`, or narrower than `MOST_RATIO`. Sides in pixels."""
     if width * height > MOST_PIXELS:
@@ -51,8 +66,7 @@ def read_image(source: Source, draft: tuple[int, int] | None = None, published: 
     try:
         with Image.open(_opened(source)) as image:
             check_sides(*image.size)
-            if image.format == "EPS":
-                raise ValueError("PostScript is a program; convert it")
+            check_decoder(image)
             if draft:
                 size = large_enough(draft)
                 image.draft("RGB", size[::-1] if not published and orientation(image) > 4 else size)
@@ -71,7 +85,12 @@ def read_image(source: Source, draft: tuple[int, int] | None = None, published: 
 def _opened(source: Source) -> Any:
     """What PIL opens: the file, or the bytes of a row. Raises ValueError for what must not be opened."""
     if isinstance(source, StoredImage):
-        return io.BytesIO(source.rows.picture(source.row))
+        try:
+            return io.BytesIO(source.rows.picture(source.row))
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # damaged files raise many kinds
+            raise ValueError(" ".join(str(error).split())[:300] or type(error).__name__) from error
     if is_special(source):
         raise ValueError("it is a pipe, a device or a socket")
     return source
@@ -91,6 +110,7 @@ def as_image(image: "Image.Image | str | Path | Tensor") -> Image.Image:
             raise UserError(f"an image must have pixels; this one has the size {image.size}")
         try:
             check_sides(*image.size)
+            check_decoder(image)
             image.load()
             return as_seen(image)
         except NOT_DECODED as error:  # PIL reads an opened file when its pixels are asked for

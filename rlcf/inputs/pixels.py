@@ -1,5 +1,6 @@
 """The pixels of a picture as people see them: upright, in 8 bits, on white where it is transparent."""
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientation -> what makes the picture upright."""
+STRIP = 2**20
+"""Pixels of a strip of a picture that is converted strip by strip."""
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
 """Tags of TIFF. A photometric interpretation of 0: nought is white. A sample format of 1 is unsigned, 2 is signed."""
 
@@ -37,11 +40,14 @@ def as_seen(image: Image.Image) -> Image.Image:
     parts are white. Raises ValueError for numbers that are not finite.
     """
     turn = TURNS.get(orientation(image))
-    rgb = _on_white(image)
-    return rgb if turn is None else rgb.transpose(turn)
+    plain = image.mode == "RGB" and not image.has_transparency_data
+    rgb = image if plain else _rgb(image)
+    if turn is not None:
+        return rgb.transpose(turn)
+    return rgb.copy() if plain else rgb
 
 
-def _on_white(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image) -> Image.Image:
     """The picture in RGB; it lies on white where it is transparent."""
     if image.mode == "F" or image.mode.startswith("I"):
         return _grey(image)
@@ -51,25 +57,54 @@ def _on_white(image: Image.Image) -> Image.Image:
         return image.convert("RGB")
     if image.mode == "La":  # Pillow turns premultiplied grey into grey with alpha alone
         image = image.convert("LA")
+    return _by_strips(image, _on_white)
+
+
+def _by_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """A picture in RGB whose strips are converted one after another, so that little more than it is in memory."""
+    rgb = Image.new("RGB", image.size)
+    for strip, top in _strips(image):
+        rgb.paste(convert(strip), (0, top))
+    return rgb
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[Image.Image, int]]:
+    """Strips of a picture, each with its first row."""
+    rows = max(1, STRIP // image.width)
+    for top in range(0, image.height, rows):
+        yield image.crop((0, top, image.width, min(top + rows, image.height))), top
+
+
+def _on_white(image: Image.Image) -> Image.Image:
     layer = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
 
 
 def _grey(image: Image.Image) -> Image.Image:
     """A picture of one number a pixel that is no byte, as RGB."""
+    unsigned = _tag(image, BITS_PER_SAMPLE) == 32 and _tag(image, SAMPLE_FORMAT) == 1
+    scale = 255.0 / _white(image, max(float(_numbers(strip, unsigned).max()) for strip, _ in _strips(image)))
+    clear = image.info.get("transparency")
+    negative = image.mode != "F" and _tag(image, PHOTOMETRIC) == 0  # Pillow sees to it in pictures of 8 bits alone
+
+    def convert(strip: Image.Image) -> Image.Image:
+        numbers = _numbers(strip, unsigned)
+        bytes_ = np.rint(np.clip(numbers * scale, 0, 255)).astype(np.uint8)
+        bytes_ = 255 - bytes_ if negative else bytes_
+        if isinstance(clear, int):
+            bytes_[numbers == clear] = 255
+        return Image.fromarray(bytes_).convert("RGB")
+
+    return _by_strips(image, convert)
+
+
+def _numbers(image: Image.Image, unsigned: bool) -> np.ndarray:
+    """The numbers of a picture, float64. unsigned: True where Pillow has read unsigned ones as if they were signed."""
     numbers = np.asarray(image)
     if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
         raise ValueError("some of its numbers are NaN or infinite")
     numbers = numbers.astype(np.float64)
-    if _tag(image, BITS_PER_SAMPLE) == 32 and _tag(image, SAMPLE_FORMAT) == 1:
-        numbers = np.where(numbers < 0, numbers + 2.0**32, numbers)  # Pillow reads them as if they were signed
-    bytes_ = np.rint(np.clip(numbers * (255.0 / _white(image, float(numbers.max()))), 0, 255)).astype(np.uint8)
-    if image.mode != "F" and _tag(image, PHOTOMETRIC) == 0:
-        bytes_ = 255 - bytes_  # nought is white, which Pillow sees to in pictures of 8 bits alone
-    clear = image.info.get("transparency")
-    if isinstance(clear, int):
-        bytes_[numbers == clear] = 255
-    return Image.fromarray(bytes_).convert("RGB")
+    return np.where(numbers < 0, numbers + 2.0**32, numbers) if unsigned else numbers
 
 
 def _white(image: Image.Image, peak: float) -> float:

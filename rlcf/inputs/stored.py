@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rlcf.errors import UserError
-from rlcf.inputs.json_files import as_text
+from rlcf.inputs.json_files import as_text, shown
 from rlcf.inputs.places import expanded
 from rlcf.inputs.sources import Rows, StoredImage
 
@@ -63,12 +63,15 @@ class StoredDataset:
         column: that holds them, None for the one there is. Raises UserError for rows without a label.
         """
         named = self._column(column, "label", _is_class_label, _is_whole_number, _is_text)
-        values: list[Any] = self.table.values(named)
+        values = self._values(named)
         names: list[str] | None = getattr(self.features[named], "names", None)
         if names is None and _is_text(self.features[named]):
             texts = [as_text(value, f"the {named} of row {row} of {self.name}") for row, value in enumerate(values)]
             names = sorted(set(texts))
             values = [names.index(text) for text in texts]
+        unnamed = next((name for name in names or () if not isinstance(name, str) or not name.strip()), None)
+        if unnamed is not None:
+            raise UserError(f"{self.name} calls a class {shown(unnamed)}; mend the ClassLabel of its {named}")
         wrong = next((row for row, value in enumerate(values) if not isinstance(value, int) or value < 0), None)
         if wrong is not None:
             raise UserError(
@@ -83,12 +86,24 @@ class StoredDataset:
         """Each row's captions. column: that holds them, None for the one column of texts there is."""
         named = self._column(column, "caption", _holds_texts, _holds_sentences, _is_text)
         found = []
-        for row, value in enumerate(self.table.values(named)):
+        for row, value in enumerate(self._values(named)):
             texts = value["raw"] if isinstance(value, dict) else value
             texts = [texts] if isinstance(texts, str | dict) or texts is None else texts
             where = f"a {named} of row {row} of {self.name}"
             found.append([as_text(text["raw"] if isinstance(text, dict) else text, where) for text in texts])
         return found
+
+    def _values(self, column: str) -> list[Any]:
+        """A column's values. Raises UserError where they cannot be read."""
+        try:
+            return self.table.values(column)
+        except MemoryError:
+            raise
+        except Exception as error:  # damaged files raise many kinds
+            said = " ".join(str(error).split())[:300] or type(error).__name__
+            raise UserError(
+                f"the column {column} of {self.name} cannot be read ({said}); get the dataset again"
+            ) from error
 
     def _column(self, given: str | None, what: str, *kinds: Callable[[Any], bool]) -> str:
         """The column that holds what is wanted: the given one, or the only one of the first kind that there is."""
@@ -187,6 +202,8 @@ def _parquet(name: str, files: Sequence[str], features: Any) -> StoredDataset:
     ]
     described = features or datasets.Features.from_arrow_schema(parquet.read_schema(files[0]))
     starts = list(itertools.accumulate((count for *_, count in groups), initial=0))
+    if starts[-1] > sum(Path(file).stat().st_size for file in files):  # a picture is longer than a byte
+        raise UserError(f"{name} tells of {starts[-1]:,} rows, more than its files have bytes; get the dataset again")
     return StoredDataset(name, dict(described), _ParquetTable(name, [(f, g) for f, g, _ in groups], starts))
 
 

@@ -35,8 +35,9 @@ def rows_of(samples: Sequence[Sample], metric: str | None, pictures: Mapping[str
     names, rows = Names(), []
     for sample in samples:
         right = None
-        if metric is not None and sample.answered and set(sample.values.get(metric, ())) <= {0.0, 100.0}:
-            right = [int(value == 100.0) for value in sample.values[metric]]
+        pair = sample.values.get(metric or "")
+        if pair is not None and sample.answered and set(pair) <= {0.0, 100.0}:
+            right = [int(value == 100.0) for value in pair]
         rows.append(
             {
                 "id": sample.id,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rlcf.metrics import calibration_error, holm, paired_bootstrap, paired_p_value, share_interval
-from rlcf.report.samples import Sample, scale_of
+from rlcf.report.samples import Sample, is_number, scale_of
 
 RIGHT_OR_WRONG = ("top-1", "top-5", "R@1", "R@5", "R@10")
 MAIN = {"classification": ("top-1",), "retrieval": ("R@1",), "captioning": ("CIDEr", "reward")}
@@ -57,7 +57,10 @@ def metrics_of(task: str, samples: Sequence[Sample], results: dict[str, dict[str
     order = sorted(names, key=lambda name: (name != main, list(names).index(name)))
     found = [_metric(name, answered, results) for name in order]
     if "top-1" in names or "R@1" in names:
-        found.append(_calibration(answered, "top-1" if "top-1" in names else "R@1"))
+        name = "top-1" if "top-1" in names else "R@1"
+        sure = [sample for sample in answered if sample.confidence is not None and name in sample.values]
+        if sure:
+            found.append(_calibration(sure, name))
         rewarded = [s for s in answered if s.reward_gain is not None]
         if rewarded:
             pairs = np.array([s.rewards for s in rewarded], dtype=float)
@@ -73,7 +76,7 @@ def _metric(name: str, answered: Sequence[Sample], results: dict[str, dict[str, 
     if name not in RIGHT_OR_WRONG:
         metric = _mean(name, before, after, clusters)
         corpus = [results.get(when, {}).get(name) for when in ("zero_shot", "adapted")]
-        if name.startswith(("BLEU", "METEOR")) and all(isinstance(value, int | float) for value in corpus):
+        if name.startswith(("BLEU", "METEOR")) and all(map(is_number, corpus)):
             # Of the whole corpus; the captions' own values have the gain.
             first, last = (Value(scale_of(name) * float(value or 0.0)) for value in corpus)
             return replace(metric, before=first, after=last, note="times 100; of all captions, the gain a mean of each")
@@ -111,9 +114,8 @@ def _mean(name: str, before: np.ndarray, after: np.ndarray, clusters: Sequence[s
     return Metric(name, "", digits_of(name), len(before), first, last, gain_of(before, after, clusters), note)
 
 
-def _calibration(answered: Sequence[Sample], metric: str, resamples: int = 1000, seed: int = 0) -> Metric:
+def _calibration(having: Sequence[Sample], metric: str, resamples: int = 1000, seed: int = 0) -> Metric:
     """The expected calibration error, percent, with bootstrap intervals from the same draws before and after."""
-    having = [sample for sample in answered if sample.confidence is not None]
     clusters = np.array(numbers_of([sample.cluster for sample in having]))
     confidence = np.array([sample.confidence for sample in having], dtype=float)
     right = np.array([sample.values[metric] for sample in having]) / 100.0

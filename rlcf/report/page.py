@@ -163,9 +163,9 @@ def _part_of_page(number: int, part: Part) -> dict[str, Any]:
 def _figures(number: int, part: Part) -> Iterator[dict[str, Any]]:
     """Each figure: its SVG, title, and what to read from it."""
     having = [s for s in part.samples if s.answered and s.confidence is not None and s.values]
-    if having and part.metric:
+    error = next((metric for metric in part.metrics if metric.name == "ECE"), None)
+    if error is not None and part.metric:
         for when, called in enumerate(("zero-shot", "adapted")):
-            error = next(m for m in part.metrics if m.name == "ECE")
             title = f"Reliability, {called}"
             svg = figures.draw(figures.reliability(having, part.metric, when), f"p{number}r{when}", title)
             told = (

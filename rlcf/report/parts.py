@@ -42,7 +42,8 @@ class Part:
     def metrics(self) -> list[Metric]:
         datasets = self.run.results.get("datasets")
         results = datasets.get(self.dataset.name) if isinstance(datasets, dict) else None
-        return metrics_of(self.run.task, self.samples, results if isinstance(results, dict) else {})
+        told = results.items() if isinstance(results, dict) else ()
+        return metrics_of(self.run.task, self.samples, {when: held for when, held in told if isinstance(held, dict)})
 
     @cached_property
     def groups(self) -> list[Group]:

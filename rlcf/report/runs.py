@@ -1,7 +1,7 @@
 """Reads run folders: settings, results, and the records of each dataset, also of a run that is not finished."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,12 @@ from safetensors import SafetensorError, safe_open
 
 from rlcf.errors import UserError
 from rlcf.run.files import file_name
+from rlcf.run.finished import Finished
+from rlcf.run.folder import refuse_special
 from rlcf.run.identity import read_identity
-from rlcf.run.parts import Part, Record, parse, read_whole, repeated
-from rlcf.run.records import IMAGES_FILE
+from rlcf.run.parts import Part
+from rlcf.run.record_lines import Record, read_unchecked, repeated
+from rlcf.run.run import IMAGES_FILE
 
 TASKS = {"classification": "classnames", "retrieval": "direction", "captioning": "evaluate_clip"}
 """A task -> a setting that it alone has."""
@@ -85,6 +88,7 @@ def short_names(folders: Sequence[Path]) -> list[str]:
 def _read_run(folder: Path, name: str) -> RunFolder:
     if not folder.is_dir():
         raise UserError(f"no run folder {folder}; give the folder that a run wrote, its --output")
+    refuse_special(folder)
     config = _read_config(folder)
     task = next((task for task, key in TASKS.items() if key in config and "method" in config), None)
     if task is None:
@@ -92,7 +96,8 @@ def _read_run(folder: Path, name: str) -> RunFolder:
     results = _read_json(folder / "results.json")
     found = {place.name: place for place in sorted(folder.iterdir()) if list(place.glob("records*.jsonl"))}
     asked = config.get("datasets")
-    known = [f"{dataset}{end}" for dataset in asked if dataset for end in ("", "-i2t", "-t2i")] if asked else []
+    asked = [dataset for dataset in asked if isinstance(dataset, str) and dataset] if isinstance(asked, list) else []
+    known = [f"{dataset}{end}" for dataset in asked for end in ("", "-i2t", "-t2i")]
     called = {file_name(dataset): dataset for dataset in known}
     order = [place for place in called if place in found] + [place for place in found if place not in called]
     datasets = [_read_dataset(found[place], called.get(place, place)) for place in order]
@@ -144,7 +149,8 @@ def _read_finished(folder: Path, key: bytes) -> list[Record]:
                 described = held.metadata() or {}
         except (SafetensorError, OSError) as error:
             raise UserError(f"{rows} is damaged; delete its folder to start it afresh") from error
-    return read_whole(folder / "records.jsonl", folder / "records.sums", key, rows, widths, described)
+    found = (record for record, *_ in Finished(folder, key, widths, described).lines())
+    return list(_gather(folder / "records.jsonl", found, {}).values())
 
 
 def _read_parts(folder: Path, key: bytes) -> list[Record]:
@@ -153,13 +159,17 @@ def _read_parts(folder: Path, key: bytes) -> list[Record]:
     records: dict[int, Record] = {}
     for file in sorted(folder.glob("records.part*.jsonl")):
         if file.with_suffix(".f32").exists():
-            found = parse(file, file.read_bytes().split(b"\n")[:-1])
+            found = read_unchecked(file)
         else:
-            part = Part(file, 0, key)
-            part.read()
-            found = part.records
-        for number, record in enumerate(found, start=1):
-            if record["index"] in records:
-                raise repeated(file, number)
-            records[record["index"]] = record
+            found = (record for record, _, whole in Part(file, 0, key).lines() if whole)
+        _gather(file, found, records)
     return [records[index] for index in sorted(records)]
+
+
+def _gather(file: Path, found: Iterable[Record], records: dict[int, Record]) -> dict[int, Record]:
+    """Put the records of a file among those of others, by their index. Raises UserError for one that is there."""
+    for number, record in enumerate(found, start=1):
+        if record["index"] in records:
+            raise repeated(file, number)
+        records[record["index"]] = record
+    return records

@@ -1,14 +1,16 @@
 """A sample as the report tells it, whichever task it is of: its answers, what was right, and the steps in between."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rlcf.errors import UserError
+from rlcf.inputs.json_files import shown
 from rlcf.report.runs import DatasetRecords, RunFolder
-from rlcf.run.parts import Record
+from rlcf.run.record_lines import Record
 from rlcf.run.summary import NON_FINITE, UNREADABLE
 from rlcf.terminal import visible
 
@@ -108,7 +110,7 @@ def read_samples(run: RunFolder, dataset: DatasetRecords) -> list[Sample]:
     for record in dataset.records:
         try:
             samples.append(read[run.task](record))
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
                 f"{dataset.folder} holds records that this version of rlcf cannot read (sample {record['index']}: "
                 f"{type(error).__name__} {error}); run it again into another --output"
@@ -129,7 +131,7 @@ def _shared(record: Record) -> dict[str, Any]:
         "id": visible(record["id"]),
         "status": record["status"],
         "gated": bool(record.get("gated", False)),
-        "seconds": float(record["seconds"]),
+        "seconds": _number(record["seconds"]),
         "confidence": _pair(record, "confidence"),
     }
 
@@ -137,7 +139,22 @@ def _shared(record: Record) -> dict[str, Any]:
 def _pair(record: Record, name: str) -> tuple[float, float] | None:
     if f"zero_shot_{name}" not in record:
         return None
-    return float(record[f"zero_shot_{name}"]), float(record[f"adapted_{name}"])
+    before, after = _number(record[f"zero_shot_{name}"]), _number(record[f"adapted_{name}"])
+    return None if before is None or after is None else (before, after)
+
+
+def is_number(value: Any) -> bool:
+    """True for a number that can be drawn: neither NaN nor without end."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e100
+
+
+def _number(value: Any) -> float | None:
+    """A number of a record; None for one that is not finite, and where there is none. Raises TypeError for others."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    if not is_number(value):
+        raise TypeError(f"{shown(value)} is no number")
+    return float(value)
 
 
 def _classified(record: Record) -> Sample:
@@ -201,7 +218,7 @@ class _Captioned:
             try:
                 held = json.loads((folder / file).read_text(encoding="utf-8"))
                 self.scores[name] = held if isinstance(held, dict) else {}
-            except (OSError, ValueError):
+            except (OSError, ValueError, RecursionError):
                 self.scores[name] = {}
 
     def __call__(self, record: Record) -> Sample:
@@ -211,13 +228,13 @@ class _Captioned:
             return _unread(record, truth, group)
         before, after = (self.scores[name].get(record["id"], {}) for name in EACH)
         values = {
-            name: (scale_of(name) * float(value), scale_of(name) * float(after[name]))
+            visible(name): (scale_of(name) * value, scale_of(name) * after[name])
             for name, value in before.items()
-            if name in after
+            if is_number(value) and is_number(after.get(name))
         }
-        rewards = (record.get("zero_shot_reward"), record.get("adapted_reward"))
+        rewards = (_number(record.get("zero_shot_reward")), _number(record.get("adapted_reward")))
         if rewards[0] is not None and rewards[1] is not None:
-            values["reward"] = (float(rewards[0]), float(rewards[1]))
+            values["reward"] = (rewards[0], rewards[1])
         return Sample(
             **_shared(record),
             image=record["id"],
@@ -235,27 +252,29 @@ class _Captioned:
 def _caption_step(step: Record) -> Step:
     texts = step.get("candidates", [])
     rewards, advantages = (step.get(name) or [None] * len(texts) for name in ("rewards", "advantages"))
-    sampled = [Sampled(visible(t), r, a, None) for t, r, a in zip(texts, rewards, advantages, strict=True)]
-    return Step(step.get("loss"), [(None, sampled)] if sampled else [])
+    rows = zip(texts, rewards, advantages, strict=True)
+    sampled = [Sampled(visible(text), _number(reward), _number(advantage), None) for text, reward, advantage in rows]
+    return Step(_number(step.get("loss")), [(None, sampled)] if sampled else [])
 
 
 def _steps_of_places(record: Record, targets: set[int] | None) -> list[Step]:
     """The steps of a record whose answers are numbers of classes or of places in a gallery."""
     names, steps = {place: visible(name) for place, name in record["names"].items()}, []
+
+    def sampled(place: int, reward: Any, advantage: Any) -> Sampled:
+        right = None if targets is None else place in targets
+        return Sampled(names[str(place)], _number(reward), _number(advantage), right)
+
     for step in record["steps"]:
         answers = step.get("answers") or []
         numbers = step.get("views") or [None] * max(1, len(answers))
         blank = [[None] * len(row) for row in answers]
         rewards, advantages = step.get("rewards") or blank, step.get("advantages") or blank
         rows = [
-            [
-                Sampled(names[str(place)], reward, advantage, None if targets is None else place in targets)
-                for place, reward, advantage in zip(*row, strict=True)
-            ]
-            for row in zip(answers, rewards, advantages, strict=True)
+            [sampled(*one) for one in zip(*row, strict=True)] for row in zip(answers, rewards, advantages, strict=True)
         ]
         rows += [[] for _ in numbers[len(rows) :]]
-        steps.append(Step(step.get("loss"), list(zip(numbers, rows, strict=True))))
+        steps.append(Step(_number(step.get("loss")), list(zip(numbers, rows, strict=True))))
     return steps
 
 
@@ -270,6 +289,6 @@ def _reward_of(record: Record, place: int) -> float | None:
             zip(step.get("answers") or [], step.get("rewards") or [], strict=True)
         ):
             for answer, reward in zip(answers, rewards, strict=True):
-                if answer == place and reward is not None:
-                    found[view] = reward
+                if answer == place and (number := _number(reward)) is not None:
+                    found[view] = number
     return sum(found.values()) / len(found) if found else None

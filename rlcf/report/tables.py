@@ -49,7 +49,7 @@ def as_csv(parts: Sequence[Part]) -> str:
     writer = csv.DictWriter(stream, FIELDS, restval="", lineterminator="\n")
     writer.writeheader()
     for part in parts:
-        method, took = str(part.run.config.get("method")), part.seconds
+        method, took = _cell(str(part.run.config.get("method"))), part.seconds
         shared = {"source": THIS, "run": _cell(part.run.name), "method": method, "dataset": _cell(part.dataset.name)}
         shared |= {"seconds_per_sample": f"{sum(took) / len(took):.6g}"} if took else {}
         for m in part.metrics:

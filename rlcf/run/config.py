@@ -87,6 +87,11 @@ class Settings:
         """Raises UserError for a file that the settings name and that is not there, with what brings it."""
 
     @property
+    def bf16_flag(self) -> str:
+        """The flag that asks for bf16, with its value; empty where none does."""
+        return "--precision bf16" if self.precision == "bf16" else ""
+
+    @property
     def takes_memory(self) -> tuple[str, ...]:
         """Names of the settings that take less memory when they are lower, the best to lower first."""
         return ()

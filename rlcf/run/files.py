@@ -5,7 +5,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,19 @@ def write_atomically(file: Path, content: str | bytes) -> None:
     """Writes a text, or bytes, to a file, by way of a temporary file beside it. Raises UserError as `writing`."""
     with replacing(file) as temporary:
         temporary.write_bytes(content.encode(errors="surrogateescape") if isinstance(content, str) else content)
+
+
+def write_entries_atomically(file: Path, entries: Iterable[tuple[str, Any]]) -> None:
+    """Writes a JSON object as `to_json` does, an entry at a time, so that it need not fit into memory.
+
+    entries: its keys, each once, and their values. Raises UserError as `writing`.
+    """
+    with replacing(file) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        before = "{\n"
+        for key, value in entries:
+            stream.write(before + to_json({key: value})[len("{\n") : -len("\n}\n")])
+            before = ",\n"
+        stream.write("\n}\n" if before == ",\n" else "{}\n")
 
 
 def to_json(content: Any) -> str:

@@ -14,7 +14,7 @@ from rlcf.failures import NO_ROOM, not_written
 from rlcf.run.config import Settings, command_line, to_yaml
 from rlcf.run.files import is_special, write_atomically, writing
 from rlcf.run.identity import check_settings
-from rlcf.run.lock import FolderLock
+from rlcf.run.lock import LOCK_FILE, FolderLock
 from rlcf.terminal import VisibleFormatter, visible
 
 logger = logging.getLogger("rlcf")
@@ -32,12 +32,12 @@ def open_run_folder(config: Settings, begun: Callable[[Path], Iterable[Path]]) -
     with ExitStack() as held:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _refuse_special(folder)
+            refuse_special(folder)
             lock = held.enter_context(closing(FolderLock(folder)))
             for place in begun(folder):
                 check_settings(place, config)
             write_atomically(folder / "config.yaml", to_yaml(config))
-            _open_log(folder / "log.txt")
+            _open_log(folder / LOG_FILE)
         except OSError as error:
             if error.errno in NO_ROOM:
                 raise UserError(not_written(folder, error)) from error
@@ -49,11 +49,23 @@ def open_run_folder(config: Settings, begun: Callable[[Path], Iterable[Path]]) -
         yield folder
 
 
-def _refuse_special(folder: Path) -> None:
-    """Raises UserError for a folder with a pipe, a device or a socket, which must not be read: that may never end."""
+LOG_FILE = "log.txt"
+GROWING = ("*.f32", "*.sums", "*/records*")
+"""Files of a run that are written where they lie, as the lock and the log are."""
+
+
+def refuse_special(folder: Path) -> None:
+    """Raises UserError for a run folder with what must be neither read nor written.
+
+    A pipe, a device or a socket may never end. Writing to a link would change a file elsewhere.
+    """
     for file in folder.rglob("*"):
         if file.exists() and is_special(file):
             raise UserError(f"{file} is a pipe, a device or a socket and no file of a run; remove it")
+    grown = [file for pattern in GROWING for file in folder.glob(pattern)]
+    for file in (folder / LOCK_FILE, folder / LOG_FILE, *grown):
+        if file.is_symlink():
+            raise UserError(f"{file} is a link and no file of a run; remove it, or put the file itself there")
 
 
 class _LogFile(logging.FileHandler):

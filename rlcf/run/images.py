@@ -1,8 +1,8 @@
 """Reads images in worker processes: one by one for adaptation, or in batches for features."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass, replace
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -27,27 +27,24 @@ Loaded = tuple[int, Tensor | PlannedViews | Unreadable]
 
 @dataclass(frozen=True)
 class ImageLoader(Dataset[Loaded]):
-    """A dataset of transformed images. Item i is (index, image), where index is `order[i]`.
+    """Transformed images, read in an order. Item i is (i, image).
 
-    The image is that of `files[index]` after `transform`, or an `Unreadable` for a file that cannot be read.
+    The image is that of `files[i]` after `transform`, or an `Unreadable` for a file that cannot be read.
 
-    files: where the images are read from. order: indices into `files`, in the order in which they are read.
+    files: where the images are read from. order: indices into `files`, in the order in which they are read; it may be
+    known bit by bit only.
     transform: a function from an image and its index to a tensor or to `PlannedViews`.
     draft: (H, W) of the views, for faster decoding of large JPEGs; published: as the published code reads its datasets;
     both as in `read_image`.
     """
 
     files: Sequence[Source]
-    order: Sequence[int]
+    order: Iterable[int]
     transform: Callable[[Image, int], Tensor | PlannedViews]
     draft: tuple[int, int] | None = None
     published: bool = False
 
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, position: int) -> Loaded:
-        index = self.order[position]
+    def __getitem__(self, index: int) -> Loaded:
         try:
             image = read_image(self.files[index], self.draft, self.published)
         except UserError as error:
@@ -59,9 +56,15 @@ class ImageLoader(Dataset[Loaded]):
 
         Raises UserError if the processes cannot be started.
         """
-        workers = min(workers, len(self))
+        workers = min(workers, len(self.order)) if isinstance(self.order, Sized) else workers
+        items = replace(self, order=())  # the order stays in this process
         loader = DataLoader(
-            self, batch_size=None, num_workers=workers, pin_memory=pin_memory, worker_init_fn=_send_by_pipe
+            items,
+            batch_size=None,
+            sampler=self.order,
+            num_workers=workers,
+            pin_memory=pin_memory,
+            worker_init_fn=_send_by_pipe,
         )
         try:
             return iter(loader)
@@ -96,6 +99,42 @@ def refuse_or_skip(sample: Unreadable, skip: bool) -> None:
 
 
 @torch.no_grad()
+def encode_batches(
+    clips: Sequence[Backbone],
+    files: Sequence[Source],
+    order: Iterable[int],
+    workers: int = 2,
+    batch_size: int = 64,
+    view: Backbone | None = None,
+    skip_bad: bool = False,
+    published: bool = False,
+) -> Iterator[tuple[list[int], list[Tensor]]]:
+    """The features of image files by several models, batch by batch: indices of n files, and (n, D) a model.
+
+    order: indices of the files that are wanted, in batches that stand together: only that of the last file may be
+    smaller than `batch_size`. Otherwise as `encode_images`, which see.
+    """
+    seen_by = view or clips[0]
+    centre = Views(seen_by.centre_view, seen_by.size, count=1)
+    batch: dict[int, Tensor] = {}
+    bad: list[int] = []
+    for index, pixels in ImageLoader(files, order, centre, published=published).one_by_one(workers):
+        if isinstance(pixels, Unreadable):
+            if not skip_bad:
+                raise UserError(f"{pixels.reason}; mend it or take it out of the list")
+            bad.append(len(batch))
+            pixels = torch.zeros(1, 3, *seen_by.size, dtype=torch.uint8)
+        assert isinstance(pixels, Tensor)  # `centre` does not return planned views
+        batch[index] = pixels
+        if len(batch) == batch_size or index == len(files) - 1:
+            views = torch.cat(list(batch.values()))
+            features = [clip.encode_image(clip.prepare(views)) for clip in clips]
+            for matrix in features:
+                matrix[bad] = torch.nan
+            yield list(batch), features
+            batch, bad = {}, []
+
+
 def encode_images(
     clips: Sequence[Backbone],
     files: Sequence[Source],
@@ -117,26 +156,11 @@ def encode_images(
     Returns a matrix for each model, (len(files), D), unit length.
     Raises UserError naming a file that cannot be read, unless skip_bad is True.
     """
-    seen_by = view or clips[0]
-    centre = Views(seen_by.centre_view, seen_by.size, count=1)
-    loader = ImageLoader(files, range(len(files)), centre, published=published).one_by_one(workers)
     features: list[list[Tensor]] = [[] for _ in clips]
-    batch: list[Tensor] = []
-    bad: list[int] = []
-    for index, pixels in progress_bar(loader, desc=desc, total=len(files), unit="image", disable=desc is None):
-        if isinstance(pixels, Unreadable):
-            if not skip_bad:
-                raise UserError(f"{pixels.reason}; mend it or take it out of the list")
-            bad.append(index)
-            pixels = torch.zeros(1, 3, *seen_by.size, dtype=torch.uint8)
-        assert isinstance(pixels, Tensor)  # `centre` does not return planned views
-        batch.append(pixels)
-        if len(batch) == batch_size or index == len(files) - 1:
-            views = torch.cat(batch)
-            for clip, rows in zip(clips, features, strict=True):
-                rows.append(clip.encode_image(clip.prepare(views)))
-            batch = []
-    stacked = [torch.cat(rows) for rows in features]
-    for matrix in stacked:
-        matrix[bad] = torch.nan
-    return stacked
+    with progress_bar(desc=desc, total=len(files), unit="image", disable=desc is None) as progress:
+        order = range(len(files))
+        for indices, batch in encode_batches(clips, files, order, workers, batch_size, view, skip_bad, published):
+            for matrix, rows in zip(features, batch, strict=True):
+                matrix.append(rows)
+            progress.update(len(indices))
+    return [torch.cat(rows) for rows in features]

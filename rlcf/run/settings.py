@@ -99,6 +99,13 @@ class Config(Settings):
         0.0, "weight of KL(adapted || starting prediction), which holds the student near its own answer", at_least=0
     )
 
+    stop_when_settled: float = beyond_option(
+        0.0,
+        "rlcf: bound > 0: an episode ends when a step, the second or a later one, sampled the answers of the step "
+        "before and every advantage is below the bound",
+        at_least=0,
+    )
+
     def check(self) -> None:
         """Raises UserError for settings that contradict each other."""
         weights = self.reward_weights
@@ -117,6 +124,8 @@ class Config(Settings):
             if name not in self.how.settings and getattr(self, name) != getattr(type(self)(), name):
                 users = " or ".join(other for other, method in self.methods.items() if name in method.settings)
                 raise UserError(f"--{dashed(name)} is for --method {users}")
+        if self.stop_when_settled and self.steps < 3:
+            raise UserError("--stop-when-settled needs three --steps or more: no episode ends before its second one")
 
     def require_files(self) -> None:
         """Raises UserError for a CLIP that is named by a path and is not there."""

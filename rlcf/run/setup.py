@@ -16,7 +16,7 @@ from rlcf.clip.loading import load_clip
 from rlcf.errors import UserError
 from rlcf.run.config import make_config
 from rlcf.run.device import resolve_device, resolve_precision
-from rlcf.run.records import Run
+from rlcf.run.run import Run
 from rlcf.run.settings import PY, Config
 from rlcf.run.shard import Shard
 

@@ -1,10 +1,11 @@
 """Each benchmark as a user starts it, on tiny models; what its table compares must agree."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from benchmarks import captioning, classification, images_at_once, precision, retrieval
+from benchmarks import captioning, classification, gallery, images_at_once, precision, retrieval, settled
 
 
 @pytest.fixture
@@ -44,6 +45,7 @@ def test_both_directions_of_retrieval_have_the_loops_logits(run):
 
 def test_several_images_at_once_have_the_answers_of_one_at_a_time(run, monkeypatch):
     monkeypatch.setattr(images_at_once, "COUNT", 3)
+    monkeypatch.setattr(images_at_once, "CAPTIONS", replace(images_at_once.CAPTIONS, steps=1, sample_k=4))
     printed, content = run(images_at_once, "--repeats", "1")
     assert all(row["difference"] < 1e-3 and row["moved"] > 0.1 for row in content["rows"])
     assert "one at a time -> together, s" in printed
@@ -63,8 +65,25 @@ def test_the_effect_of_bf16_is_counted(run):
     assert printed.startswith("tuned") and "when ranked in bf16 alone" in printed
 
 
+def test_what_settled_episodes_save_is_counted(run):
+    printed, content = run(settled, "--limit", "2", "--styles", "blur", "--bounds", "1e-9", "2.5")
+    for name, settings in settled.SETTINGS.items():
+        off, never, ever = (line for line in content["lines"] if line["method"] == name)
+        assert off["n"] == 2 and off["steps"] == 2 * settings["steps"] >= ever["steps"] >= 4
+        assert {**never, "bound": 0.0} == off and off["settled"] == off["changed"] == 0
+        assert off["seconds"] >= ever["seconds"] > 0 and name in printed
+
+
 def test_captioning_has_the_loops_prefix(run):
     _, content = run(captioning, "--repeats", "1")
     (row,) = content["rows"]
     assert row["difference"] < 1e-4 < row["moved"]
     assert row["reference_passes"]["reward"] == row["fast_passes"]["reward"] or "texts" in row["fast_passes"]["reward"]
+
+
+def test_the_memory_of_a_gallery_is_told_stage_by_stage(run):
+    printed, content = run(gallery, "--texts", "250", "--queries", "1")
+    names = [stage["name"] for stage in content["stages"]]
+    assert names[-3:] == ["rlcf: 1 queries", "rlcf, candidates of both models: 1 queries", "kd: 1 queries"]
+    assert all(0 < stage["own"] < stage["resident"] <= stage["peak"] for stage in content["stages"])
+    assert all(name in printed for name in names) and "highest resident size: " in printed

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from caption.config import CaptionConfig
+from caption.metrics import describe
 from caption.objectives import Sampled, masked_mean, rlcf
 from rlcf.adapt.objectives import kl_estimate
 from rlcf.errors import UserError
@@ -62,7 +63,7 @@ def test_the_anchor_holds_the_captioner_near_its_start(make_captioner, view):
         captioner = make_captioner(steps=6, lr=1e-2, **settings)
         features = captioner.policy.encode(view)
         before = captioner.policy.zero_shot(features)
-        after, _ = captioner._learn(captioner.episodes, [0], features, before, captioner.rewards.see(view))
+        after, *_ = captioner._learn(captioner.episodes, [0], features, before, captioner.rewards.see(view))
         texts = captioner.policy.sample(before, 3, max_new_tokens=5)
         now, then = (masked_mean(*captioner.policy.log_likelihood(prefix, texts)) for prefix in (after, before))
         return (now - then).abs().mean()
@@ -81,8 +82,50 @@ def test_reranking_answers_with_the_best_rewarded_of_the_captions(make_captioner
     assert captioner.episodes is None
 
 
-@pytest.mark.parametrize("name", ["candidates", "kl_weight"])
+@pytest.fixture
+def views():
+    return torch.randint(0, 256, (2, 1, 3, 64, 64), dtype=torch.uint8, generator=torch.manual_seed(2))
+
+
+def test_a_captioner_that_samples_the_same_captions_again_ends_its_episode(make_captioner, view):
+    settings = {"lr": 1e-5, "candidates": "both"}
+    (settled,) = make_captioner(steps=4, stop_when_settled=2.5, **settings).adapt([(0, view)])
+    (two,) = make_captioner(steps=2, **settings).adapt([(0, view)])
+    assert settled.settled and settled.trace == two.trace and settled.adapted == two.adapted
+    assert two.settled is None and describe(settled)["steps_taken"] == 2 and "settled" not in describe(two)
+
+
+def test_an_image_that_has_settled_keeps_its_mapper_while_its_neighbour_goes_on(make_captioner, views):
+    def largest(answer):
+        return max(abs(advantage) for step in answer.trace for advantage in step.advantages[0])
+
+    settings = {"steps": 4, "lr": 1e-5, "eps": 1e-4}
+    sizes = [largest(make_captioner(**settings).adapt([(0, view)])[0]) for view in views]
+    bound = sum(sizes) / 2  # one of the two settles
+    prefixes = {}
+    for count in (1, 2):
+        captioner = make_captioner(images_at_once=count, stop_when_settled=bound, **settings)
+        found = []
+        for group in views.split(count):
+            stacked = group.flatten(0, 1)
+            features = captioner.policy.encode(stacked)
+            before, seen = captioner.policy.zero_shot(features), captioner.rewards.see(stacked)
+            after, _, ended = captioner._learn(captioner.episodes, [*range(len(group))], features, before, seen)
+            found += list(zip(after, ended, strict=True))
+        prefixes[count] = found
+    assert [ended for _, ended in prefixes[2]] == [ended for _, ended in prefixes[1]]
+    assert {ended for _, ended in prefixes[1]} == {2, None}
+    for (together, _), (alone, _) in zip(prefixes[2], prefixes[1], strict=True):
+        torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-6)
+
+
+def test_captions_that_are_drawn_do_not_settle():
+    with pytest.raises(UserError, match="needs captions that repeat, not draws; use --sampling beam"):
+        CaptionConfig(checkpoint="tiny", stop_when_settled=0.1, sampling="nucleus").check()
+
+
+@pytest.mark.parametrize("name", ["candidates", "kl_weight", "stop_when_settled"])
 def test_options_of_rlcf_are_refused_elsewhere(name):
-    value = {"candidates": "both", "kl_weight": 0.1}[name]
+    value = {"candidates": "both", "kl_weight": 0.1, "stop_when_settled": 0.1}[name]
     with pytest.raises(UserError, match=f"--{name.replace('_', '-')} is for --method rlcf"):
         CaptionConfig(checkpoint="tiny", method="zeroshot", **{name: value}).check()

@@ -26,7 +26,7 @@ def commands(tmp_path, data, checkpoint, lm_folder, load_once, monkeypatch):
     """Module -> its flags, of small runs."""
     for place in ("rlcf.run.setup", "caption.training.extract", "caption.evaluate"):
         monkeypatch.setattr(f"{place}.load_clip", lambda name, *_: load_once(name))
-    monkeypatch.setattr("rlcf.run.records.commit", lambda: None)
+    monkeypatch.setattr("rlcf.run.run.commit", lambda: None)
     load_once("demo-student"), load_once("demo-reward")
     numbers = torch.arange(64.0).view(4, 16).cos()
     (tmp_path / "features").mkdir()

@@ -67,6 +67,13 @@ def test_only_the_views_that_are_learnt_from_carry_a_graph(build, views, passes,
     assert seen == [("rank", 10, False), *learning, ("answer", 1, False), ("zero_shot", 1, False)]
 
 
+def test_the_gate_decides_before_there_is_a_graph(build, views, passes, monkeypatch):
+    monkeypatch.setattr("classification.classifier.agree", lambda *_: torch.tensor([True]))
+    classifier = build("image-encoder", gate="agree")
+    seen = passes(classifier.policy)
+    assert outcome_of(classifier, views).gated and seen == [("rank", 10, False), ("zero_shot", 1, False)]
+
+
 def test_views_that_share_batch_statistics_are_learnt_from_in_the_pass_that_ranks_them(build, views, passes):
     classifier = build("norm", "resnet")
     seen = passes(classifier.policy)

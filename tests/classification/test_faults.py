@@ -69,7 +69,7 @@ def one_for_all(checkpoint, load_once, tmp_path_factory):
     flags += ["--momentum", "--momentum-every", "2", "--save-logits", "--device", "cpu", "--output", folder / "run"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rlcf.run.setup.load_clip", lambda *_: clip)
-        patch.setattr("rlcf.run.records.commit", lambda: None)
+        patch.setattr("rlcf.run.run.commit", lambda: None)
         yield Runs(flags)
 
 
@@ -130,7 +130,7 @@ def test_a_kill_at_any_operation_changes_no_result(runs, part):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("part", "name"), enumerate(["SIGINT", "SIGTERM", "SIGHUP"], start=4))
+@pytest.mark.parametrize(("part", "name"), list(enumerate(["SIGINT", "SIGTERM", "SIGHUP"], start=4)))
 def test_a_signal_at_any_operation_keeps_the_state_and_says_one_line_however_often_it_comes(runs, part, name):
     for place in runs.places(part):
         ended = runs.start(at_operation(place, runs.folder, faults.sends(getattr(signal, name))))

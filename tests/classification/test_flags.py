@@ -90,6 +90,7 @@ OWN_TESTS |= {
     "select_precision",
     "draft_jpeg",
     "published_ties",
+    "stop_when_settled",
 }
 
 

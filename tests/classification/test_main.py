@@ -13,7 +13,7 @@ from classification.methods import METHODS
 from rlcf.errors import UserError
 from rlcf.metrics import calibration_error, paired_bootstrap
 from rlcf.run.config import read_preset
-from rlcf.run.records import shuffled
+from rlcf.run.dealing import shuffled
 from rlcf.run.shard import Shard
 from tests.tools import break_off_after
 
@@ -201,21 +201,6 @@ def test_images_that_changed_since_a_run_began_refuse_to_mix(classify, plant, ch
     plant("a/0.jpg")
     with pytest.raises(UserError, match=r"run/folder was begun with other samples than there are now; choose another"):
         classify(*flags)
-
-
-def test_two_shards_have_the_records_of_one_process(classify, monkeypatch):
-    whole = classify("--limit", 6, "--tune", "norm").records()
-    monkeypatch.setattr(Shard, "wait", lambda shard: None)
-    monkeypatch.setattr("rlcf.run.records.Records.finish", lambda records, may_grow=False: records.written)
-    for rank in range(2):
-        monkeypatch.setattr(Shard, "from_environment", staticmethod(lambda rank=rank: Shard(rank, 2)))
-        if rank == 1:  # both begin before either has records
-            monkeypatch.setattr("rlcf.run.parts.Part.read", lambda part: None)
-        results = classify("--limit", 6, "--tune", "norm", output="sharded")
-    parts = sorted((results.folder / "folder-blur").glob("records.part*.jsonl"))
-    records = [json.loads(line) for part in parts for line in part.read_text().splitlines()]
-    records = [{k: v for k, v in record.items() if k != "seconds"} for record in records]
-    assert len(parts) == 2 and sorted(records, key=lambda record: record["index"]) == whole
 
 
 def test_momentum_refuses_shards(classify, monkeypatch):

@@ -247,6 +247,8 @@ def test_both_models_candidates_are_in_the_trace(classify):
         ("--method zeroshot --pool features", "--pool is for --method views or reward or ensemble or rerank"),
         ("--method tpt --dispersion-weight 3", "--dispersion-weight is for --method ctpt"),
         ("--method kd --candidates both", "--candidates is for --method rlcf"),
+        ("--method kd --stop-when-settled 0.1", "--stop-when-settled is for --method rlcf"),
+        ("--stop-when-settled 0.1 --steps 2", "--stop-when-settled needs three --steps or more"),
         ("--method ctpt", "--method ctpt moves the class features; use --tune prompt"),
         ("--method tda --images-at-once 2", "--images-at-once is for a method that tunes the prompt"),
         ("--method mta --momentum", "--momentum is for a method that adapts weights; mta does not"),

@@ -8,9 +8,9 @@ import torch
 
 from classification.main import main
 from rlcf.clip.loading import load_clip
-from rlcf.run import records, setup
+from rlcf.run import setup
 from tests.damage import SPECIAL, survive
-from tests.tools import OPENAI_TEXT, Results, build_clip, held, in_processes, mistake, stop_after_records
+from tests.tools import OPENAI_TEXT, Results, build_clip, held, in_processes, mistake, slowed, stop_after_records
 
 from .conftest import TINY_RUN
 
@@ -22,7 +22,7 @@ def classify(emoji, tmp_path, monkeypatch, load_once, checkpoint):
     """Runs the entry script's main on blurred emoji with a tiny CLIP that is loaded once; flags win over that."""
     loaded = load_once(str(checkpoint("vit")))
     monkeypatch.setattr(setup, "load_clip", lambda *_: loaded)
-    monkeypatch.setattr(records, "commit", lambda: None)
+    monkeypatch.setattr("rlcf.run.run.commit", lambda: None)
 
     def run(*flags, output="run"):
         models = ["--student", checkpoint("vit"), "--reward", checkpoint("vit"), "--output", tmp_path / output]
@@ -69,9 +69,21 @@ def test_stopped_runs_go_on_with_any_number_of_processes_and_the_same_bits(class
         output = f"{count}-{then}"
         with monkeypatch.context() as patch:
             stop_after_records(stop, patch)
-            assert in_processes(count, lambda out=output: classify(*GROUPS, output=out)) == [130] * count
+            first, *others = in_processes(count, lambda out=output: classify(*GROUPS, output=out))
+        assert first == 130 and {*others} <= {130, 2}  # 2 where it asked the first for more when that had ended
         assert in_processes(then, lambda out=output: classify(*GROUPS, output=out)) == [0] * then
         assert left(classify(*GROUPS, output=output)) == whole
+
+
+@pytest.mark.parametrize(("count", "slow", "at_once"), [(2, 1, 1), (2, 0, 3), (3, 2, 2)])
+def test_a_slow_process_does_not_hold_the_others_and_records_are_those_of_one(classify, tmp_path, count, slow, at_once):
+    flags = [*GROUPS, "--images-at-once", at_once]
+    whole = left(classify(*flags, output="whole"))
+    run = slowed(lambda: classify(*flags, output="several"), slow, count, tmp_path)
+    assert in_processes(count, run) == [0] * count
+    done = [int((tmp_path / str(rank)).read_text()) for rank in range(count)]
+    assert sum(done) == 8 and done[slow] <= at_once  # it got one portion, the others the rest
+    assert left(classify(*flags, output="several")) == whole
 
 
 def test_an_image_that_cannot_be_read_keeps_its_place_in_its_group(classify, emoji, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import pickle
 import shutil
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 from demo.study import costs
 from demo.study import main as study
 from demo.study.costs import passes_of
-from demo.study.methods import CAPTIONING, CLASSIFICATION, RETRIEVAL, TASKS, flags_of
-from demo.study.report import hierarchical_interval, write_report
+from demo.study.methods import CAPTIONING, CHOSEN, CLASSIFICATION, RETRIEVAL, TASKS, flags_of
+from demo.study.report import draw_report, hierarchical_interval, report
+from demo.world import VALIDATION_SEED
 from rlcf.errors import UserError
 from rlcf.run.config import parse_config
 
@@ -37,7 +39,7 @@ def test_a_pair_that_was_not_trained_is_told(tmp_path):
 
 def test_a_report_without_runs_is_told(tmp_path):
     with pytest.raises(UserError, match=r"holds no outcomes; make them first: python -m demo.study run"):
-        write_report(tmp_path, CLASSIFICATION)
+        report(tmp_path, CLASSIFICATION)
 
 
 def test_a_run_that_a_task_does_not_have_is_told(tmp_path, monkeypatch):
@@ -47,8 +49,12 @@ def test_a_run_that_a_task_does_not_have_is_told(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_every_method_of_the_study_is_a_command_that_parses(name):
-    task = TASKS[name]
+def test_a_task_can_be_handed_to_another_process(name):
+    assert pickle.loads(pickle.dumps(TASKS[name])) == TASKS[name]
+
+
+@pytest.mark.parametrize("task", [*TASKS.values(), *CHOSEN.values()], ids=[*TASKS, *CHOSEN])
+def test_every_method_of_the_study_is_a_command_that_parses(task):
     kind = next(
         value
         for value in vars(importlib.import_module(f"{task.script}.config")).values()
@@ -57,6 +63,15 @@ def test_every_method_of_the_study_is_a_command_that_parses(name):
     for run in task.methods:
         parse_config(kind, flags_of(task, run, SHIPPED), "", "")
     assert set(task.baselines) <= task.methods.keys()
+
+
+def test_settings_are_chosen_on_other_pictures_and_the_study_has_the_best_of_each_method():
+    choices = CHOSEN["choices"]
+    assert choices.seed == VALIDATION_SEED != CLASSIFICATION.seed
+    chosen = {"kd": "kd-2e-4", "rlcf": "rlcf-1e-4", "rlcf-prompt": "rlcf-2e-2"}
+    chosen |= {"anchored": "anchored-2e-4", "anchored-prompt": "anchored-2e-2"}
+    for name, choice in chosen.items():
+        assert CLASSIFICATION.methods[name][1] == choices.methods[choice][1]
 
 
 def test_runs_on_other_pictures_lie_in_a_folder_of_their_own(tmp_path, monkeypatch):
@@ -89,20 +104,18 @@ def small(tmp_path, monkeypatch):
     return run
 
 
-def rows_of(place):
-    lines = (place / "study.md").read_text().splitlines()
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]
+def rows_of(text):
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
 
 
 @pytest.mark.slow
-def test_the_study_of_classification_runs_and_reports(small, capsys):
+def test_the_study_of_classification_runs_and_reports(small):
     place, task = small(CLASSIFICATION, ["zeroshot", "reward", "product", "zero-reward"], size=1)
-    write_report(place, task)
-    assert capsys.readouterr().out.startswith((place / "study.md").read_text())
-    assert (place / "study.png").stat().st_size > 10_000
-    told = {row[0] for row in rows_of(place)}
+    rows = rows_of(report(place, task))
+    assert draw_report(place, task).stat().st_size > 10_000
+    told = {row[0] for row in rows}
     assert {"zero-shot", "reward model alone", "product of both models"} <= told and "TPT, prompt" not in told
-    passes = {row[0]: row[3:] for row in rows_of(place)[-4:]}
+    passes = {row[0]: row[3:] for row in rows[-4:]}
     assert passes["zero-shot"] == ["1", "0", "0"]
     assert passes["reward model alone"] == ["1", "0", "1"]
     assert passes["ZERO, the reward votes"] == ["12", "0", "6"]
@@ -110,18 +123,15 @@ def test_the_study_of_classification_runs_and_reports(small, capsys):
 
 @pytest.mark.slow
 def test_the_study_of_retrieval_counts_the_texts_of_an_image_together(small):
-    place, task = small(RETRIEVAL, ["zeroshot", "product"], size=4)
-    write_report(place, task)
-    text = (place / "study.md").read_text()
+    text = report(*small(RETRIEVAL, ["zeroshot", "product"], size=4))
     assert text.count("n 4 a style and pair") == 2 and "Text to image" in text
 
 
 @pytest.mark.slow
 def test_the_study_of_captioning_tells_the_things_named_and_cider(small):
-    place, task = small(CAPTIONING, ["zeroshot", "rerank"], size=4)
-    write_report(place, task)
-    assert rows_of(place)[0] == ["things named %", "clean", "blur", "shifts", "CIDEr on shifts", "ms"]
-    assert {"zero-shot", "reward reranks the 10 captions"} <= {row[0] for row in rows_of(place)}
+    rows = rows_of(report(*small(CAPTIONING, ["zeroshot", "rerank"], size=4)))
+    assert rows[0] == ["things named %", "clean", "blur", "shifts", "CIDEr on shifts", "ms"]
+    assert {"zero-shot", "reward reranks the 10 captions"} <= {row[0] for row in rows}
 
 
 def test_passes_are_counted_with_their_backward_ones(tmp_path):

@@ -15,6 +15,7 @@ again by
 
     python -m tests.fuzz --replay output/fuzz/failures/NAME
 
-`mutations` has the mutations, `readers` and `runs` the readers, `corpus` the inputs, `pool` the processes that read
-them, `command` the command. 20,000 inputs take under an hour on two cores. The exit code is 1 where an input fails.
+`mutations` has the mutations (of `bytes`, `trees` and `tensors`), `readers` and `runs` the readers, `corpus` the
+inputs, `pool` the processes that read them, `command` the command. 20,000 inputs take under an hour on two cores. The
+exit code is 1 where an input fails.
 """

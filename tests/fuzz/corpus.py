@@ -8,8 +8,10 @@ from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 
-from tests.fuzz.mutations import Tree, damage, read_tree, write_tree
-from tests.fuzz.readers import READERS, Reader
+from tests.fuzz.files import Tree, read_tree, write_tree
+from tests.fuzz.mutations import damage
+from tests.fuzz.reader import Reader
+from tests.fuzz.readers import READERS
 from tests.fuzz.runs import RUNS
 
 ALL = {reader.name: reader for reader in [*READERS, *(runs.reader for runs in RUNS)]}

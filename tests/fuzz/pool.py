@@ -23,7 +23,7 @@ from rlcf.failures import sentence_of
 from rlcf.run.folder import logger
 from rlcf.terminal import visible
 from tests.fuzz.corpus import ALL, Case, Corpus
-from tests.fuzz.mutations import write_tree
+from tests.fuzz.files import write_tree
 from tests.tools import ROOT
 
 MOST_BYTES = 8 * 2**30

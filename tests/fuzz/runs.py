@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 import caption.extract_features
 import caption.main
 import caption.train
+import caption.training.extract
 import classification.main
 import retrieval.main
 from caption.mapper import save_mapper
@@ -21,8 +22,11 @@ from caption.training.features import Features, read_features, write_features
 from caption.training.training import Training
 from rlcf.clip.weights import read_weights, tensors_in
 from rlcf.run.parts import Part
-from tests.fuzz.mutations import Tree, read_tree
-from tests.fuzz.readers import CAPTIONS, FEATURES, LISTED, Reader, as_json, mapper, with_models
+from tests.fuzz.files import Tree, read_tree
+from tests.fuzz.models import FEATURES, mapper, with_models
+from tests.fuzz.reader import Reader
+from tests.fuzz.readers.captioners import CAPTIONS
+from tests.fuzz.readers.lists import LISTED, as_json
 from tests.tools import write_picture
 
 TIMED = {"seconds_per_sample", "peak_memory_mb", "seconds_saved", "command", "versions", "commit", "checksum"}
@@ -203,6 +207,6 @@ RUNS = [
         ["--lr", "2e-2"],
     ),
     Runs("captioning-runs", _prepare_captioning, _captioning, (Part, "append", 2), ["--seed", "2"]),
-    Runs("extractions", _scenes, _extraction, (caption.extract_features, "encode_images", 1), ["--batch-size", "2"], 2),
+    Runs("extractions", _scenes, _extraction, (caption.training.extract, "encode_images", 1), ["--batch-size", "2"], 2),
     Runs("trainings", _prepare_training, _training, (Training, "validate", 1), ["--seed", "2"], 2),
 ]

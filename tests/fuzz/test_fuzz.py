@@ -11,10 +11,8 @@ import pytest
 from rlcf.errors import UserError
 from tests.fuzz import command, corpus
 from tests.fuzz.corpus import ALL, Corpus
+from tests.fuzz.runs import RUNS
 from tests.tools import mistake
-
-RUNS = {name for name in ALL if name.endswith("runs") or name in ("extractions", "trainings")}
-"""Damaged folders of these have tests of their own."""
 
 
 @pytest.fixture
@@ -37,12 +35,16 @@ def outcomes(output):
 
 @pytest.mark.slow
 def test_hundreds_of_damaged_inputs_are_read_or_told_in_one_sentence(fuzz):
-    readers = sorted(ALL.keys() - RUNS)
-    code, found = fuzz("--inputs", 500, "--readers", *readers)
+    readers = sorted(ALL.keys() - {runs.name for runs in RUNS})  # whose damaged folders have tests of their own
+    code, found = fuzz("--inputs", 400, "--readers", *readers)
     assert [outcome for outcome in found if outcome["how"] == "failed"] == []
     assert code == 0 and {outcome["reader"] for outcome in found} == set(readers)
     count = {how: sum(outcome["how"] == how for outcome in found) for how in ("read", "told")}
     assert count["read"] > 50 and count["told"] > 200
+
+
+def test_the_functions_at_which_runs_are_stopped_are_there():
+    assert all(callable(getattr(*runs.stop[:2])) for runs in RUNS)
 
 
 def test_an_input_depends_on_seed_and_number_alone(tmp_path):

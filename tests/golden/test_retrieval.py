@@ -103,8 +103,8 @@ def test_zero_shot_equals_the_authors(golden, clip, inputs, monkeypatch, tmp_pat
     pairs = [texts[2 * i : 2 * i + 2] for i in range(12)]
     dataset = Dataset("golden", [Path(__file__)] * 12, [f"{i}.png" for i in range(12)], pairs)
     monkeypatch.setattr(
-        "retrieval.features.encode_images",
-        lambda clips, *_, **__: [model.encode_image(model.prepare(images)) for model in clips],
+        "retrieval.features.encode_batches",
+        lambda clips, *_: [(list(range(12)), [model.encode_image(model.prepare(images)) for model in clips])],
     )
     features = FrozenFeatures(tmp_path, dataset, student, Shard())
     (of_texts,), (of_images,) = features.texts([student], range(24)), features.images([student], range(12))

@@ -73,10 +73,26 @@ def test_the_gate_leaves_out_the_episodes_of_queries_that_both_models_agree_on(r
         assert gated.metrics[f"json:blur-{direction}"]["gated"] == len(left_out)
 
 
+@pytest.mark.parametrize("direction", ["i2t", "t2i"])
+def test_a_query_that_has_settled_ends_early_with_the_ranking_of_as_many_steps(retrieve, direction):
+    flags = ["--direction", direction, "--limit", 4, "--lr", 1e-5]
+    settled = retrieve(*flags, "--steps", 4, "--stop-when-settled", 2.5)
+    two = retrieve(*flags, "--steps", 2, output="two")
+    for record, other in zip(settled.records(), two.records(), strict=True):
+        assert record["steps_taken"] == len(record["steps"]) and record["settled"] == (record["steps_taken"] < 4)
+        if record["steps_taken"] == 2:
+            for key in ("steps", "adapted_top10", "adapted_confidence"):
+                assert record[key] == other[key]
+    assert {record["steps_taken"] for record in settled.records()} >= {2}
+    (summary,) = settled.metrics.values()
+    assert summary["settled"] == sum(record["settled"] for record in settled.records()) and summary["mean_steps"] < 4
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"method": "kd", "candidates": "both"}, "--candidates is for --method rlcf"),
+        ({"method": "kd", "stop_when_settled": 0.1}, "--stop-when-settled is for --method rlcf"),
         ({"method": "zeroshot", "gate": "agree"}, "--gate is for --method rlcf or kd"),
         ({"method": "zeroshot", "answer": "product"}, "--answer is for --method rlcf or kd"),
         ({"reward": ["py:a:b"], "gate": "agree"}, "--reward py:a:b gives scores, not logits"),

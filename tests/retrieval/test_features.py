@@ -1,3 +1,4 @@
+import dataclasses
 import os
 
 import pytest
@@ -10,6 +11,7 @@ from retrieval.datasets import Dataset, load_dataset
 from retrieval.features import FrozenFeatures
 from rlcf.errors import UserError
 from rlcf.run.shard import Shard
+from tests.tools import in_processes, wait_for
 
 
 @pytest.fixture
@@ -27,11 +29,9 @@ def freeze(tmp_path, demo_clip, monkeypatch):
     """The frozen features of a dataset; `computed` lists what was not in the folder yet."""
     student, reward = demo_clip("demo-student"), demo_clip("demo-reward")
     computed = []
-    encode_images, encode_text = module.encode_images, type(student).encode_text
+    encode_batches, encode_text = module.encode_batches, type(student).encode_text
     monkeypatch.setattr(
-        module,
-        "encode_images",
-        lambda clips, *rest, **more: computed.append("images") or encode_images(clips, *rest, **more),
+        module, "encode_batches", lambda *arguments: computed.append("images") or encode_batches(*arguments)
     )
     monkeypatch.setattr(
         type(student), "encode_text", lambda *arguments: computed.append("texts") or encode_text(*arguments)
@@ -69,6 +69,34 @@ def test_what_was_computed_once_is_read_again(listed, freeze):
     assert names == [
         f"json-three-{kind}-demo-{model}.safetensors" for kind in ("images", "texts") for model in ("reward", "student")
     ]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_several_processes_share_the_batches_and_write_what_one_does(listed, freeze, tmp_path, monkeypatch, count):
+    monkeypatch.setattr(module, "IMAGE_BATCH", 1)
+    monkeypatch.setattr(module, "TEXT_BATCH", 1)
+    one, clips, _ = freeze(listed)
+    encode_text, helped = type(clips[0]).encode_text, tmp_path / "helped"
+
+    def slowed(clip, texts):
+        """The first process waits with its first batch until another one has encoded a batch."""
+        if os.environ["RANK"] == "0":
+            wait_for(helped)
+        features = encode_text(clip, texts)
+        helped.touch()
+        return features
+
+    def process():
+        monkeypatch.setattr(type(clips[0]), "encode_text", slowed)
+        several = dataclasses.replace(one, folder=tmp_path / "several", shard=Shard.from_environment())
+        assert [len(features) for features in several.texts(clips, range(3))] == [3, 3]
+        assert [len(features) for features in several.images(clips, range(3))] == [3, 3]
+
+    assert in_processes(count, process) == [0] * count
+    expected = one.texts(clips, range(3)), one.images(clips, range(3))
+    for file in one.folder.iterdir():
+        assert (tmp_path / "several" / file.name).read_bytes() == file.read_bytes()
+    assert len(expected) == 2 and len(list((tmp_path / "several").iterdir())) == 4
 
 
 def test_a_model_that_comes_later_is_computed_alone(listed, freeze):

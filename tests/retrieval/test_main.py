@@ -17,9 +17,9 @@ from retrieval.methods import METHODS
 from rlcf.errors import UserError
 from rlcf.metrics import best_rank, paired_bootstrap, top_indices
 from rlcf.run.config import parse_config, read_preset
-from rlcf.run.records import shuffled
+from rlcf.run.dealing import shuffled
 from rlcf.run.shard import Shard
-from tests.tools import ROOT, Results, break_off_after, mistake
+from tests.tools import ROOT, Results, break_off_after, in_processes, mistake
 
 from .conftest import MODELS, RUN, SCENES, TEXTS
 
@@ -212,7 +212,7 @@ def test_an_interrupted_run_goes_on_to_the_same_records_without_encoding_again(r
             retrieve(*flags)
     with monkeypatch.context() as patch:
         calls = break_off_after(99, patch)
-        patch.setattr("retrieval.features.encode_images", None)
+        patch.setattr("retrieval.features.encode_batches", None)
         patch.setattr("rlcf.clip.backbone.Backbone.encode_text", None)
         again = retrieve(*flags)
     assert len(calls) <= 4
@@ -247,18 +247,15 @@ def test_a_changed_setting_refuses_to_mix_and_names_the_key(retrieve):
         retrieve("--limit", 1, "--method", "zeroshot", "--clean-text")
 
 
-@pytest.mark.slow
-def test_two_shards_have_the_records_of_one_process(retrieve, scenes, tmp_path):
-    flags = [*MODELS, *RUN, "--limit", 4, "--data", scenes, "--datasets", "json:blur"]
+def test_two_processes_have_the_records_and_the_features_of_one(retrieve, tmp_path, capfd):
     whole = retrieve("--limit", 4, output="whole")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, ROOT / "retrieval/main.py", *flags, "--output", tmp_path / "two"]
-    ran = run_command(*command, cwd=tmp_path)
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.count("json:blur-i2t: n 4") == 1
-    sharded = Results(tmp_path / "two")
+    capfd.readouterr()
+    assert in_processes(2, lambda: retrieve("--limit", 4, output="two")) == [0, 0]
+    assert capfd.readouterr().out.count("json:blur-i2t: n 4") == 1
     for direction in ("i2t", "t2i"):
-        assert sharded.records(f"json-blur-{direction}") == whole.records(f"json-blur-{direction}")
+        assert Results(tmp_path / "two").records(f"json-blur-{direction}") == whole.records(f"json-blur-{direction}")
+    for file in (whole.folder / "features").iterdir():
+        assert (tmp_path / "two" / "features" / file.name).read_bytes() == file.read_bytes()
 
 
 def test_momentum_refuses_shards(retrieve, monkeypatch):
@@ -351,7 +348,7 @@ CHANGES = {
     "precision": ([], ["--precision", "bf16"], {"i2t", "t2i"}),
 }
 OWN_TESTS = {"data", "output", "device", "limit", "workers", "skip_bad_images", "clip_root", "datasets", "seed"}
-OWN_TESTS |= {"direction", "clean_text", "save_logits", "gate", "deterministic"}
+OWN_TESTS |= {"direction", "clean_text", "save_logits", "gate", "deterministic", "stop_when_settled"}
 OWN_TESTS |= {"image_reading", "hf_config", "image_column", "caption_column"}
 
 

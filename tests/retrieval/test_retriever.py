@@ -7,7 +7,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from retrieval import Retriever
 from rlcf.errors import UserError
-from rlcf.run.records import shuffled
+from rlcf.run.dealing import shuffled
 from tests.tools import copied, same
 
 from .conftest import SCENES, TEXTS

@@ -12,26 +12,9 @@ from rlcf.metrics import (
     recall_at_k,
     share_interval,
     top_indices,
-    top_k_accuracy,
 )
 
 BINARY = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=2, max_size=60)
-
-
-def test_top_k_accuracy_counts_labels_among_the_first_k():
-    labels, ranked = [0, 1, 2, 3], [[0, 1, 2], [0, 1, 2], [0, 1, 2], [0, 1, 2]]
-    assert [top_k_accuracy(labels, ranked, k) for k in (1, 2, 3)] == [25.0, 50.0, 75.0]
-
-
-def test_top_5_of_three_answers_takes_all_three():
-    assert top_k_accuracy([2, 0], [[0, 1, 2], [1, 2, 3]], 5) == 50.0
-
-
-@given(st.lists(st.tuples(st.integers(0, 5), st.permutations(range(6))), min_size=1))
-def test_top_k_accuracy_grows_with_k_up_to_100(samples):
-    labels, ranked = zip(*samples, strict=True)
-    values = [top_k_accuracy(labels, ranked, k) for k in range(1, 7)]
-    assert values == sorted(values) and values[-1] == 100.0
 
 
 def test_calibration_error_by_hand():

@@ -73,7 +73,7 @@ def wait_until_torch_is_imported(pid):
 
 
 def test_a_signal_in_the_work_ends_a_command_with_its_code():
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"):
         assert_stopped(forked(lambda name=name: run_stopped(name)), name)
 
 

@@ -118,6 +118,30 @@ def test_every_damage_of_a_training_is_mended_or_told(fit, tmp_path, stop):
     assert "ckpt-latest.pt is damaged; delete it" in outcomes["ckpt-latest.pt", "a bit at 40%"]
 
 
+CHANGES = {
+    "a weight": lambda state: state["state_dict"]["clip_project.prefix_const"][0].mul_(1.5),
+    "a moment of the optimiser": lambda state: state["optimizer"]["state"][0]["exp_avg"].view(-1)[:1].add_(1e-3),
+    "a learning rate": lambda state: state["optimizer"]["param_groups"][0].update(lr=1.0),
+    "the steps of the schedule": lambda state: state["scheduler"].update(last_epoch=1),
+    "the epochs": lambda state: state.update(epoch=0),
+    "a loss": lambda state: state["history"]["train"][0].__setitem__(1, 0.5),
+    "no digest": lambda state: state.pop("digest"),
+    "a list in itself": lambda state: state["history"]["train"].append(state["history"]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_checkpoint_whose_numbers_are_not_as_they_were_written_is_told(change, fit, tmp_path, capsys):
+    begin(fit, tmp_path / "run", TRAINING)
+    file = tmp_path / "run" / "ckpt-latest.pt"
+    state = torch.load(file, weights_only=True)
+    CHANGES[change](state)
+    torch.save(state, file)  # a whole archive, with checksums of its own
+    capsys.readouterr()
+    told = f"{file} is damaged; delete it to train afresh, or choose another --output"
+    assert mistake(lambda: fit(tmp_path / "run"), capsys) == told
+
+
 def test_folders_in_use_are_refused(extract, fit, tmp_path, capsys):
     for run in (extract, fit):
         with held(tmp_path / "run"):

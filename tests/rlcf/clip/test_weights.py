@@ -318,6 +318,26 @@ def test_tensors_that_share_numbers_are_read_unless_they_are_many_times_the_file
     assert refused(written({str(i): View((1000, 24), (0, 1)) for i in range(100)}))
 
 
+def test_a_tensor_or_a_text_in_many_places_counts_in_each(written):
+    """Whoever reads the places one by one may copy it each time."""
+    one, text = View((1000, 24), (0, 1)), "a" * 100_000
+    assert len(read_weights(written({str(i): one for i in range(9)}))) == 9
+    assert refused(written({str(i): one for i in range(100)}))
+    assert refused(written([one] * 100))
+    assert refused(written([text] * 100))
+    twice = b"\x80\x02" + pickled(one)[2:-1] + b"2\x86" * 100 + b"."
+    assert tensors_in(read_weights(written(twice))) == {}
+    state = pickled({"w": one})[2:-1]
+    inner = module("Z", state) + b"q\x7f"
+    many = b"".join(b"X\x02\0\0\0" + f"{i:02}".encode() + b"h\x7f" for i in range(99))
+    assert refused(written(b"\x80\x02" + inner + b"0" + module("A", b"}(" + many + b"u") + b"."))
+
+
+def test_a_name_of_any_length_is_refused(written):
+    for named in (b"c%s\nb\n.", b"(i%s\nb\n."):
+        assert refused(written(b"\x80\x02" + named % (b"a" * 10_000)), r"\(a name\)")
+
+
 def test_an_empty_tensor_is_read(written):
     assert read_weights(written({"w": View((0, 3), (3, 1))}))["w"].shape == (0, 3)
 

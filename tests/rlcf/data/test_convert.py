@@ -1,6 +1,7 @@
 """`rlcf-data convert`: what it writes is what the tasks read."""
 
 import json
+import os
 
 import pytest
 
@@ -261,3 +262,44 @@ def test_other_images_are_told(tmp_path):
     write_pictures(tmp_path / "FLAT", ["cat.jpg"])
     with pytest.raises(UserError, match="holds no image named ILSVRC2012_val_00000001"):
         convert("imagenet-val", tmp_path / "FLAT", "--output", tmp_path / "sorted")
+
+
+# ---- files of any content ----
+
+RAW = {"dataset": "coco", "images": [{"filename": "a.jpg", "split": "test", "cocoid": 1, "sentences": [{"raw": "a"}]}]}
+
+
+def changed(**change):
+    return {**RAW, "images": [{**RAW["images"][0], **change}]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "told"),
+    [
+        ("karpathy", changed(sentences=[{"raw": None}]), r"is no raw split .*wrong: the caption None"),
+        ("karpathy", json.dumps(changed()).replace('"cocoid": 1', '"cocoid": 1e999'), "is no raw split"),
+        ("karpathy", changed(cocoid="x"), "is no raw split"),
+        ("karpathy", "[" * 5000, "cannot be read as JSON"),
+        ("nocaps", {"images": [{"id": 0, "file_name": "a", "domain": "in-domain"}], "annotations": [7]}, "no original"),
+        ("nocaps", {"images": [7], "annotations": []}, "no original"),
+        ("coco-results", [{"image_id": "a.jpg", "caption": None}], "entry 1: the caption must be a text and is None"),
+        ("coco-results", [{"image_id": "9" * 5000, "caption": "a"}], "is no file name"),
+    ],
+)
+def test_a_file_of_any_content_is_told(kind, content, told, tmp_path):
+    with pytest.raises(UserError, match=told):
+        convert(kind, write(tmp_path / "x.json", content))
+
+
+def test_half_a_character_is_written_so_that_it_is_read(tmp_path):
+    convert("karpathy", write(tmp_path / "x.json", changed(sentences=[{"raw": "a \ud800"}])))
+    assert json.loads((tmp_path / "coco_karpathy_test.json").read_text())[0]["caption"] == ["a \ud800"]
+
+
+@pytest.mark.parametrize("name", ["x.json", "labels.txt"])
+def test_a_pipe_is_told_and_not_waited_for(name, tmp_path):
+    os.mkfifo(tmp_path / name)
+    write_pictures(tmp_path / "flat", ["ILSVRC2012_val_00000001.JPEG"])
+    words = ["nocaps", tmp_path / name] if name == "x.json" else ["imagenet-val", tmp_path / "flat"]
+    with pytest.raises(UserError, match=f"{name}"):
+        convert(*words, *(["--labels", tmp_path / name, "--output", tmp_path / "out"] if name != "x.json" else []))

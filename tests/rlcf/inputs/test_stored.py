@@ -15,6 +15,8 @@ from rlcf.inputs.images import read_image
 from rlcf.inputs.stored import Columns, open_stored
 
 datasets = pytest.importorskip("datasets")
+pyarrow = pytest.importorskip("pyarrow")
+pytest.importorskip("pyarrow.parquet")
 
 
 @pytest.fixture(autouse=True)
@@ -229,6 +231,31 @@ def test_what_is_not_there_or_no_dataset_is_told(tmp_path):
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "test.parquet").write_bytes(b"PAR1 and no more")
     assert told(open_stored, "hf:damaged", str(tmp_path)).startswith("dataset hf:damaged cannot be read (")
+
+
+def test_a_column_whose_bytes_are_damaged_is_told(labelled, tmp_path):
+    file = tmp_path / "set" / "data" / "test-00000-of-00001.parquet"
+    whole, place = file.read_bytes(), pyarrow.parquet.read_metadata(file).row_group(0).column(2).data_page_offset
+    file.write_bytes(whole[:place] + b"\xff" * 9 + whole[place + 9 :])
+    said = told(labelled_dataset, "hf:set", labelled)
+    assert said.startswith("the column label of hf:set cannot be read (") and said.endswith("get the dataset again")
+
+
+@pytest.mark.parametrize("name", ["7", '" "', "null"])
+def test_a_class_that_is_no_text_is_told(labelled, tmp_path, name):
+    file = tmp_path / "set" / "data" / "test-00000-of-00001.parquet"
+    table = pyarrow.parquet.read_table(file)
+    described = table.schema.metadata[b"huggingface"].replace(b'"sea_lion"', name.encode())
+    pyarrow.parquet.write_table(table.replace_schema_metadata({b"huggingface": described}), file)
+    assert "mend the ClassLabel of its label" in told(labelled_dataset, "hf:set", labelled)
+
+
+def test_more_rows_than_bytes_are_told(written, tmp_path):
+    label = pyarrow.array([0] * 100_000, pyarrow.int64())
+    picture = pyarrow.nulls(100_000, pyarrow.binary())
+    (tmp_path / "set").mkdir()
+    pyarrow.parquet.write_table(pyarrow.table({"image": picture, "label": label}), tmp_path / "set" / "test.parquet")
+    assert "hf:set tells of 100,000 rows, more than its files have bytes" in told(open_stored, "hf:set", str(tmp_path))
 
 
 def test_a_missing_library_is_told_with_what_installs_it(monkeypatch):

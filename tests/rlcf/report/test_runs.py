@@ -1,6 +1,8 @@
 """Reading run folders: what is there, and one sentence for each mistake."""
 
 import json
+import os
+import re
 
 import pytest
 
@@ -89,6 +91,67 @@ def test_results_that_are_damaged_are_done_without(write_run):
     (folder / "folder" / "images.json").write_text(json.dumps([1]))
     (run,) = read_runs([folder])
     assert run.results == {} and run.datasets[0].images is None
+
+
+DEEP = "[" * 5000
+
+
+@pytest.mark.parametrize("name", ["results.json", "json-x/each-scores.json", "json-x/images.json"])
+@pytest.mark.parametrize("content", [DEEP, '{"a": 1e999, "json:x": 7}', '{"0.png": {"CIDEr": "\\ud800"}}', "null"])
+def test_what_stands_beside_the_records_is_read_or_done_without(write_run, report, name, content):
+    folder = write_run({"json:x": [captioned(0, "a", "b", (0.1, 0.2))]}, task="captioning")
+    (folder / name).write_text(content)
+    assert "a dog" not in report(folder).page
+
+
+@pytest.mark.parametrize(
+    ("task", "record"),
+    [
+        ("captioning", captioned(0, "a", "b", ("1", 0.2))),
+        ("captioning", captioned(0, "a", "b", (10**400, 0.2))),
+        ("classification", classified(0, 0, 1, 0, zero_shot_confidence=[])),
+        ("classification", classified(0, 0, 1, 0, seconds=True)),
+        (
+            "classification",
+            classified(0, 0, 1, 0, rewards=(0.5, 0.5, 0.5), names=["a", "b", "c"], steps=[{"loss": {}}]),
+        ),
+        ("classification", classified(0, 0, 1, 0, adapted_name=None)),
+    ],
+)
+def test_a_record_of_other_kinds_of_values_is_told(write_run, told, task, record):
+    folder = write_run({"json:x" if task == "captioning" else "folder:x": [record]}, task=task)
+    assert "holds records that this version of rlcf cannot read (sample 0: TypeError" in told(folder)
+
+
+def test_numbers_that_are_not_finite_are_left_out(write_run, report):
+    nan = float("nan")
+    step = {"loss": nan, "views": [0], "answers": [[0, 1]], "rewards": [[nan, 0.5]], "advantages": [[None, nan]]}
+    records = [classified(i, 0, 1, 0, steps=[step], zero_shot_confidence=nan, seconds=nan) for i in range(2)]
+    assert not re.search(r"[,\[]NaN|\bnan\b", report(write_run({"folder:x": records})).page)
+
+
+def test_control_characters_of_scores_and_settings_are_shown(write_run, report):
+    folder = write_run({"json:x": [captioned(i, "a", "b", (0.1, 0.2)) for i in range(2)]}, task="captioning")
+    scores = json.dumps({f"{i}.png": {"\x1b[2J<b>": 0.5} for i in range(2)})
+    for name in ("each-scores.json", "each-scores-zero-shot.json"):
+        (folder / "json-x" / name).write_text(scores)
+    page = report(folder).page
+    assert "\x1b" not in page and "<b>" not in page and "\\x1b[2J&lt;b&gt;" in page
+
+
+def test_a_caption_without_a_score_is_shown_without_it(write_run, report):
+    folder = write_run({"json:x": [captioned(i, "a", "b", (0.1, 0.2)) for i in range(2)]}, task="captioning")
+    for name in ("each-scores.json", "each-scores-zero-shot.json"):
+        (folder / "json-x" / name).write_text('{"0.png": {"CIDEr": 0.5}}')
+    assert "CIDEr" in report(folder).page
+
+
+@pytest.mark.parametrize("name", ["results.json", "folder/records.jsonl", "folder/more"])
+def test_a_pipe_in_a_run_folder_is_told_and_not_waited_for(write_run, told, name):
+    folder = write_run({"folder": RECORDS})
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    assert told(folder) == f"{folder / name} is a pipe, a device or a socket and no file of a run; remove it"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from classification.config import ClassificationConfig
 from rlcf import __version__
 from rlcf.errors import UserError, flags_as_settings
 from rlcf.failures import sentence_of
@@ -431,6 +432,42 @@ def test_auto_precision_is_fp16_on_cuda_and_fp32_on_the_cpu():
     assert resolve_precision(Config(), torch.device("cuda")) == "fp16"
     assert resolve_precision(Config(), torch.device("cpu")) == "fp32"
     assert resolve_precision(Config(precision="bf16"), torch.device("cpu")) == "bf16"
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Sets how many seconds a product takes on the CPU in bf16, where it takes one in fp32; counts what was timed."""
+
+    def start(in_bf16):
+        now = [0.0]
+
+        def process_time():
+            now.append(now[-1] + (in_bf16 if torch.is_autocast_enabled("cpu") else 1.0))
+            return now[-1]
+
+        monkeypatch.setattr("rlcf.run.device.time", SimpleNamespace(process_time=process_time))
+        return now
+
+    return start
+
+
+def test_bf16_that_is_slower_on_the_cpu_is_said(clock, capsys):
+    for seconds in (3.0, 0.5):
+        clock(seconds)
+        assert resolve_precision(Config(precision="bf16"), torch.device("cpu")) == "bf16"
+    clock(2.0)
+    resolve_precision(ClassificationConfig(select_precision="bf16"), torch.device("cpu"))
+    assert capsys.readouterr().err.splitlines() == [
+        "--precision bf16: a product took 3.0 times fp32's processor time; on this CPU leave it out",
+        "--select-precision bf16: a product took 2.0 times fp32's processor time; on this CPU leave it out",
+    ]
+
+
+def test_only_bf16_on_the_cpu_is_measured(clock, capsys):
+    now = clock(3.0)
+    resolve_precision(Config(), torch.device("cpu"))
+    resolve_precision(Config(precision="bf16"), torch.device("cuda"))
+    assert len(now) == 1 and not capsys.readouterr().err
 
 
 def test_a_preset_whose_error_has_no_words_is_told(preset, monkeypatch):

@@ -10,8 +10,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from rlcf.errors import UserError
-from rlcf.run.files import write_atomically
-from rlcf.run.tensor_files import save_atomically, save_rows_atomically
+from rlcf.run.files import to_json, write_atomically, write_entries_atomically
+from rlcf.run.tensor_files import is_whole, save_atomically, save_rows_atomically, writing_rows
 
 
 @pytest.mark.parametrize("write", [write_atomically, save_atomically])
@@ -37,12 +37,34 @@ def test_written_files_are_whole_and_alone(tmp_path):
 def test_rows_of_several_matrices_are_gathered_from_raw_files(tmp_path):
     raw = np.arange(12, dtype="<f4").reshape(3, 4)  # a row: two columns of "a", two of "b"
     raw.tofile(tmp_path / "rows.f32")
-    places = [(tmp_path / "rows.f32", row) for row in (2, 0)]
-    save_rows_atomically(tmp_path / "out.safetensors", {"a": 1, "b": 3}, places, {"about": "it"})
+    (100 + raw).tofile(tmp_path / "more.f32")
+    sources, rows = [tmp_path / "rows.f32", tmp_path / "more.f32"], np.array([[0, 2], [1, 1], [0, 0]])
+    save_rows_atomically(tmp_path / "out.safetensors", {"a": 1, "b": 3}, sources, rows, {"about": "it"})
     found = load_file(tmp_path / "out.safetensors")
-    assert found["a"].tolist() == [[8.0], [0.0]] and found["b"].tolist() == [[9.0, 10.0, 11.0], [1.0, 2.0, 3.0]]
+    assert found["a"].tolist() == [[8.0], [104.0], [0.0]]
+    assert found["b"].tolist() == [[9.0, 10.0, 11.0], [105.0, 106.0, 107.0], [1.0, 2.0, 3.0]]
     with safe_open(tmp_path / "out.safetensors", "pt") as file:
         assert file.metadata() == {"about": "it"}
+
+
+def test_rows_are_written_in_any_order_and_a_file_that_was_changed_is_told_from_a_whole_one(tmp_path):
+    file, matrix = tmp_path / "out.safetensors", torch.randn(5, 3)
+    with writing_rows(file, "x", (5, 3), {"key": "k"}) as put:
+        put(3, matrix[3:])
+        put(0, matrix[:3])
+        assert not file.exists()
+    assert torch.equal(load_file(file)["x"], matrix)
+    assert is_whole(file, {"key": "k"}) and not is_whole(file, {"key": "other"})
+    content = file.read_bytes()
+    for damaged in (content[:-1], content[:-1] + b"\7", content[:100], b""):
+        file.write_bytes(damaged)
+        assert not is_whole(file, {"key": "k"})
+
+
+@pytest.mark.parametrize("entries", [{}, {"a": "x"}, {"ä": ["one", 'tw"o'], "b\udc80": [], "c": {"d": 1}}])
+def test_an_object_that_is_written_by_entries_is_the_one_that_is_written_whole(tmp_path, entries):
+    write_entries_atomically(tmp_path / "a.json", iter(entries.items()))
+    assert (tmp_path / "a.json").read_text() == to_json(entries)
 
 
 def test_files_have_the_rights_that_the_umask_leaves(tmp_path):

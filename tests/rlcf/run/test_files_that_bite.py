@@ -4,6 +4,8 @@ import contextlib
 import os
 import pickle
 import socket
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -33,6 +35,19 @@ def read_in_a_process_of_its_own(file):
     return forked(lambda: work(True)).peak - forked(lambda: work(False)).peak
 
 
+def black_png(file, width, height):
+    """Writes a PNG of a bit a pixel. Returns the file."""
+    packer, row = zlib.compressobj(1), bytes(1 + (width + 7) // 8)  # a filter, then the pixels
+    packed = [packer.compress(row * min(1000, height - start)) for start in range(0, height, 1000)]
+    chunks = {b"IHDR": struct.pack(">2I5B", width, height, 1, 0, 0, 0, 0), b"IDAT": b"".join([*packed, packer.flush()])}
+    parts = [
+        struct.pack(">I", len(held)) + kind + held + struct.pack(">I", zlib.crc32(kind + held))
+        for kind, held in [*chunks.items(), (b"IEND", b"")]
+    ]
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    return file
+
+
 def build_transform(size):
     transform = image_transform_v2(PreprocessCfg(size=size), is_train=False)
     transform.transforms = transform.transforms[:-1]
@@ -50,8 +65,8 @@ def build_transform(size):
     ],
 )
 def test_a_small_file_of_a_picture_too_large_or_too_narrow_takes_no_memory_and_is_told(tmp_path, size, reason):
-    file = tmp_path / "x.png"
-    assert forked(lambda: Image.new("1", size).save(file)).code == 0 and file.stat().st_size < 100_000
+    file = black_png(tmp_path / "x.png", *size)
+    assert file.stat().st_size < 300_000
     assert read_in_a_process_of_its_own(file) < 20e6
     with pytest.raises(UserError, match=rf"^{file} cannot be read as an image \({reason}\)$"):
         read_image(file)
@@ -60,9 +75,30 @@ def test_a_small_file_of_a_picture_too_large_or_too_narrow_takes_no_memory_and_i
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [(9459, 9459), (945, 94_500)])
 def test_the_largest_and_the_narrowest_picture_that_is_read_takes_less_than_a_gigabyte(tmp_path, size):
-    file = tmp_path / "x.png"
-    assert forked(lambda: Image.new("1", size).save(file)).code == 0
+    file = black_png(tmp_path / "x.png", *size)
     assert read_in_a_process_of_its_own(file) < 1e9
+
+
+KINDS = {
+    "16 bits": lambda size: (Image.new("I;16", size, 7), {}),
+    "floats": lambda size: (Image.new("F", size), {}),
+    "alpha": lambda size: (Image.new("RGBA", size), {}),
+    "on its side": lambda size: (
+        Image.new("RGB", size),
+        {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_picture_of_any_kind_takes_ten_bytes_a_pixel_at_most_beside_a_strip(kind, tmp_path):
+    """So that one at the bound takes 0.9 GB."""
+    image, how = KINDS[kind]((2500, 2400))
+    file = tmp_path / ("x.tif" if kind == "floats" else "x.png")
+    image.save(file, **how)
+    image.close()
+    peak = forked(lambda: read_image(file)).peak - forked(lambda: read_image(black_png(tmp_path / "y.png", 8, 8))).peak
+    assert peak < 10 * 2500 * 2400 + 40e6
 
 
 def test_the_pictures_of_published_datasets_are_within_the_bounds():
@@ -97,6 +133,21 @@ def test_a_program_that_calls_itself_an_image_is_not_run(tmp_path):
     (tmp_path / "x.jpg").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n")
     with pytest.raises(UserError, match="PostScript is a program; convert it"):
         read_image(tmp_path / "x.jpg")
+
+
+def iptc(content):
+    """An IPTC file that holds a file of any kind."""
+    told = {(3, 60): b"\x01\x00", (3, 20): b"\0\x08", (3, 30): b"\0\x08", (3, 120): b"\x05", (8, 10): content}
+    fields = (b"\x1c%c%c" % tag + len(held).to_bytes(2, "big") + held for tag, held in told.items())
+    return b"".join(fields)
+
+
+def test_a_file_that_wraps_others_is_not_unwrapped(tmp_path):
+    (tmp_path / "x.png").write_bytes(iptc(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n"))
+    with pytest.raises(UserError, match="it wraps a file of any other kind; take that out"):
+        read_image(tmp_path / "x.png")
+    with Image.open(tmp_path / "x.png") as image, pytest.raises(UserError, match="it wraps a file of any other kind"):
+        as_image(image)
 
 
 def test_an_image_that_is_gone_or_garbage_when_its_turn_comes_is_unreadable(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 
 from rlcf.errors import UserError
 from rlcf.run.lock import HOLDER, LOCK_FILE, FolderLock
-from rlcf.run.records import Run
+from rlcf.run.run import Run
 from rlcf.run.settings import Config
 from rlcf.run.shard import Shard
 from tests.tools import forked, held, in_processes

@@ -9,8 +9,9 @@ import torch
 from rlcf.adapt.groups import GroupGivenUp, Unreadable
 from rlcf.errors import UserError
 from rlcf.run import loop
+from rlcf.run.dealing import shuffled
 from rlcf.run.loop import Figure, Work, run_samples
-from rlcf.run.records import Run, shuffled
+from rlcf.run.run import Run
 from rlcf.run.settings import Config
 from rlcf.run.shard import Shard
 from rlcf.run.summary import OK, UNREADABLE
@@ -52,7 +53,7 @@ def numbers(folder):
             at_once=at_once,
             arrays=arrays or {},
         )
-        return run_samples(work, config, Run(config, Shard())), groups
+        return list(run_samples(work, config, Run(config, Shard()))), groups
 
     return run
 
@@ -119,8 +120,8 @@ def test_a_finished_run_adapts_to_nothing_and_has_its_records_again(numbers):
 class Bar:
     """The texts that a progress bar showed."""
 
-    def __init__(self, outcomes, desc, initial, total):
-        self.outcomes, self.begun, self.said = outcomes, (desc, initial, total), []
+    def __init__(self, desc, initial, total, disable):
+        self.begun, self.said, self.n = (desc, initial, total), [], initial
         Bar.latest = self
 
     def __enter__(self):
@@ -129,8 +130,8 @@ class Bar:
     def __exit__(self, *_):
         pass
 
-    def __iter__(self):
-        return iter(self.outcomes)
+    def update(self, count):
+        self.n += count
 
     def set_postfix_str(self, text, refresh):
         self.said.append(text)
@@ -144,7 +145,7 @@ def test_the_progress_bar_shows_the_mean_before_and_after_and_goes_on_with_it(nu
     first = sum(ORDER[:2]) / 2
     assert Bar.latest.begun == ("numbers", 0, 7) and Bar.latest.said[-1] == f"sum {first:.0f} -> {first + 10:.0f}"
     numbers()
-    assert Bar.latest.begun == ("numbers", 2, 7) and len(Bar.latest.said) == 5
+    assert Bar.latest.begun == ("numbers", 2, 7) and len(Bar.latest.said) == 5 and Bar.latest.n == 7
     assert Bar.latest.said[-1] == "sum 3 -> 13"
 
 

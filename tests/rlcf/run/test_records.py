@@ -3,30 +3,34 @@
 import contextlib
 import json
 import os
+import re
+import resource
 import runpy
 import subprocess
 import sys
+import tracemalloc
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 
+from classification.config import ClassificationConfig
+from classification.metrics import TOP1, summarise
 from rlcf.errors import UserError
-from rlcf.run import records as runs
-from rlcf.run.records import Run, shuffled
+from rlcf.run import finished
+from rlcf.run.dealing import shuffled
+from rlcf.run.identity import read_identity
+from rlcf.run.record_lines import checksum
+from rlcf.run.run import Run
 from rlcf.run.settings import Config
 from rlcf.run.shard import Shard
-from tests.tools import ROOT
+from tests.records import classified
+from tests.tools import ROOT, in_processes
 
-IDS = [f"{letter}.png" for letter in "abcdefgh"]
+from .conftest import IDS
+
 ALL = list(range(len(IDS)))
-
-
-class Alone(Shard):
-    """One of several processes that waits for nobody."""
-
-    def wait(self):
-        pass
 
 
 class Killed(BaseException):
@@ -47,7 +51,7 @@ WIDTHS = {"before": 2, "after": 1}
 def work(records, order=ALL, stop_before=None):
     """Records what is left to do."""
     with records:
-        for index in records.todo(order, IDS):
+        for index in records.todo(order):
             if index == stop_before:
                 raise KeyboardInterrupt
             records.add(record(index), rows(index) if records.arrays else None)
@@ -66,7 +70,8 @@ def test_records_are_appended_as_they_come_and_merged_by_index(folder, begin):
     for index in (2, 0, 1):
         records.add(record(index))
     assert [r["index"] for r in lines(folder / "d" / "records.part0.jsonl")] == [2, 0, 1]
-    assert records.finish() == lines(folder / "d" / "records.jsonl") == [record(index) for index in range(3)]
+    merged = list(records.finish())
+    assert merged == lines(folder / "d" / "records.jsonl") == [record(index) for index in range(3)]
     assert sorted(file.name for file in (folder / "d").iterdir()) == ["identity.json", "records.jsonl", "records.sums"]
 
 
@@ -76,12 +81,12 @@ def test_a_file_that_is_deleted_during_a_run_is_told_and_the_same_command_goes_o
     records, file = begin(WIDTHS), folder / "d" / f"records.part0.{suffix}"
     told = rf"{file.name} was deleted or changed while the run went on; the same command does again what is missing"
     with pytest.raises(UserError, match=told), records:
-        for index in records.todo(ALL, IDS):
+        for index in records.todo(ALL):
             records.add(record(index), rows(index))
             if index == when:
                 file.unlink()
         records.finish()
-    assert work(begin(WIDTHS)).finish() == [record(index) for index in ALL]
+    assert list(work(begin(WIDTHS)).finish()) == [record(index) for index in ALL]
 
 
 def test_every_dataset_has_a_folder_of_its_own_and_a_plain_name_keeps_a_plain_one(folder):
@@ -93,7 +98,7 @@ def test_every_dataset_has_a_folder_of_its_own_and_a_plain_name_keeps_a_plain_on
     plain = ["I", "coco", "nocaps-in-domain", "folder", "folder-a-b"]
     assert [place.name for place in found[:5]] == plain and found[8].name == "folder-äö.v2"
     for name in names:
-        run.records(name)
+        run.records(name, IDS)
     assert len(list(folder.glob("*/identity.json"))) == len(names)
 
 
@@ -101,7 +106,7 @@ def test_starting_again_goes_on_with_what_is_left_in_the_same_order(begin):
     order = [3, 1, 4, 0, 2]
     with pytest.raises(KeyboardInterrupt):
         work(begin(), order, stop_before=4)
-    assert begin().todo(order, IDS) == [4, 0, 2]
+    assert list(begin().todo(order)) == [4, 0, 2]
 
 
 def test_an_interrupted_run_ends_with_the_records_of_an_uninterrupted_one(folder, begin):
@@ -109,7 +114,7 @@ def test_an_interrupted_run_ends_with_the_records_of_an_uninterrupted_one(folder
         with contextlib.suppress(KeyboardInterrupt):
             work(begin(WIDTHS), stop_before=stop)
     records = begin(WIDTHS)
-    assert records.finish() == [record(index) for index in ALL]
+    assert list(records.finish()) == [record(index) for index in ALL]
     arrays = records.saved_arrays()
     for name in WIDTHS:
         assert torch.equal(arrays[name], torch.stack([rows(index)[name] for index in ALL]))
@@ -119,8 +124,8 @@ def test_a_finished_run_has_nothing_to_do_and_its_records_again(folder, begin):
     work(begin()).finish()
     before = (folder / "d" / "records.jsonl").read_bytes()
     records = begin()
-    assert records.complete and records.todo(ALL, IDS) == []
-    assert records.finish() == [record(index) for index in ALL]
+    assert records.complete and list(records.todo(ALL)) == []
+    assert list(records.finish()) == [record(index) for index in ALL]
     assert (folder / "d" / "records.jsonl").read_bytes() == before
 
 
@@ -132,7 +137,7 @@ def test_half_a_line_of_a_killed_run_is_dropped(folder, begin, kept):
     torn = part.read_text().splitlines(keepends=True)
     part.write_text("".join(torn[:2]) + torn[2][:kept])
     records = begin(WIDTHS)
-    assert records.done == {0, 1}
+    assert records.count == 2
     work(records).finish()
     assert lines(folder / "d" / "records.jsonl") == [record(index) for index in ALL]
     assert records.saved_arrays()["before"][:, 0].tolist() == ALL
@@ -157,7 +162,7 @@ def test_records_without_their_arrays_are_done_again(folder, begin):
         records.add(record(index), rows(index))
     file = folder / "d" / "records.part0.f32"
     file.write_bytes(file.read_bytes()[: 12 + 5])
-    assert begin(WIDTHS).done == {0}
+    assert list(begin(WIDTHS).todo(ALL)) == ALL[1:]
 
 
 def test_a_record_without_arrays_has_rows_of_nan(begin):
@@ -181,7 +186,9 @@ def test_saved_arrays_carry_what_describes_them(folder, begin):
 def test_a_damaged_line_is_told_with_its_number(folder, begin, name, bad):
     begin()
     file = folder / "d" / name
-    file.write_bytes(json.dumps(record(0)).encode() + b"\n" + bad + json.dumps(record(2)).encode() + b"\n")
+    whole, key = json.dumps(record(0)).encode(), read_identity(folder / "d").key
+    file.write_bytes(whole + b"\n" + bad + json.dumps(record(2)).encode() + b"\n")
+    file.with_suffix(".sums").write_bytes(checksum(key, whole, b"") * 3)
     with pytest.raises(UserError, match=r"d/records.* is damaged in line 2; delete its folder"):
         begin()
 
@@ -193,66 +200,119 @@ def test_a_run_does_not_go_on_with_other_samples(folder, begin, finished, ids):
     if finished:
         records.finish()
     if len(ids) > len(IDS):  # a trial that grows; the identity tells a list that does
-        assert begin().todo(list(range(len(ids))), ids) == [len(IDS)]
+        assert list(begin(ids=ids).todo(range(len(ids)))) == [len(IDS)]
     else:
         with pytest.raises(UserError, match=r"run/d was begun with other samples .* choose another --output"):
-            begin().todo(list(range(len(ids))), ids)
+            begin(ids=ids)
 
 
 def test_parts_that_a_killed_merge_left_behind_change_nothing(folder, begin):
     work(begin()).finish()
     (folder / "d" / "records.part0.jsonl").write_text(json.dumps(record(0)) + "\n")
-    assert len(begin().finish()) == len(IDS)
+    assert len(list(begin().finish())) == len(IDS)
     assert not list((folder / "d").glob("*part*"))
 
 
 def test_a_merge_that_was_killed_is_done_again(folder, begin, monkeypatch):
     records = work(begin(WIDTHS))
-    monkeypatch.setattr(runs, "write_atomically", lambda *_: (_ for _ in ()).throw(Killed))
+    monkeypatch.setattr(finished, "write_atomically", lambda *_: (_ for _ in ()).throw(Killed))
     with pytest.raises(Killed):
         records.finish()
     monkeypatch.undo()
-    assert begin(WIDTHS).finish() == [record(index) for index in ALL]
+    assert list(begin(WIDTHS).finish()) == [record(index) for index in ALL]
+
+
+# ---- many samples ----
+
+
+def stopped_run(folder, count):
+    """The start of a run of classification that has records of `count` samples, and their bytes."""
+    ids = [f"{index}.png" for index in range(count)]
+
+    def start():
+        return Run(ClassificationConfig(output=str(folder), datasets=["d"]), Shard()).records(
+            "d", ids, numbers=TOP1.numbers
+        )
+
+    start()
+    ends = [json.dumps(classified(0, i % 3, (i + i % 2) % 3, i % 3)).partition('"label"')[2] for i in range(6)]
+    key, part = read_identity(folder / "d").key, folder / "d" / "records.part0.jsonl"
+    with part.open("wb") as file, part.with_suffix(".sums").open("wb") as sums:
+        for index in reversed(range(count)):
+            line = f'{{"index": {index}, "id": "{index}.png", "label"{ends[index % 6]}'.encode()
+            file.write(line + b"\n")
+            sums.write(checksum(key, line, b""))
+    return start, part.stat().st_size
+
+
+def test_a_run_begins_with_200_000_records_and_holds_none_of_them(folder):
+    count = 200_000
+    start, size = stopped_run(folder, count)
+
+    def process():
+        before = int(re.search(r"VmRSS:\s*(\d+) kB", Path("/proc/self/status").read_text())[1])
+        records = start()
+        todo = records.todo(range(count))
+        grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+        assert (records.count, len(todo), records.shown.n) == (count, 0, count)
+        assert grown < 150 * count < size / 4, grown
+
+    assert in_processes(1, process) == [0]
+
+
+def test_neither_the_merge_nor_the_metrics_hold_the_records(folder):
+    count = 3000
+    start, size = stopped_run(folder, count)
+    records = start()
+    tracemalloc.start()
+    records.todo(range(count))
+    summary = summarise(records.finish())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (summary["n"], summary["zero_shot"]["top1"], summary["fixed"]) == (count, 50.0, count // 2)
+    assert records.shown == (count, 50.0 * count, 100.0 * count)
+    assert peak < 2 * size, peak  # parsed, they are 14 times that
 
 
 # ---- shards ----
 
 
-def test_shards_share_the_samples_in_their_order(begin):
-    order = [5, 3, 1, 7, 0, 2, 6, 4]
-    assert [begin(shard=Alone(rank, 3)).todo(order, IDS) for rank in range(3)] == [[5, 7, 6], [3, 0, 4], [1, 2]]
+def of_this_process(folder, name="d", **settings):
+    """The records of a process that torchrun has started, with arrays."""
+    run = Run(Config(output=str(folder), **settings), Shard.from_environment())
+    return run.records(name, IDS, arrays=WIDTHS)
 
 
-def test_shards_records_and_arrays_are_merged_by_index(folder, begin):
-    shards = [begin(WIDTHS, Alone(rank, 3)) for rank in range(3)]
-    for shard in shards:
-        work(shard, shuffled(len(IDS), 0, None))
-    parts = {f"records.part{rank}{suffix}" for rank in range(3) for suffix in (".jsonl", ".f32", ".sums")}
-    assert {file.name for file in (folder / "d").iterdir()} == parts | {"identity.json"}
-    assert [shard.finish() for shard in shards] == [[record(index) for index in ALL]] * 3
-    assert shards[2].saved_arrays()["before"][:, 0].tolist() == ALL
+def test_the_records_and_arrays_of_several_processes_are_merged_by_index(folder):
+    def process():
+        records = work(of_this_process(folder), shuffled(len(IDS), 0, None))
+        assert list(records.finish()) == [record(index) for index in ALL]
+        assert records.saved_arrays()["before"][:, 0].tolist() == ALL
+
+    assert in_processes(3, process) == [0, 0, 0]
+    left = ["identity.json", "logits.safetensors", "records.jsonl", "records.sums"]
+    assert sorted(file.name for file in (folder / "d").iterdir()) == left
+    assert (folder / "config.yaml").exists() and len((folder / "log.txt").read_text().splitlines()) == 1
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
-def test_a_run_may_go_on_with_another_number_of_processes(begin, processes):
-    started = [begin(WIDTHS, Alone(rank, 3)) for rank in range(3)]
-    for rank, records in enumerate(started[:2]):
-        with pytest.raises(KeyboardInterrupt):
-            work(records, stop_before=3 + rank)
-    shards = [begin(WIDTHS, Alone(rank, processes)) for rank in range(processes)]
-    shares = [shard.todo(ALL, IDS) for shard in shards]
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
-    for shard in shards:
-        work(shard)
-    assert shards[0].finish() == [record(index) for index in ALL]
-    assert shards[0].saved_arrays()["before"][:, 0].tolist() == ALL
+def test_a_run_may_go_on_with_another_number_of_processes(folder, begin, processes):
+    def stopped():
+        records = of_this_process(folder)
+        for number, index in enumerate(records.todo(ALL)):
+            if number == 2:
+                raise KeyboardInterrupt
+            records.add(record(index), rows(index))
 
+    def continued():
+        work(of_this_process(folder)).finish()
 
-def test_the_first_process_alone_writes_config_and_log(folder, begin):
-    Run(Config(output=str(folder)), Alone(1, 2))
-    assert not folder.exists()
-    begin(shard=Alone(0, 2))
-    assert (folder / "config.yaml").exists() and (folder / "log.txt").exists()
+    codes = in_processes(3, stopped)
+    assert 130 in codes and 0 < begin(WIDTHS).count <= 6
+    assert in_processes(processes, continued) == [0] * processes
+    records = begin(WIDTHS)
+    assert list(records.finish()) == [record(index) for index in ALL]
+    assert records.saved_arrays()["before"][:, 0].tolist() == ALL
 
 
 def test_without_torchrun_there_is_one_shard(monkeypatch):
@@ -270,19 +330,18 @@ from pathlib import Path
 import torch
 
 from rlcf.run.settings import Config
-from rlcf.run.records import Run, shuffled
+from rlcf.run.dealing import shuffled
+from rlcf.run.run import Run
 from rlcf.run.shard import Shard
 
 shard = Shard.from_environment()
 run = Run(Config(output=sys.argv[1]), shard)
-records = run.records("d", arrays={"x": 1})
 ids = [f"{i}.png" for i in range(20)]
+records = run.records("d", ids, arrays={"x": 1})
 with records:
-    for index in records.todo(shuffled(20, 0, None), ids):
+    for index in records.todo(shuffled(20, 0, None)):
         records.add({"index": index, "id": ids[index], "status": "ok"}, {"x": torch.tensor([index / 7])})
-if shard.count > 1:
-    assert len(list(Path(sys.argv[1], "d").glob(f"records.part{shard.rank}.*"))) == 3
-merged = records.finish()
+merged = list(records.finish())
 assert [r["index"] for r in merged] == list(range(20)), merged
 if shard.first:
     run.report("d", {"n": len(merged), "processes": shard.count})
@@ -311,10 +370,3 @@ def test_two_processes_of_torchrun_write_the_records_of_one(tmp_path, monkeypatc
     assert results["datasets"]["d"] == {"n": 20, "processes": 2}
     left = ["identity.json", "logits.safetensors", "records.jsonl", "records.sums"]
     assert sorted(file.name for file in (tmp_path / "two" / "d").iterdir()) == left
-
-
-def test_the_order_of_samples_is_a_permutation_that_the_seed_decides():
-    assert sorted(shuffled(50, 0, None)) == list(range(50))
-    assert shuffled(50, 0, None) == shuffled(50, 0, None) != shuffled(50, 1, None)
-    assert shuffled(50, 0, 7) == shuffled(50, 0, None)[:7]
-    assert shuffled(3, 0, 7) == shuffled(3, 0, None)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rlcf.adapt.episode import Momentum
-from rlcf.run.records import Run
+from rlcf.run.run import Run
 from rlcf.run.settings import Config
 from rlcf.run.shard import Shard
 from tests.tools import same
@@ -50,7 +50,7 @@ class Stream:
         try:
             if self.how == "interrupt":
                 self.records.__enter__()
-            for index in self.records.todo(ALL, IDS):
+            for index in self.records.todo(ALL):
                 value = self.episodes.run(lambda step, index=index: loss(index), lambda index=index: answer(index))
                 reach(index, "record")
                 status = "non-finite" if value is None else "ok"
@@ -67,7 +67,7 @@ class Stream:
 def uninterrupted(tmp_path, folder, begin):
     stream = Stream(begin)
     stream.go()
-    result = stream.episodes.state_dict(), stream.records.finish()
+    result = stream.episodes.state_dict(), list(stream.records.finish())
     folder.rename(tmp_path / "uninterrupted")
     return result
 
@@ -86,7 +86,7 @@ def test_a_run_with_momentum_goes_on_bit_for_bit_where_it_was_broken_off(
         again = Stream(begin, how)
         again.go()
         assert same(again.episodes.state_dict(), state)
-        assert again.records.finish() == expected
+        assert list(again.records.finish()) == expected
         assert again.records.saved_arrays()["x"][:, 0].tolist() == ALL
         folder.rename(tmp_path / f"stop{stop}")
 
@@ -94,13 +94,13 @@ def test_a_run_with_momentum_goes_on_bit_for_bit_where_it_was_broken_off(
 def test_records_newer_than_the_momentum_state_come_again_after_a_kill(begin):
     with pytest.raises(Killed):
         Stream(begin, "kill").go((5, "loss"))
-    assert Stream(begin).records.done == {0, 1, 2}
+    assert list(Stream(begin).records.todo(ALL)) == [3, 4, 5, 6, 7]
 
 
 def test_an_interrupted_run_with_momentum_loses_no_record(begin):
     with pytest.raises(KeyboardInterrupt):
         Stream(begin).go((5, "loss"))
-    assert Stream(begin).records.done == {0, 1, 2, 3, 4}
+    assert list(Stream(begin).records.todo(ALL)) == [5, 6, 7]
 
 
 def test_the_momentum_state_goes_with_the_parts(folder, begin):
@@ -134,9 +134,9 @@ class Cache:
 
 def through(folder, cache, stop=None):
     """Records the sum of all values so far, sample by sample."""
-    records = Run(Config(output=str(folder)), Shard()).records("d", cache)
+    records = Run(Config(output=str(folder)), Shard()).records("d", IDS, cache)
     with records:
-        for index in records.todo(ALL, IDS):
+        for index in records.todo(ALL):
             if index == stop:
                 raise KeyboardInterrupt
             cache.values.append(float(index))
@@ -157,7 +157,7 @@ def test_any_memory_with_the_same_four_members_is_kept_and_taken_up(folder, stop
 
 def test_a_memory_is_kept_on_disk_every_so_many_samples(folder, monkeypatch):
     kept = []
-    monkeypatch.setattr("rlcf.run.records.save_atomically", lambda file, state, told: kept.append(len(state["values"])))
+    monkeypatch.setattr("rlcf.run.carried.save_atomically", lambda file, state, told: kept.append(len(state["values"])))
     through(folder, Cache(every=3))
     assert kept == [3, 6, 8]  # and as the loop is left
 
@@ -166,7 +166,7 @@ def test_a_memory_that_has_seen_more_than_the_records_tell_is_not_kept(folder):
     through(folder, Cache(), None).finish()
     (folder / "d" / "records.jsonl").rename(folder / "d" / "records.part0.jsonl")
     ahead = Cache()
-    records = Run(Config(output=str(folder)), Shard()).records("d", ahead)
+    records = Run(Config(output=str(folder)), Shard()).records("d", IDS, ahead)
     ahead.values = [1.0] * 99
     with records:
         pass

@@ -14,10 +14,10 @@ from rlcf.errors import UserError
 from rlcf.run import folder as runs
 from rlcf.run.config import read_preset
 from rlcf.run.folder import commit, versions
-from rlcf.run.records import Run
+from rlcf.run.run import Run
 from rlcf.run.settings import Config
 from rlcf.run.shard import Shard
-from tests.fuzz.mutations import Special, put
+from tests.fuzz.files import Special, put
 
 RECORD = {"index": 0, "id": "a.png", "status": "ok"}
 
@@ -41,6 +41,19 @@ def test_a_pipe_a_device_and_a_folder_in_a_run_folder_are_told_and_not_waited_fo
         )
     else:
         raise AssertionError("it was taken for a file")
+
+
+@pytest.mark.parametrize("name", ["log.txt", ".lock", "d/records.part0.jsonl", "d/records.part0.sums"])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_in_place_of_a_file_that_grows_is_told_and_what_it_leads_to_stays(folder, begin, tmp_path, name, there):
+    begin().add(RECORD)
+    (folder / name).unlink()
+    if there:
+        (tmp_path / "mine").write_text("precious")
+    (folder / name).symlink_to(tmp_path / "mine")
+    with pytest.raises(UserError, match=f"{name} is a link and no file of a run; remove it"):
+        begin()
+    assert [file.read_text() for file in tmp_path.glob("mine")] == ["precious"] * there
 
 
 @pytest.mark.parametrize("edit", ['"n": 7', '"n": 1, "m": 0'])
@@ -114,7 +127,7 @@ def test_all_changed_keys_are_named(begin):
 @pytest.mark.parametrize("changed", [{"workers": 7}, {"skip_bad_images": True}, {"limit": 3}])
 def test_settings_that_no_record_depends_on_may_change(begin, changed):
     begin().add(RECORD)
-    assert begin(**changed).done == {0}
+    assert begin(**changed).count == 1
 
 
 def test_a_run_without_records_takes_another_config(folder, begin):

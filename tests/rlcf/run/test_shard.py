@@ -1,9 +1,12 @@
 """What the environment says of the processes of a run, of which one may end before the others."""
 
+import itertools
 import os
 import signal
+import time
 
 import pytest
+import torch
 
 from rlcf.errors import UserError
 from rlcf.run.shard import GONE, TORCHRUN, Shard
@@ -78,14 +81,49 @@ def refuse():
     raise UserError("list.json is empty; fill it")
 
 
-WAITS = {"barrier": lambda shard: shard.wait(), "first": lambda shard: shard.let_first(lambda: None)}
+WAITS = {
+    "barrier": lambda shard: shard.wait(),
+    "first": lambda shard: shard.let_first(lambda: None),
+    "pieces": lambda shard: list(shard.to_first(["a piece"])),
+}
 
 
-@pytest.mark.parametrize(("rank", "wait"), [(0, "barrier"), (1, "barrier"), (0, "first")])
+@pytest.mark.parametrize(("rank", "wait"), [(0, "barrier"), (1, "barrier"), (0, "first"), (0, "pieces"), (1, "pieces")])
 def test_when_one_process_tells_a_mistake_the_others_end_in_a_line(rank, wait, capfd):
     assert in_processes(2, ending(rank, refuse, WAITS[wait])) == [2, 2]
     told = capfd.readouterr().err.splitlines()
     assert sorted(told) == sorted(["error: list.json is empty; fill it", f"error: {GONE}"])
+
+
+def test_processes_are_told_what_the_first_found_count_together_and_give_it_their_pieces():
+    def work():
+        shard = Shard.from_environment()
+        assert shard.from_first(lambda: {"rank": shard.rank}) == {"rank": 0}
+        for _ in range(2):  # each count starts anew
+            got = list(itertools.takewhile(lambda number: number < 20, shard.numbers()))
+            pieces = list(shard.to_first([(shard.rank, torch.tensor(number)) for number in got]))
+            if shard.first:
+                assert sorted(int(number) for _, number in pieces) == list(range(20))
+                assert [rank for rank, _ in pieces] == sorted(rank for rank, _ in pieces)
+            else:
+                assert pieces == []
+
+    assert in_processes(3, work) == [0, 0, 0]
+
+
+def test_when_the_process_that_counts_has_ended_the_others_end_in_a_line(capfd):
+    def work():
+        shard = Shard.from_environment()
+        numbers = shard.numbers()
+        shard.wait()
+        if shard.first:
+            refuse()
+        for _ in numbers:
+            time.sleep(0.01)
+
+    assert in_processes(2, work) == [2, 2]
+    told = capfd.readouterr().err.splitlines()
+    assert [line for line in told if "error" in line][-1] == f"error: {GONE}"
 
 
 def test_when_one_process_is_killed_the_others_end_in_a_line(capfd):
