@@ -13,7 +13,7 @@ from rlcf.data.entries import IMAGE_ROOTS as ROOTS
 from rlcf.digests import digest_of
 from rlcf.errors import UserError
 from rlcf.inputs.class_names import read_classnames, read_names, repeated_names
-from rlcf.inputs.folders import LeftOut, class_folders, readable_name, scan
+from rlcf.inputs.folders import LeftOut, class_folders, readable_name, scan, split_among
 from rlcf.inputs.json_files import read_json
 from rlcf.inputs.places import data_folder, expanded, find, find_folder
 from rlcf.inputs.sources import Source, name_of
@@ -41,8 +41,6 @@ FINE_GRAINED = {
     entry.name: FineGrained(entry.folders[0], entry.images, str(entry.files[0])) for entry in fine_grained.FINE_GRAINED
 }
 
-SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing", "dev")
-"""What people call the parts of a dataset, in small letters."""
 NAMES = (*IMAGENET_FAMILY, *FINE_GRAINED, "folder", "images", "hf:NAME")
 
 
@@ -152,7 +150,10 @@ def _folder(name: str, root: Path, classnames: str | None) -> Dataset:
     if not folders:
         remedy = "put each class's images into a folder of its own, or take --datasets images"
         raise UserError(f"{root} holds no class folders; {remedy}")
-    _refuse_splits(name, root, folders)
+    split = split_among(root, folders)
+    if split:
+        given = f"{name}/{split}" if ":" in name else f"{name}:{split}"
+        raise UserError(f"{root} holds splits and no classes ({', '.join(folders)}); give one: --datasets {given}")
     if len(folders) == 1:
         raise UserError(f"{root} holds one class folder, {folders[0]}; give the folder that holds two or more")
     shown = [readable_name(folder) for folder in folders]
@@ -160,14 +161,6 @@ def _folder(name: str, root: Path, classnames: str | None) -> Dataset:
     samples = _scan(root, {folder: i for i, folder in enumerate(folders)}, left_out)
     notes = _told(root, left_out, repeated_names(names, shown))
     return Dataset(name, root, samples, names, published=False, notes=notes)
-
-
-def _refuse_splits(name: str, root: Path, folders: Sequence[str]) -> None:
-    """Raises UserError for folders that are called train, test and so on, and hold the class folders."""
-    if all(folder.lower() in SPLITS and class_folders(root / folder, LeftOut()) for folder in folders):
-        one = next((folder for folder in folders if not folder.lower().startswith("train")), folders[0])
-        given = f"{name}/{one}" if ":" in name else f"{name}:{one}"
-        raise UserError(f"{root} holds splits and no classes ({', '.join(folders)}); give one: --datasets {given}")
 
 
 def _words(names: Sequence[str]) -> list[str]:

@@ -15,6 +15,7 @@ from rlcf.data.fetch import digest_of_file
 from rlcf.data.scan import class_folders, images_below, images_in, unreadable
 from rlcf.errors import UserError
 from rlcf.inputs.class_names import read_classnames, read_names
+from rlcf.inputs.folders import split_among
 from rlcf.inputs.json_files import read_json
 from rlcf.inputs.lists import CaptionedImage, read_captions
 from rlcf.inputs.places import as_it_lies, image_folders, is_there
@@ -183,6 +184,9 @@ def check_folder(root: Path, classnames: Path | None = None) -> Report:
     if not has_class_folders(root):
         raise UserError(f"{root} holds no class folders; give the folder that holds a folder of images a class")
     folders = class_folders(root)
+    split = split_among(root, folders)
+    if split:
+        raise UserError(f"{root} holds splits and no classes ({', '.join(folders)}); give one: folder:{root / split}")
     held = [images_below(root / folder) for folder in folders]
     report.samples = [(file, label) for label, files in enumerate(held) for file in files]
     report.count(len(folders), None, "class folders")

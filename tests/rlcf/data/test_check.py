@@ -311,6 +311,12 @@ def test_names_that_tell_their_folder_are_taken(check, photos):
         assert code == 0 and "12 class names" in told and "have no words in common: use --clip NAME" in told
 
 
+def test_splits_are_no_classes(photos, tmp_path):
+    photos(["train/fox", "val/fox"])
+    with pytest.raises(UserError, match=r"holds splits and no classes \(train, val\); give one: folder:.*photos/val"):
+        main(["check", "folder:photos", "--data", str(tmp_path)])
+
+
 def test_a_wrong_number_of_names_is_told(check, photos):
     assert "holds 2 class names but there are 3 class folders" in check(*photos(["a", "b", "c"], ["a", "b"]))[1]
 
