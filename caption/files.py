@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from rlcf.data.command import own_command
 from rlcf.errors import UserError
 from rlcf.shipped import shipped_folder
 
@@ -20,7 +21,8 @@ def find_checkpoint(path: str) -> Path:
     if not file.exists():
         file = shipped_folder(path) or file
     if not file.exists():
-        raise UserError(f"no captioner {path}; {TRAINED_BY}, 'rlcf-data list' tells where published ones are to be had")
+        published = f"'{own_command()} get clipcap capdec' gets published ones"
+        raise UserError(f"no captioner {path}; {TRAINED_BY}, {published}")
     if file.is_dir():
         found = [file / name for name in (MAPPER_FILE, TRAINING_FILE) if (file / name).is_file()]
         if not found:

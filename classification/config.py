@@ -9,6 +9,7 @@ from typing import ClassVar
 from classification.datasets import NAMES
 from classification.methods import METHODS, Method
 from classification.prompts import split_prompt
+from rlcf.data.command import own_command
 from rlcf.errors import UserError
 from rlcf.run.config import adaptation_option, beyond_option, data_option, method_option, option, speed_option
 from rlcf.run.presence import require_path
@@ -178,13 +179,15 @@ class ClassificationConfig(ListConfig):
         if not count:
             raise UserError("a list of class names is empty; it needs one or more")
         if self.how.samples_answers and self.sample_k > count:
-            raise UserError(f"--sample-k {self.sample_k} exceeds the {count} classes of {called}")
+            classes = f"{count} classes of {called}; give {count} or fewer"
+            raise UserError(f"--sample-k {self.sample_k} exceeds the {classes}")
 
     def require_files(self) -> None:
         """Raises UserError for a model, a context or class names whose file is missing, with what brings it."""
         super().require_files()
         if self.tune == "prompt" and self.context not in ("words", "random"):
-            require_path("--context", self.context, "CoOp checkpoint", "'rlcf-data list' tells where it is to be had")
+            remedy = f"'{own_command()} get coop' tells where it is to be had"
+            require_path("--context", self.context, "CoOp checkpoint", remedy)
         if self.classnames is not None:
             require_path("--classnames", self.classnames, "file of class names", "it holds one name a line")
 

@@ -5,20 +5,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from classification.classnames import (
-    imagenet_wnids,
-    names_of,
-    read_classnames,
-    read_names,
-    repeated_names,
-    subset_wnids,
-)
+from classification.classnames import imagenet_wnids, names_of, subset_wnids
 from rlcf.data.catalogue import fine_grained
 from rlcf.data.catalogue.imagenet import IMAGENET
+from rlcf.data.command import own_command
 from rlcf.data.entries import IMAGE_ROOTS as ROOTS
 from rlcf.digests import digest_of
 from rlcf.errors import UserError
-from rlcf.inputs.folders import LeftOut, class_folders, readable_name, scan
+from rlcf.inputs.class_names import read_classnames, read_names, repeated_names
+from rlcf.inputs.folders import LeftOut, class_folders, readable_name, scan, split_among
 from rlcf.inputs.json_files import read_json
 from rlcf.inputs.places import data_folder, expanded, find, find_folder
 from rlcf.inputs.sources import Source, name_of
@@ -153,14 +148,24 @@ def _folder(name: str, root: Path, classnames: str | None) -> Dataset:
     left_out = LeftOut()
     folders = class_folders(root, left_out)
     if not folders:
-        raise UserError(f"{root} holds no class folders; put each class's images into a folder of its own")
+        remedy = "put each class's images into a folder of its own, or take --datasets images"
+        raise UserError(f"{root} holds no class folders; {remedy}")
+    split = split_among(root, folders)
+    if split:
+        given = f"{name}/{split}" if ":" in name else f"{name}:{split}"
+        raise UserError(f"{root} holds splits and no classes ({', '.join(folders)}); give one: --datasets {given}")
     if len(folders) == 1:
         raise UserError(f"{root} holds one class folder, {folders[0]}; give the folder that holds two or more")
     shown = [readable_name(folder) for folder in folders]
-    names = read_classnames(Path(expanded(classnames)), shown) if classnames else [n.replace("_", " ") for n in shown]
+    names = read_classnames(Path(expanded(classnames)), shown) if classnames else _words(shown)
     samples = _scan(root, {folder: i for i, folder in enumerate(folders)}, left_out)
     notes = _told(root, left_out, repeated_names(names, shown))
     return Dataset(name, root, samples, names, published=False, notes=notes)
+
+
+def _words(names: Sequence[str]) -> list[str]:
+    """The class names that folders, or a column, tell: WordNet ids are ImageNet's, underscores are spaces."""
+    return names_of(names) if set(imagenet_wnids()).issuperset(names) else [name.replace("_", " ") for name in names]
 
 
 def _stored(stored: StoredDataset, columns: Columns, classnames: str | None) -> Dataset:
@@ -179,8 +184,7 @@ def _stored(stored: StoredDataset, columns: Columns, classnames: str | None) -> 
         called, names = names or [str(i) for i in range(len(given))], given
     else:
         assert names is not None
-        called, wnids = names, set(imagenet_wnids())
-        names = names_of(names) if wnids.issuperset(names) else [name.replace("_", " ") for name in names]
+        called, names = names, _words(names)
     notes = [note for note in [repeated_names(names, called)] if note]
     return Dataset(stored.name, Path(), list(zip(images, labels, strict=True)), names, published=False, notes=notes)
 
@@ -233,7 +237,7 @@ def _refuse_flat(name: str, places: Sequence[Path]) -> None:
     if found:
         raise UserError(
             f"{flat} holds {len(found):,} images and no class folders (n01440764, ...), which tell the classes of "
-            f"dataset {name}; sort them into class folders (rlcf-data convert imagenet-val)"
+            f"dataset {name}; sort them into class folders ({own_command()} convert imagenet-val)"
         )
 
 

@@ -5,12 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
+from unicodedata import normalize
 
 from rlcf.errors import UserError
 from rlcf.inputs.folders import image_suffixes
 from rlcf.inputs.json_files import as_id, as_text, read_json, shown
 from rlcf.inputs.lists import ID_KEYS, IMAGE_KEYS, CaptionedImage, captions_in
-from rlcf.inputs.places import is_there, with_slashes
+from rlcf.inputs.places import forms, is_there, with_slashes
 from rlcf.inputs.sources import Source
 
 RESULT = '{"image_id": id, "caption": text}'
@@ -130,13 +131,13 @@ def match_captions(
 
 
 class Names:
-    """Image names that are found also without their suffix, with "./" before them, and with backslashes for slashes."""
+    """Image names that are found also without their suffix, with "./" before them, and in the other `forms`."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self.names: dict[str, str] = {}
         self.without_suffix: dict[str, list[str]] = defaultdict(list)
         names = sorted(names)
-        for form in (_plain, with_slashes):
+        for form in (_plain, with_slashes, _composed):
             for name in names:
                 self.names.setdefault(form(name), name)
         for name in self.names:
@@ -147,8 +148,8 @@ class Names:
 
         Raises UserError when several fit.
         """
-        found = self._fit(_plain(name), where)
-        return found if found is not None else self._fit(with_slashes(name), where)
+        found = (self._fit(form(name), where) for form in (_plain, with_slashes, _composed))
+        return next((fitting for fitting in found if fitting is not None), None)
 
     def _fit(self, name: str, where: str) -> str | None:
         if name in self.names:
@@ -165,6 +166,10 @@ def _plain(name: str) -> str:
     return PurePosixPath(name).as_posix()
 
 
+def _composed(name: str) -> str:
+    return normalize("NFC", with_slashes(name))
+
+
 def _bare(name: str) -> str:
     stem, dot, suffix = name.rpartition(".")
     return stem if f"{dot}{suffix}".lower() in image_suffixes() else name
@@ -176,7 +181,7 @@ def _find_images(names: Iterable[str], root: Path) -> list[Source]:
     listed: dict[Path, Names] = {}
     images: list[Source] = []
     for name in names:
-        image = next((root / form for form in (name, with_slashes(name)) if is_there(root / form)), None)
+        image = next((root / form for form in forms(name) if is_there(root / form)), None)
         if image is None:
             wanted = root / with_slashes(name)
             folder = wanted.parent

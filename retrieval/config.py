@@ -62,7 +62,8 @@ class RetrievalConfig(ListConfig):
         if size == 0:
             raise UserError(f"{called} is empty; it needs one of the {kind} or more")
         if self.how.samples_answers and self.sample_k > size:
-            raise UserError(f"--sample-k {self.sample_k} of {self.direction} exceeds the {size} {kind} of {called}")
+            of = f"--sample-k {self.sample_k} of {self.direction}"
+            raise UserError(f"{of} exceeds the {size} {kind} of {called}; give {size} or fewer")
 
     @property
     def takes_memory(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ COMMANDS = {
 MISTAKES = {
     "classification.main": [
         (["--data", "{data}", "--datasets", "A"], "dataset A was not found; tried "),
-        (["--data", "{data}", "--student", "gone/ViT-B-16.pt"], "there is no CLIP gone/ViT-B-16.pt; 'rlcf-data get Vi"),
+        (["--data", "{data}", "--student", "gone/ViT-B-16.pt"], "there is no CLIP gone/ViT-B-16.pt; '"),
         (["--data", "{data}", "--student", "ViT-B-32:gone/epoch_10.pt"], "there is no CLIP gone/epoch_10.pt; give a"),
         (["--data", "{data}", "--tune", "prompt", "--context", "gone"], "there is no CoOp checkpoint gone; "),
         (["--data", "{data}", "--datasets", "images"], "give --classnames"),

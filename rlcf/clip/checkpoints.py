@@ -264,7 +264,7 @@ def architectures_of(state_dict: Mapping[str, Tensor]) -> list[str]:
 def _state_dict(file: Path) -> dict[str, Tensor]:
     """The weights of a file by name, without those entries that a model makes itself.
 
-    Raises UserError for a file without a state dict, and for weights that are not finite.
+    Raises UserError for a file without a state dict, for weights that are not finite, and for Hugging Face's names.
     """
     return _tensors(file, read_weights(file))
 
@@ -276,13 +276,16 @@ def _tensors(file: Path, held: Any) -> dict[str, Tensor]:
         raise UserError(f"{file} holds a {kind}, not a state dict; save the model's state_dict() instead")
     tensors = {name: tensor for name, tensor in tensors_in(held).items() if name not in MADE_BY_THE_MODEL}
     require_finite(file, tensors)
+    if any(name.startswith("vision_model.") for name in tensors):
+        raise UserError(f"{file} is in Hugging Face's layout; put its config.json beside it and give their folder")
     return tensors
 
 
 def in_one_line(error: Exception) -> str:
     """The message of another library's error in one line, 200 characters at most; its type if there is no message."""
     lines = [line.strip() for line in str(error).splitlines()[:2]]  # torch names the weights in the second line
-    return " ".join(lines)[:200] or type(error).__name__
+    told = " ".join(lines)
+    return (told if len(told) <= 200 else f"{told[:197]}...") or type(error).__name__
 
 
 @contextlib.contextmanager

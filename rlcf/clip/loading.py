@@ -24,6 +24,7 @@ from rlcf.clip.checkpoints import (
     quiet_root_logger,
 )
 from rlcf.clip.weights import require_finite
+from rlcf.data.command import own_command
 from rlcf.errors import UserError
 from rlcf.inputs.places import expanded
 from rlcf.shipped import shipped_folder, shipped_names
@@ -158,8 +159,7 @@ def _download(architecture: str, name: str, tag: str | None = None, missing: Pat
         where = f"there is no {missing} and " if missing else ""
         get = "download it on a connected machine and give the path of its folder"
         if name in OPENAI_ARCHITECTURES:
-            file = openai_file_name(name)
-            get = f"'rlcf-data get {file}' on a connected machine downloads it; put it into --clip-root"
+            get = f"on a connected machine '{own_command()} get {name}' downloads it; --clip-root names its folder"
         raise UserError(f"{where}{name} could not be downloaded or read ({in_one_line(error)}); {get}") from error
     require_finite(name, model.state_dict())
     return model

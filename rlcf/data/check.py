@@ -14,6 +14,8 @@ from rlcf.data.entries import Entry, Machine, has_class_folders
 from rlcf.data.fetch import digest_of_file
 from rlcf.data.scan import class_folders, images_below, images_in, unreadable
 from rlcf.errors import UserError
+from rlcf.inputs.class_names import read_classnames, read_names
+from rlcf.inputs.folders import split_among
 from rlcf.inputs.json_files import read_json
 from rlcf.inputs.lists import CaptionedImage, read_captions
 from rlcf.inputs.places import as_it_lies, image_folders, is_there
@@ -177,9 +179,14 @@ def check_folder(root: Path, classnames: Path | None = None) -> Report:
     Raises UserError for another folder.
     """
     report = Report(str(root), root)
-    if not root.is_dir() or not has_class_folders(root):
+    if not root.is_dir():
+        raise UserError(f"there is no folder {root}")
+    if not has_class_folders(root):
         raise UserError(f"{root} holds no class folders; give the folder that holds a folder of images a class")
     folders = class_folders(root)
+    split = split_among(root, folders)
+    if split:
+        raise UserError(f"{root} holds splits and no classes ({', '.join(folders)}); give one: folder:{root / split}")
     held = [images_below(root / folder) for folder in folders]
     report.samples = [(file, label) for label, files in enumerate(held) for file in files]
     report.count(len(folders), None, "class folders")
@@ -192,30 +199,15 @@ def check_folder(root: Path, classnames: Path | None = None) -> Report:
     called = [ids.get(folder, folder.replace("_", " ")) for folder in folders]
     report.classnames = called
     if classnames is not None:
-        lines = read_lines(classnames)
-        pairs = dict(line.split("\t", 1) for line in lines if "\t" in line)
-        report.classnames = [pairs.get(folder, "") for folder in folders] if len(pairs) == len(lines) else lines
-        _names_fit(folders, called, report, classnames)
+        report.classnames = read_names(classnames)
+        try:
+            report.classnames = read_classnames(classnames, folders)
+            report.count(len(folders), None, "class names")
+        except UserError as error:  # names that may be of other folders: a look at the images tells more
+            report.wrong.append(str(error))
+        if len(report.classnames) == len(folders):
+            _compare(called, report.classnames, report, f"the folders and the names of {classnames}")
     return report
-
-
-def _names_fit(folders: list[str], called: list[str], report: Report, file: Path) -> None:
-    """Looks for names that belong to other folders. called: the folders' names, WordNet ids as words."""
-    given = report.classnames
-    report.count(len(given), len(folders), "class names")
-    if len(given) != len(folders):
-        report.mend.append(f"write one name a line into {file}, in the sorted order of the folders")
-        return
-    natural = sorted(folders, key=lambda f: [(not p.isdecimal(), int(p) if p.isdecimal() else 0, p)
-                                             for p in re.split(r"(\d+)", f)])  # fmt: skip
-    if natural != folders:
-        first = next(i for i, pair in enumerate(zip(natural, folders, strict=True)) if pair[0] != pair[1])
-        report.wrong.append(
-            f"names go to folders in sorted order, {_few(folders[: first + 3])}, which is not that of the numbers: "
-            f"line {first + 1} is of folder {folders[first]}, not of {natural[first]}"
-        )
-        report.mend.append(f"write a folder, a tab and its name a line into {file}")
-    _compare(called, given, report, f"the folders and the names of {file}")
 
 
 def _compare(called: list[str], given: list[str], report: Report, what: str) -> None:

@@ -11,6 +11,7 @@ from rlcf.data import names
 from rlcf.data.catalogue.captions import DOMAINS
 from rlcf.data.catalogue.imagenet import LABELS_FILE
 from rlcf.data.check import USUAL_AGREEMENT
+from rlcf.data.command import own_command
 from rlcf.data.scan import images_below
 from rlcf.errors import UserError
 from rlcf.failures import not_written
@@ -233,7 +234,7 @@ def _classes_of(flat: Path, labels: Path | None, output: Path) -> dict[Path, str
             told = f"{labels} has no class of {image.name}" if labels else "their names do not tell their classes"
             raise UserError(
                 f"the images of {flat} cannot be sorted: {told}; give --labels, or get a file of them: "
-                "rlcf-data get imagenet-labels"
+                f"{own_command()} get imagenet-labels"
             )
         placed[image] = str(wnid)
     _require_agreement(placed, labels or flat)
@@ -278,7 +279,7 @@ def _read_labels(file: Path) -> dict[int, str]:
     if all(line.isdecimal() for line in lines):
         raise UserError(
             f"{file} has numbers alone, which the development kit counts in another order than everybody else; "
-            "get labels by WordNet id: rlcf-data get imagenet-labels"
+            f"get labels by WordNet id: {own_command()} get imagenet-labels"
         )
     table = {}
     for line in (line.replace(",", " ") for line in lines):

@@ -8,7 +8,6 @@ import hashlib
 import http.client
 import os
 import shutil
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -18,10 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from rlcf.errors import UserError, say
 from rlcf.failures import not_written
+from rlcf.progress import progress_bar
 
 CHUNK = 1 << 18
 """Bytes that are read at once."""
@@ -77,10 +75,7 @@ def fetch(
     refused = []
     with _writing(part), _held(part):
         for url in urls:
-            bar = tqdm(
-                desc=label or file.name, unit="B", unit_scale=True, total=size, disable=quiet,
-                mininterval=0.2 if sys.stderr is not None and sys.stderr.isatty() else 30,
-            )  # fmt: skip
+            bar = progress_bar(desc=label or file.name, unit="B", unit_scale=True, total=size, disable=quiet)
             try:
                 with bar:
                     _fetch(url, part, digest is not None, size, patience, bar)

@@ -5,8 +5,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tqdm import tqdm
-
 from rlcf.data.catalogue import siblings_of
 from rlcf.data.catalogue.captions import NOCAPS_FILE
 from rlcf.data.entries import Download, Entry, Machine, is_there
@@ -15,6 +13,7 @@ from rlcf.data.unpack import content, put, unpack
 from rlcf.errors import UserError, say
 from rlcf.failures import not_written
 from rlcf.inputs.json_files import read_json
+from rlcf.progress import progress_bar
 
 AT_ONCE = 8
 """Small images that are downloaded at once."""
@@ -156,7 +155,8 @@ def _all_of(work: Callable[[tuple[str, str]], str | None], items: dict[str, str]
         return
     pool = ThreadPoolExecutor(AT_ONCE)
     try:
-        failed = [why for why in tqdm(pool.map(work, items.items()), label, len(items), unit=" files") if why]
+        told = progress_bar(pool.map(work, items.items()), desc=label, total=len(items), unit=" files")
+        failed = [why for why in told if why]
     finally:
         pool.shutdown(cancel_futures=True)
     if failed:

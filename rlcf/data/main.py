@@ -1,16 +1,15 @@
 """What data and weights there are, what is wrong with them, and how to get them."""
 
 import argparse
-import shlex
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlcf.data.catalogue import CATALOGUE, entry_of
+from rlcf.data.catalogue import CATALOGUE, entry_of, siblings_of
 from rlcf.data.catalogue.weights import CLIPS
 from rlcf.data.check import Report, check, check_folder
+from rlcf.data.command import own_command
 from rlcf.data.entries import Entry, Machine
 from rlcf.data.fetch import Patience
 from rlcf.data.get import get, told_steps
@@ -29,14 +28,6 @@ installation the command is python -m rlcf.data, from the project's folder, or b
 docs/data.md tells what each file is and where it belongs.
 """
 FOLDER = "folder:"
-
-
-def own_command() -> str:
-    """How this program is called in advice: such that it can be pasted."""
-    if shutil.which("rlcf-data"):
-        return "rlcf-data"
-    launcher = Path(__file__).resolve().parents[2] / "scripts" / "rlcf-data.sh"
-    return f"bash {shlex.quote(str(launcher))}" if launcher.is_file() else f"{shlex.quote(sys.executable)} -m rlcf.data"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -119,12 +110,17 @@ def show_size(size: int | None) -> str:
     return f"{value:.1f} {unit}" if unit == "GB" and value < 100 else f"{value:.0f} {unit}"
 
 
+def goes_to(entry: Entry, machine: Machine) -> Path:
+    """Where an entry that is missing is expected, and `get` puts it."""
+    return machine.places(entry)[0] if entry.kind == "clip" else machine.home(entry, siblings_of(entry))
+
+
 def list_all(machine: Machine) -> None:
     """Prints a table of the catalogue."""
     rows = []
     for entry in CATALOGUE.values():
         found = machine.locate(entry)
-        place = found or machine.places(entry)[0]
+        place = found or goes_to(entry, machine)
         rows.append((entry.name, "there" if found else "missing", show_size(entry.bytes), entry.licence, str(place)))
     heads = ("name", "", "size", "licence", "place")
     rows = [(name, there, size, licence if len(licence) <= 24 else f"{licence[:21]}...", place)
@@ -143,7 +139,7 @@ def describe(entry: Entry, machine: Machine) -> None:
     rows = [
         ("what", entry.title), ("for", entry.use), ("licence", entry.licence), ("page", entry.page),
         ("size", show_size(entry.bytes)),
-        ("is in", found) if found else ("missing; belongs into", machine.places(entry)[0]),
+        ("is in", found) if found else ("missing; its place", goes_to(entry, machine)),
     ]  # fmt: skip
     if expected is not None:
         parts = (
@@ -196,7 +192,8 @@ def check_all(args: argparse.Namespace, machine: Machine) -> None:
     if args.classnames and not all(name.startswith(FOLDER) for name in names):
         raise UserError(f"--classnames goes with {FOLDER}PATH; the names of other datasets are known")
     if not names:
-        print(f"nothing is in {machine.data.absolute()} or {machine.clip_root.absolute()}; {own_command()} list")
+        places = f"{machine.data.absolute()} or {machine.clip_root.absolute()}"
+        print(f"nothing is in {places}; {own_command()} list tells what there is")
         return
     classnames = Path(args.classnames).expanduser() if args.classnames else None
     jobs: list[tuple[str, Entry | None]] = [(n, None if n.startswith(FOLDER) else entry_of(n)) for n in names]

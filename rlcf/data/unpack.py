@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from rlcf.errors import UserError
+from rlcf.progress import progress_bar
 
 Member = tuple[str, bool, Any]
 """Name of a member, whether it is a folder, and what opens it."""
@@ -28,7 +27,7 @@ def unpack(archive: Path, folder: Path, label: str | None = None) -> None:
     """
     try:
         members = _zip(archive) if zipfile.is_zipfile(archive) else _tar(archive)
-        for name, is_folder, opened in tqdm(members, desc=label or archive.name, unit=" files", mininterval=1):
+        for name, is_folder, opened in progress_bar(members, desc=label or archive.name, unit=" files"):
             target = folder / _inside(archive, name)
             if is_folder:
                 target.mkdir(parents=True, exist_ok=True)

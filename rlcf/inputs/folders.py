@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -15,6 +15,8 @@ NO_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}
 """Formats that Pillow knows by name and that are not read: it cannot decode them by itself, or they are wrappers."""
 HIDDEN = {"thumbs.db", "desktop.ini", "__macosx"}
 """Names, beside those that begin with a dot, of what systems and archives put beside pictures."""
+SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing", "dev")
+"""What people call the parts of a dataset, in small letters."""
 MAX_ENDINGS = 5
 """Endings of other files that are named."""
 
@@ -97,6 +99,18 @@ def class_folders(root: Path, left_out: LeftOut) -> list[str]:
         else:
             left_out.others["beside the class folders"] += 1
     return names
+
+
+def split_among(root: Path, folders: Sequence[str]) -> str:
+    """One of the folders in `root` where all are called train, test and so on and hold folders; else "".
+
+    It is the first that is not for training, if there is one.
+    """
+    if not folders or not all(
+        folder.lower() in SPLITS and class_folders(root / folder, LeftOut()) for folder in folders
+    ):
+        return ""
+    return next((folder for folder in folders if not folder.lower().startswith("train")), folders[0])
 
 
 def entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -12,6 +12,7 @@ from rlcf.run.files import is_special
 def read_json(file: Path) -> Any:
     """The content of a JSON file in UTF-8 or UTF-16, with or without a byte-order mark.
 
+    Of JSON Lines, an object a line, it is the list of the objects.
     Raises UserError for a file that is missing, a pipe, no JSON, or that has a name twice in one object.
     """
 
@@ -26,7 +27,15 @@ def read_json(file: Path) -> Any:
     try:
         if is_special(file):
             raise ValueError("it is a pipe or a device; write it into a file")
-        return json.loads(file.read_bytes(), object_pairs_hook=unique)
+        held = file.read_bytes()
+        text = held.decode(json.detect_encoding(held), "surrogatepass")
+        try:
+            return json.loads(text, object_pairs_hook=unique)
+        except ValueError:
+            lines = [line for line in text.split("\n") if line.strip()]
+            if len(lines) < 2 or any(line.strip()[0] + line.strip()[-1] != "{}" for line in lines):
+                raise
+            return [json.loads(line, object_pairs_hook=unique) for line in lines]
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"{file} cannot be read as JSON ({reason})") from error

@@ -20,8 +20,8 @@ TURNS = {
 """EXIF orientation -> what makes the picture upright."""
 STRIP = 2**20
 """Pixels of a strip of a picture that is converted strip by strip."""
-BITS_PER_SAMPLE, SAMPLE_FORMAT = 258, 339
-"""Tags of TIFF. A sample format of 1 is unsigned, 2 is signed."""
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
+"""Tags of TIFF. A photometric interpretation of 0: nought is white. A sample format of 1 is unsigned, 2 is signed."""
 
 
 def orientation(image: Image.Image) -> int:
@@ -85,10 +85,12 @@ def _grey(image: Image.Image) -> Image.Image:
     unsigned = _tag(image, BITS_PER_SAMPLE) == 32 and _tag(image, SAMPLE_FORMAT) == 1
     scale = 255.0 / _white(image, max(float(_numbers(strip, unsigned).max()) for strip, _ in _strips(image)))
     clear = image.info.get("transparency")
+    negative = image.mode != "F" and _tag(image, PHOTOMETRIC) == 0  # Pillow sees to it in pictures of 8 bits alone
 
     def convert(strip: Image.Image) -> Image.Image:
         numbers = _numbers(strip, unsigned)
         bytes_ = np.rint(np.clip(numbers * scale, 0, 255)).astype(np.uint8)
+        bytes_ = 255 - bytes_ if negative else bytes_
         if isinstance(clear, int):
             bytes_[numbers == clear] = 255
         return Image.fromarray(bytes_).convert("RGB")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from unicodedata import normalize
 
 from rlcf.data.catalogue import CATALOGUE, remedy
 from rlcf.data.catalogue.captions import KARPATHY_LISTS
@@ -83,14 +84,23 @@ def with_slashes(path: str) -> str:
     return PurePosixPath(path.replace("\\", "/")).as_posix()
 
 
+def forms(path: str) -> Iterator[str]:
+    """A path as it is, with slashes for backslashes, and with accented letters of one character, or of two, each."""
+    yield path
+    plain = with_slashes(path)
+    yield plain
+    yield normalize("NFC", plain)
+    yield normalize("NFD", plain)
+
+
 def find_images(file: Path, paths: Sequence[str], roots: Iterable[Path]) -> tuple[Path, list[str]]:
-    """The folder that the paths of a list start from, and the paths; one with backslashes may have slashes in truth.
+    """The folder that the paths of a list start from, and the paths as they lie there (`forms`).
 
     The folder is the first of `roots` that holds the first image, or else the first. Raises UserError for a list that
     names an image which is not there.
     """
     roots = list(roots)
-    first = [paths[0], with_slashes(paths[0])] if paths else []
+    first = list(forms(paths[0])) if paths else []
     root = next((root for root in roots for path in first if is_there(root / path)), roots[0])
     found = []
     for path in paths:
@@ -109,5 +119,5 @@ def is_there(file: Path) -> bool:
 
 
 def as_it_lies(root: Path, path: str) -> str:
-    """The path below `root` that is there: as it is, or with slashes for backslashes; else as it is."""
-    return next((name for name in (path, with_slashes(path)) if is_there(root / name)), path)
+    """The path below `root` that is there, in one of its `forms`; else as it is."""
+    return next((name for name in forms(path) if is_there(root / name)), path)

@@ -127,10 +127,11 @@ def reward_of_right_and_wrong(samples: Sequence[Sample]) -> tuple[Callable[[Axes
     if not groups[True] and not groups[False]:
         return None
     every = groups[True] + groups[False]
-    edges = np.linspace(min(every), max(every) + 1e-6, 31)
+    bins = min(30, max(8, len(every) // 8))
+    edges = np.linspace(min(every), max(every) + 1e-6, bins + 1)
 
     def paint(axes: Axes) -> None:
-        for is_right, name, hatch in ((False, "wrong", "////"), (True, "right", "")):
+        for is_right, name, hatch in ((True, "right", ""), (False, "wrong", "////")):  # hatched, both can be seen
             values = np.array(groups[is_right])
             if len(values):
                 share = np.full(len(values), 100.0 / len(values))
@@ -143,9 +144,14 @@ def reward_of_right_and_wrong(samples: Sequence[Sample]) -> tuple[Callable[[Axes
                 }
                 axes.hist(values, edges.tolist(), weights=share, label=f"{name} answers ({len(values):,})", **drawn)
         axes.set(xlabel="reward", ylabel="share of the answers, %")
-        axes.legend(loc="best", fontsize=9)
+        _legend_above(axes)
 
     return paint, 100.0 * wins / pairs if pairs else None
+
+
+def _legend_above(axes: Axes) -> None:
+    """A legend over the axes, where it covers nothing that is drawn."""
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, fontsize=9, borderaxespad=0.2)
 
 
 def reward_against(samples: Sequence[Sample], metric: str) -> tuple[Callable[[Axes], None], float] | None:
@@ -177,7 +183,7 @@ def reward_against(samples: Sequence[Sample], metric: str) -> tuple[Callable[[Ax
                 label=name,
             )
         axes.set(xlabel="reward", ylabel=metric)
-        axes.legend(loc="best", fontsize=9)
+        _legend_above(axes)
 
     return paint, correlation
 

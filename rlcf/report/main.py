@@ -3,11 +3,13 @@
 Several runs of one task are compared on the samples that they share. The page is one HTML file that holds all it shows.
 """
 
+import argparse
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rlcf.errors import UserError
+from rlcf.inputs.places import expanded
 from rlcf.report.page import make_page
 from rlcf.report.parts import Part, comparisons_of, parts_of
 from rlcf.report.runs import read_runs
@@ -27,17 +29,17 @@ MOST_PICTURES = 12_000
 
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(prog="rlcf-report", description=__doc__, epilog=EPILOG)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders of one task")
+    parser.add_argument("runs", nargs="+", type=path, metavar="RUN", help="run folders of one task")
     parser.add_argument(
         "--output",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="the page (default: report.html in the run's folder; of several runs in the folder that holds them)",
     )
     parser.add_argument("--no-page", action="store_true", help="write tables alone")
     parser.add_argument(
         "--images",
-        type=Path,
+        type=path,
         metavar="FOLDER",
         help="where the images are now, if they were moved: the folder that the samples' ids start from",
     )
@@ -50,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
         f"{MOST_PICTURES})",
     )
     for form, (called, _) in TABLES.items():
-        parser.add_argument(f"--{form}", type=Path, metavar="FILE", help=f"write the metrics as {called}")
+        parser.add_argument(f"--{form}", type=path, metavar="FILE", help=f"write the metrics as {called}")
     given = parser.parse_args(argv)
     if given.pictures < 0:
         raise UserError(f"--pictures: {given.pictures} must be at least 0")
@@ -72,6 +74,8 @@ def main(argv: list[str] | None = None) -> None:
     if given.no_page:
         return
     file = given.output or default_place(given.runs)
+    if file.is_dir():
+        file /= "report.html"
     html, thumbnails = make_page(parts, comparisons_of(parts) if len(runs) > 1 else [], given.pictures, given.images)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, html)
@@ -81,6 +85,13 @@ def main(argv: list[str] | None = None) -> None:
     for line in told_of(thumbnails, given.images):
         print(line)
     print(f"report: {file} ({len(html.encode()) / 1e6:.1f} MB)")
+
+
+def path(text: str) -> Path:
+    """The path that a flag gives."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; give a path")
+    return Path(expanded(text))
 
 
 def default_place(folders: Sequence[Path]) -> Path:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
-from tqdm import tqdm
 
 from rlcf.errors import UserError
+from rlcf.progress import progress_bar
 from rlcf.run.images import read_image
 
 SIDE = 96
@@ -35,10 +35,11 @@ def make_thumbnails(files: Sequence[Path], most: int) -> Thumbnails:
     wanted = list(dict.fromkeys(files))
     asked, left_out = wanted[:most], len(wanted[most:])
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoding and encoding leave Python's lock
-        found = list(tqdm(pool.map(_thumbnail, asked), "thumbnails", len(asked), unit="image", disable=not asked))
+        made = pool.map(_thumbnail, asked)
+        found = list(progress_bar(made, desc="thumbnails", total=len(asked), unit=" images", disable=not asked))
     pairs = list(zip(asked, found, strict=True))
-    made = {file: picture for file, picture in pairs if picture is not None}
-    return Thumbnails(made, [file for file, picture in pairs if picture is None], left_out)
+    pictures = {file: picture for file, picture in pairs if picture is not None}
+    return Thumbnails(pictures, [file for file, picture in pairs if picture is None], left_out)
 
 
 def _thumbnail(file: Path) -> str | None:

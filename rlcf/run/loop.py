@@ -130,6 +130,7 @@ def _tell_speed(name: str, seconds: float, left: int) -> None:
     """Tell what the first sample took, and about how long the others of this process will; nothing of a short while."""
     if seconds * left >= WORTH_TELLING:
         whole = duration(seconds * left)  # at most: the first one takes along what is done once
-        line = f"{name}: {seconds:.2g} s for the first sample, at most about {whole} for the {left} left"
+        first = f"{seconds:.2g} s" if seconds < 60 else duration(seconds)
+        line = f"{name}: {first} for the first sample, at most about {whole} for the {left} left"
         tqdm.write(line, file=sys.stderr)
         logger.info(line)

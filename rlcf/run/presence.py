@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rlcf.data.catalogue import known
+from rlcf.data.command import own_command
 from rlcf.errors import UserError
 from rlcf.inputs.places import expanded
 
@@ -26,5 +27,5 @@ def require_clip(flag: str, name: str) -> None:
     if path.startswith(("/", "./", "../", "~")) or path.endswith(WEIGHTS):
         file = Path(path).name
         entry = known(file)
-        get = f"'rlcf-data get {file}' downloads it, or " if entry and entry.kind == "clip" else ""
+        get = f"'{own_command()} get {entry.name}' downloads it, or " if entry and entry.kind == "clip" else ""
         require_path(flag, path, "CLIP", f"{get}give a file, a folder, or a name such as ViT-B/16")

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from classification.classnames import natural_key, read_classnames, read_names
 from classification.config import ClassificationConfig
 from classification.datasets import load_dataset
 from classification.prompts import split_prompt
+from rlcf.data.command import own_command
 from rlcf.errors import UserError
+from rlcf.inputs.class_names import natural_key, read_classnames, read_names
 
 NUMBERS = ["0", "1", "10", "11", "2"]
 NAMES = ["zero", "one", "ten", "eleven", "two"]
@@ -40,8 +41,17 @@ def test_names_with_their_folders_may_stand_in_any_order(names_file, order):
     held = json.dumps(dict(pairs) | {"unused": "x"})
     for file in (names_file(lines), names_file(held, "names.json"), names_file(b"\xef\xbb\xbf" + held.encode())):
         assert read_classnames(file, NUMBERS) == NAMES
+    keras = names_file(
+        json.dumps({str(i): [folder, f"{name}_fish"] for i, (folder, name) in enumerate(pairs)}), "k.json"
+    )
+    assert read_classnames(keras, NUMBERS) == [f"{name} fish" for name in NAMES]
     words = "".join(f"{folder} {name} fish\n" for folder, name in pairs)
     assert read_classnames(names_file(words), NUMBERS) == [f"{name} fish" for name in NAMES]
+
+
+def test_an_accented_letter_may_be_one_character_in_the_file_and_two_in_the_folder(names_file):
+    for text in ("caf\u00e9\tcup\nb\tbee\n", "caf\u00e9 cup\nb bee\n"):
+        assert read_classnames(names_file(text), ["b", "cafe\u0301"]) == ["bee", "cup"]
 
 
 @pytest.mark.parametrize(
@@ -156,7 +166,7 @@ def test_a_flat_imagenet_is_called_flat_with_the_remedy(plant, folder):
         load_dataset("I", str(data))
     assert str(error.value) == (
         f"{data}/dataset/tta_data/{folder} holds 3 images and no class folders (n01440764, ...), which tell the "
-        "classes of dataset I; sort them into class folders (rlcf-data convert imagenet-val)"
+        f"classes of dataset I; sort them into class folders ({own_command()} convert imagenet-val)"
     )
 
 

@@ -3,9 +3,10 @@ import json
 import pytest
 
 from classification.class_texts import class_texts
-from classification.classnames import imagenet_wnids, names_of, read_classnames, subset_wnids
+from classification.classnames import imagenet_wnids, names_of, subset_wnids
 from classification.datasets import FINE_GRAINED, IMAGENET_FAMILY, NAMES, ROOTS, load_dataset
 from rlcf.errors import UserError
+from rlcf.inputs.class_names import read_classnames
 
 WNIDS = {
     "I": {"n01440764": (0, "tench"), "n01443537": (1, "goldfish"), "n15075141": (999, "toilet paper")},
@@ -69,7 +70,9 @@ def test_a_dataset_that_is_not_found_lists_every_path_that_was_tried(plant, name
     tried = {str(data / root / folder) + suffix for root in ROOTS for folder in folders}
     message = told(name, str(data), "fog", 2)
     assert message.startswith(f"dataset {name} was not found; tried ")
-    assert message.endswith(f"rlcf-data get {name} how to get it")
+    assert message.endswith(
+        f"get {name}' with this --data gets it or tells how, with check for get it tells what is wrong"
+    )
     listed = set(message.partition("tried ")[2].partition(";")[0].split(", "))
     assert listed == tried or {place for place in listed if " ... " not in place} <= tried  # a sentence has its length
 
@@ -286,9 +289,20 @@ def test_a_folder_without_class_folders_is_told(plant):
 
 
 def test_a_single_class_folder_is_told(plant):
-    data = plant("val/a/1.jpg", "val/b/1.jpg")
-    assert told("folder", str(data)) == f"{data} holds one class folder, val; give the folder that holds two or more"
-    assert load_dataset("folder:val", str(data)).classnames == ["a", "b"]
+    data = plant("all/a/1.jpg", "all/b/1.jpg")
+    assert told("folder", str(data)) == f"{data} holds one class folder, all; give the folder that holds two or more"
+    assert load_dataset("folder:all", str(data)).classnames == ["a", "b"]
+
+
+def test_splits_are_no_classes_unless_they_hold_the_images(plant):
+    data = plant("sub/train/a/1.jpg", "sub/Val/a/1.jpg", "railway/test/1.jpg", "railway/train/1.jpg")
+    message = f"{data}/sub holds splits and no classes (Val, train); give one: --datasets folder:sub/Val"
+    assert told("folder:sub", str(data)) == message
+    assert load_dataset("folder:railway", str(data)).classnames == ["test", "train"]
+
+
+def test_folders_that_are_wordnet_ids_have_imagenets_names(plant):
+    assert load_dataset("folder", str(plant("n01440764/1.jpg", "n01443537/1.jpg"))).classnames == ["tench", "goldfish"]
 
 
 def test_a_subfolder_that_is_not_there_is_told(plant):

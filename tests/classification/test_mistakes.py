@@ -21,7 +21,7 @@ from .conftest import TINY_RUN
         (["--datasets", "imagenet"], "unknown dataset 'imagenet'; there are I, A, V, R, K, C, flower102, "),
         (["--datasets", "folder:fog"], "no folder EMOJI/fog for dataset folder:fog"),
         (["--datasets", "R"], "dataset R was not found; tried EMOJI/imagenet-r, EMOJI/imagenet-rendition/imagenet-r, "),
-        (["--sample-k", "7"], "--sample-k 7 exceeds the 6 classes of folder:blur"),
+        (["--sample-k", "7"], "--sample-k 7 exceeds the 6 classes of folder:blur; give 6 or fewer"),
         (["--selection", "0.1"], "--selection 0.1 of --views 8 keeps no view; raise one of them"),
         (["--selection", "0"], "--selection: 0 must be above 0"),
         (["--gpu", "3"], "no GPU 3: this machine has 0; use --device cpu"),

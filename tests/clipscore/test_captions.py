@@ -146,12 +146,12 @@ def test_a_candidate_without_words_stays_and_is_empty(folder):
 
 
 def test_a_name_may_be_written_in_another_way(folder):
-    references = {"val/a.jpg": ["one"], "./b.png": ["two"], r"sub\c.png": ["three"]}
-    names = ["./val/a.jpg", "b.png", "sub/c.png", r"val\a.jpg", r".\sub\c"]
-    images = folder("val/a.jpg", "b.png", "sub/c.png")
+    references = {"val/a.jpg": ["one"], "./b.png": ["two"], r"sub\c.png": ["three"], "e\u0301.png": ["four"]}
+    names = ["./val/a.jpg", "b.png", "sub/c.png", r"val\a.jpg", r".\sub\c", "\u00e9.png"]
+    images = folder("val/a.jpg", "b.png", "sub/c.png", "e\u0301.png")
     captions = match_captions(dict.fromkeys(names, "a dog"), images, references)
-    assert [file.name for file in captions.images] == ["a.jpg", "b.png", "c.png", "a.jpg", "c.png"]
-    assert captions.references == [["one"], ["two"], ["three"], ["one"], ["three"]]
+    assert [file.name for file in captions.images] == ["a.jpg", "b.png", "c.png", "a.jpg", "c.png", "e\u0301.png"]
+    assert captions.references == [["one"], ["two"], ["three"], ["one"], ["three"], ["four"]]
 
 
 def test_a_missing_file_is_named(tmp_path):

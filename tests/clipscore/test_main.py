@@ -191,5 +191,5 @@ def test_captions_that_are_cut_at_the_context_are_counted(run, capsys):
 
 def test_a_clip_that_is_not_there_is_told_before_anything_is_loaded(run, monkeypatch):
     monkeypatch.setattr("clipscore.main.load", None)
-    with pytest.raises(UserError, match=r"--clip: there is no CLIP gone/ViT-B-32.pt; 'rlcf-data get ViT-B-32.pt'"):
+    with pytest.raises(UserError, match=r"--clip: there is no CLIP gone/ViT-B-32.pt; '.* get ViT-B/32' downloads it"):
         run("--clip", "gone/ViT-B-32.pt")

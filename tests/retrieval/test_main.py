@@ -419,7 +419,7 @@ def test_what_cannot_be_run_is_refused_in_a_sentence_before_a_model_is_loaded(re
 
 def test_a_mistake_ends_in_one_line_and_exit_code_2(retrieve, capsys):
     said = mistake(lambda: retrieve("--sample-k", 99), capsys)
-    assert said == f"--sample-k 99 of i2t exceeds the {TEXTS} texts of json:blur"
+    assert said == f"--sample-k 99 of i2t exceeds the {TEXTS} texts of json:blur; give {TEXTS} or fewer"
 
 
 @pytest.mark.parametrize("preset", sorted((ROOT / "retrieval/configs").glob("*.yaml")), ids=lambda file: file.stem)

@@ -5,6 +5,7 @@ import pty
 import sys
 
 from rlcf.progress import IN_A_FILE, progress_bar
+from tests.tools import ROOT
 
 
 def test_a_bar_into_a_file_writes_its_first_and_last_state_alone(tmp_path, monkeypatch):
@@ -23,3 +24,9 @@ def test_a_bar_on_a_terminal_keeps_its_pace(monkeypatch):
         monkeypatch.setattr(sys, "stderr", terminal)
         assert progress_bar([], disable=False).mininterval < 1 < IN_A_FILE
     os.close(reading)
+
+
+def test_every_bar_is_such_a_bar():
+    packages = ("rlcf", "classification", "retrieval", "caption", "clipscore")
+    files = [file for package in packages for file in (ROOT / package).rglob("*.py")]
+    assert [file.name for file in files if "tqdm(" in file.read_text()] == ["progress.py"]

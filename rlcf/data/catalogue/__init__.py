@@ -11,6 +11,7 @@ from rlcf.data.catalogue.captions import CAPTIONED, DOMAINS
 from rlcf.data.catalogue.fine_grained import FINE_GRAINED
 from rlcf.data.catalogue.imagenet import CORRUPTIONS, IMAGENET, LABELS
 from rlcf.data.catalogue.weights import CLIPS, OPENAI_FILES, OTHERS
+from rlcf.data.command import own_command
 from rlcf.data.entries import Entry
 from rlcf.errors import UserError
 
@@ -64,4 +65,5 @@ def remedy(name: str) -> str:
     entry = known(name)
     if entry is None:
         return ""
-    return f"; rlcf-data check {entry.name} tells what is wrong with it, rlcf-data get {entry.name} how to get it"
+    get = f"'{own_command()} get {entry.name}'"
+    return f"; {get} with this --data gets it or tells how, with check for get it tells what is wrong"

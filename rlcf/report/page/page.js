@@ -238,7 +238,7 @@
       }
       for (const [name, [before, after]] of Object.entries(sample.values)) row(name, `${Number(before.toPrecision(4))} → ${Number(after.toPrecision(4))}`);
       row("reward gain", signed(sample.gain, 3));
-      row("seconds", digits(sample.seconds, 3));
+      row("seconds", sample.seconds === null ? "" : String(Number(sample.seconds.toPrecision(3))));
     }
     const images = make("div", { class: "found" });
     if (sample.pictures[1] >= 0 || sample.pictures[2] >= 0) {

@@ -331,6 +331,7 @@ def test_a_pickled_model_is_not_built_and_its_class_is_named(save):
         ({}, "is no CLIP checkpoint"),
         ({"state_dict": {}}, "is no CLIP checkpoint"),
         (nn.Linear(2, 2).state_dict(), "is no CLIP checkpoint"),
+        ({"vision_model.x": torch.ones(1)}, "is in Hugging Face's layout; put its config.json beside it"),
     ],
 )
 def test_a_torch_file_that_is_no_clip_is_named(save, content, words):

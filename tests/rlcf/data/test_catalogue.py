@@ -69,7 +69,7 @@ def test_aliases_name_entries_in_any_case():
 
 
 def test_a_dataset_that_is_not_found_is_told_with_what_gets_it(tmp_path):
-    with pytest.raises(UserError, match=r"dataset A was not found; tried .*; rlcf-data check A tells what is wrong"):
+    with pytest.raises(UserError, match=r"dataset A was not found; tried .*; '.* get A' with this --data gets it"):
         find("A", [tmp_path / "imagenet-a"])
     assert remedy("json:list") == ""
 
@@ -81,7 +81,8 @@ def test_the_list_tells_what_is_there(tmp_path, capsys):
     assert len(lines) == len(CATALOGUE) + 2 and lines[-1].startswith(f"1 of {len(CATALOGUE)} are there")
     rows = {line.split()[0]: line for line in lines}
     assert re.match(rf"R +there +2\.2 GB +MIT +{tmp_path}/imagenet-r$", rows["R"])
-    assert re.match(rf"A +missing +688 MB +MIT +{tmp_path}/imagenet-a$", rows["A"])
+    assert re.match(rf"A +missing +688 MB +MIT +{tmp_path}/imagenet-a$", rows["A"])  # beside the other
+    assert rows["dtd"].endswith(f" {tmp_path}/dataset/finegrained-dataset/dtd")  # where `get` puts it
 
 
 def test_the_list_tells_all_of_an_entry(tmp_path, capsys):

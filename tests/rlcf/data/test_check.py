@@ -302,17 +302,23 @@ def test_names_of_wordnet_ids_are_compared_too(check, photos):
 
 def test_numbered_folders_whose_sorted_order_is_another_are_told(check, photos):
     code, told = check(*photos([str(i) for i in range(12)], [f"name {i}" for i in range(12)]))
-    assert code == 1 and "line 3 is of folder 10, not of 2" in told and "a folder, a tab and its name" in told
+    assert code == 1 and "'10' or '2' may be meant; write 'folder<TAB>name' in each line" in told
 
 
 def test_names_that_tell_their_folder_are_taken(check, photos):
-    lines = [f"{i}\tname" for i in range(12)]
-    _, told = check(*photos([str(i) for i in range(12)], lines))
-    assert "have no words in common: use --clip NAME" in told
+    for lines in ([f"{i}\tname" for i in range(12)], [json.dumps({str(i): f"name {i}" for i in range(12)})]):
+        code, told = check(*photos([str(i) for i in range(12)], lines))
+        assert code == 0 and "12 class names" in told and "have no words in common: use --clip NAME" in told
+
+
+def test_splits_are_no_classes(photos, tmp_path):
+    photos(["train/fox", "val/fox"])
+    with pytest.raises(UserError, match=r"holds splits and no classes \(train, val\); give one: folder:.*photos/val"):
+        main(["check", "folder:photos", "--data", str(tmp_path)])
 
 
 def test_a_wrong_number_of_names_is_told(check, photos):
-    assert "2 class names in place of 3" in check(*photos(["a", "b", "c"], ["a", "b"]))[1]
+    assert "holds 2 class names but there are 3 class folders" in check(*photos(["a", "b", "c"], ["a", "b"]))[1]
 
 
 def test_a_look_with_a_model_finds_shifted_names(check, tmp_path):

@@ -141,11 +141,11 @@ def test_deep_pictures_are_scaled_to_8_bits(tmp_path, kind):
         assert found.mode == "RGB" and far(found, three(GREY)) <= 1
 
 
-def tiff(numbers, bits, kind):
-    """The bytes of a grey TIFF file. kind: of its numbers, 1 unsigned, 2 signed, 3 float."""
+def tiff(numbers, bits, kind, nought=1):
+    """The bytes of a grey TIFF file. kind: of its numbers, 1 unsigned, 2 signed, 3 float; nought: 0 white, 1 black."""
     height, width = numbers.shape
     data = numbers.tobytes()
-    tags = [(256, width), (257, height), (258, bits), (259, 1), (262, 1), (273, 8), (277, 1), (278, height)]
+    tags = [(256, width), (257, height), (258, bits), (259, 1), (262, nought), (273, 8), (277, 1), (278, height)]
     tags += [(279, len(data)), (339, kind)]
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
     head = struct.pack("<2sHI", b"II", 42, 8 + len(data))
@@ -164,6 +164,11 @@ def tiff(numbers, bits, kind):
 def test_tiff_files_tell_how_deep_they_are(tmp_path, numbers, bits, kind):
     (tmp_path / "x.tif").write_bytes(tiff(numbers, bits, kind))
     assert far(pixels(tmp_path / "x.tif"), three(GREY)) <= 2
+
+
+def test_nought_may_be_white(tmp_path):
+    (tmp_path / "x.tif").write_bytes(tiff(65535 - GREY.astype("<u2") * 257, 16, 1, nought=0))
+    assert far(pixels(tmp_path / "x.tif"), three(GREY)) <= 1
 
 
 def test_numbers_a_little_beyond_their_range_are_cut():

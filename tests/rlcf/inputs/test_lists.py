@@ -69,6 +69,14 @@ def test_a_list_may_have_any_encoding_of_json(listed, encoding):
     assert read_captions(listed(text.encode(encoding))) == [CaptionedImage("é.jpg", ["ein Bär"])]
 
 
+def test_a_list_may_be_json_lines(listed):
+    lines = ['{"image": "a.jpg", "caption": "one"}', "", ' {"image": "b.jpg", "caption": ["two"]}', ""]
+    expected = [CaptionedImage("a.jpg", ["one"]), CaptionedImage("b.jpg", ["two"])]
+    for encoding in ("utf-8-sig", "utf-16"):
+        assert read_captions(listed("\r\n".join(lines).encode(encoding))) == expected
+    assert "cannot be read as JSON (Expecting" in told(listed(b'{"image": "a.jpg"}\n{image}\n'))
+
+
 NOCAPS = {
     "images": [{"id": 1, "file_name": "a.jpg", "domain": "in-domain"}, {"id": 0, "file_name": "b.jpg"}],
     "annotations": [

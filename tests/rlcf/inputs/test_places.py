@@ -2,6 +2,7 @@
 
 import pytest
 
+from rlcf.data.command import own_command
 from rlcf.errors import UserError
 from rlcf.inputs.places import (
     as_it_lies,
@@ -52,8 +53,8 @@ def test_the_first_place_that_is_there_is_found(tmp_path, listed):
 def test_a_dataset_that_is_nowhere_is_told_with_each_place_once(tmp_path):
     places = [tmp_path / name for name in ("a", "b", "a")]
     assert told(find, "coco", places) == (
-        f"dataset coco was not found; tried {tmp_path}/a, {tmp_path}/b; rlcf-data check coco tells what is wrong "
-        "with it, rlcf-data get coco how to get it"
+        f"dataset coco was not found; tried {tmp_path}/a, {tmp_path}/b; '{own_command()} get coco' with this --data "
+        "gets it or tells how, with check for get it tells what is wrong"
     )
 
 
@@ -111,6 +112,12 @@ def test_backslashes_are_slashes_unless_a_file_has_them_in_its_name(tmp_path):
     assert as_it_lies(tmp_path, r".\sub\a.png") == "sub/a.png"
     assert as_it_lies(tmp_path, r"sub\b.png") == r"sub\b.png"
     assert as_it_lies(tmp_path, r"sub\c.png") == r"sub\c.png"
+
+
+def test_an_accented_letter_may_be_one_character_or_two(tmp_path):
+    write_pictures(tmp_path, ["cafe\u0301.png", "\u00fc.png"])
+    assert as_it_lies(tmp_path, "caf\u00e9.png") == "cafe\u0301.png"
+    assert as_it_lies(tmp_path, "u\u0308.png") == "\u00fc.png"
 
 
 def test_a_lists_own_name_wins_over_a_plain_one(tmp_path):

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from caption.training.config import TrainConfig
+from rlcf.report.main import main
 from rlcf.report.runs import read_runs, short_names
 from rlcf.run.config import to_yaml
 from tests.records import captioned, classified
@@ -159,8 +160,16 @@ def test_a_pipe_in_a_run_folder_is_told_and_not_waited_for(write_run, told, name
         (["--pictures", "-1"], "--pictures: -1 must be at least 0"),
         (["--images", "nowhere"], "--images: no folder nowhere"),
         (["--no-page"], "--no-page leaves nothing to write; give --csv, --markdown or --latex"),
+        (["--output", ""], "argument --output: is empty; give a path; --help lists the flags"),
         (["--nothing"], "unrecognized arguments: --nothing; --help lists the flags"),
     ],
 )
 def test_wrong_flags_are_told(write_run, told, words, said):
     assert told(write_run({"folder": RECORDS}), *words) == said
+
+
+def test_a_tilde_is_the_home_folder_and_a_folder_gets_the_page(write_run, monkeypatch, tmp_path):
+    run = write_run({"folder": RECORDS})
+    monkeypatch.setenv("HOME", str(tmp_path))
+    main([f"~/{run.name}", "--output", "~", "--csv", "~/new/table.csv"])
+    assert (tmp_path / "report.html").is_file() and (tmp_path / "new" / "table.csv").is_file()

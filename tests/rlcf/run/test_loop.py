@@ -161,7 +161,7 @@ def test_the_speed_is_told_after_the_first_sample_with_an_estimate_of_the_whole(
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     numbers(at_once=2, torn=[ORDER[0]], skip_bad_images=True)
     said = [line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if "first sample" in line]
-    assert said == ["numbers: 90 s for the first sample, at most about 9 min 0 s for the 6 left"]
+    assert said == ["numbers: 1 min 30 s for the first sample, at most about 9 min for the 6 left"]
     assert said[0] in (folder / "log.txt").read_text()
 
 
