@@ -167,7 +167,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         stages = run(max(options.texts, 2 * TEXTS_AN_IMAGE * PUBLISHED.sample_k), options.queries, Path(folder))
-    print(f"highest resident size: {max(stage.peak for stage in stages) / 1024:.2f} GB")
+    print(f"highest resident size: {max(stage.peak for stage in stages) / 1024:.2f} GiB")
     told = {"command": command_line(), "texts": options.texts, "versions": versions()}
     write_atomically(options.output, json.dumps(told | {"stages": [vars(stage) for stage in stages]}, indent=2) + "\n")
 
