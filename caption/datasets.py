@@ -79,11 +79,11 @@ def load_dataset(name: str, data: str, columns: Columns | None = None) -> Datase
 def _folder(name: str, root: Path) -> Dataset:
     left_out = LeftOut()
     files: list[Source] = [*scan(root, left_out)]
-    told = f"; left out {left_out}" if str(left_out) else ""
+    told = f"left out {left_out}" if str(left_out) else ""
     if not files:
-        raise UserError(f"{root} holds no image{told}")
+        raise UserError(f"{root} holds no image" + (f"; {told}" if told else ""))
     samples = [CaptionedImage(name_of(file, root)) for file in files]
-    return Dataset(name, files, samples, published=False, notes=[f"{root}{told}"] if told else [])
+    return Dataset(name, files, samples, published=False, notes=[f"{root}: {told}"] if told else [])
 
 
 def _stored(name: str, data: str, columns: Columns) -> Dataset:

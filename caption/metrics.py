@@ -94,7 +94,7 @@ def as_line(dataset: str, method: str, summary: Summary) -> str:
     """A dataset's summary as it is printed."""
     line = f"{dataset}: n {summary['n']}"
     if "reward_gain" in summary:
-        line += f", reward {summary['zero_shot']['reward']:.4f}, {method} {summary['adapted']['reward']:.4f}"
+        line += f", zero-shot reward {summary['zero_shot']['reward']:.4f}, {method} {summary['adapted']['reward']:.4f}"
         line += f" ({interval(summary['reward_gain'], digits=4)})"
         line += f", {summary['changed_percent']:.0f}% of the captions changed"
     return line + tail(summary, "an image")

@@ -48,7 +48,7 @@ def as_table(evaluation: Evaluation) -> str:
     line = f"{evaluation.n} captions"
     line += f" ({evaluation.empty} without words, which score 0)" if evaluation.empty else ""
     line += f", CLIPScore by {evaluation.clip}" if evaluation.clip else ""
-    line += f", words split by the tokenizer {evaluation.tokenizer}" if evaluation.tokenizer else ""
+    line += f", tokenizer: {evaluation.tokenizer}" if evaluation.tokenizer else ""
     line += f", {evaluation.cut} captions or references cut at the CLIP's context" if evaluation.cut else ""
     return "\n".join([line, *(f"{name:<13}{value:8.4f}" for name, value in evaluation.scores.items())])
 

@@ -165,7 +165,7 @@ def test_what_a_folder_leaves_out_is_told_once_and_kept_in_the_log(tmp_path, cap
     (tmp_path / "data" / "dog" / "notes.txt").touch()
     flags = ["--data", str(tmp_path / "data"), "--datasets", "folder", "--output", str(tmp_path / "run")]
     classify([*SMALL, *flags, "--prompt", "a photo of a {}."])
-    line = f"{tmp_path}/data: left out 2 hidden, 1 no picture by its ending (.txt)"
+    line = f"{tmp_path}/data: left out 2 hidden, 1 with another ending (.txt)"
     assert capsys.readouterr().err.count(line) == 1 and line in (tmp_path / "run" / "log.txt").read_text()
     assert "prompt: a photo of a\n" in (tmp_path / "run" / "config.yaml").read_text()
 

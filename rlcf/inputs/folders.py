@@ -41,6 +41,7 @@ class LeftOut:
     hidden: int = 0
     broken: int = 0
     again: int = 0
+    beside: int = 0
     others: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
@@ -49,7 +50,8 @@ class LeftOut:
         more = ", ..." if len(self.others) > MAX_ENDINGS else ""
         told = [
             (self.hidden, "hidden", ""),
-            (self.others.total(), "no picture by its ending", f" ({endings}{more})"),
+            (self.others.total(), "with another ending", f" ({endings}{more})"),
+            (self.beside, "beside the class folders", ""),
             (self.broken, "a broken link or no regular file", ""),
             (self.again, "a link to a folder that is in already", ""),
         ]
@@ -97,7 +99,7 @@ def class_folders(root: Path, left_out: LeftOut) -> list[str]:
         elif not (root / entry.name).is_file():
             left_out.broken += 1
         else:
-            left_out.others["beside the class folders"] += 1
+            left_out.beside += 1
     return names
 
 

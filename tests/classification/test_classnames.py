@@ -149,7 +149,7 @@ def test_names_that_stand_twice_are_told(plant, names_file):
 def test_what_a_folder_leaves_out_is_one_note(plant):
     data = plant("a/1.jpg", "b/1.jpg", "a/._1.jpg", ".cache/2.jpg")
     (data / "a" / "notes.txt").touch()
-    expected = f"{data}: left out 2 hidden, 1 no picture by its ending (.txt)"
+    expected = f"{data}: left out 2 hidden, 1 with another ending (.txt)"
     assert load_dataset("folder", str(data)).notes == [expected]
 
 

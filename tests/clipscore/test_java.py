@@ -65,7 +65,7 @@ def test_numbers_equal_pycocoevalcaps_own(written, images, clip_file, tmp_path):
         assert [row[name] for row in each.values()] == pytest.approx(parts, abs=1e-12)
     assert result["tokenizer"] == "PTB (Stanford CoreNLP 3.4.1)"
     lines = done.stdout.splitlines()
-    assert lines[0].endswith("words split by the tokenizer PTB (Stanford CoreNLP 3.4.1)")
+    assert lines[0].endswith("tokenizer: PTB (Stanford CoreNLP 3.4.1)")
     assert [line.split()[0] for line in lines[1:]] == list(result["scores"])
 
 

@@ -28,7 +28,7 @@ def test_every_format_that_pillow_reads_is_a_picture_and_no_other_is(tmp_path):
     names = ["a.gif", "b.jfif", "c.jpe", "d.jp2", "e.PNG", "f.webp", "g.tif", "h.bmp"]
     for name in [*names, "notes.txt", "paper.pdf", "clip.mpg", "figure.eps", "data.h5", "noending"]:
         (tmp_path / name).touch()
-    assert found(tmp_path) == (names, "6 no picture by its ending (.eps, .h5, .mpg, .pdf, .txt, ...)")
+    assert found(tmp_path) == (names, "6 with another ending (.eps, .h5, .mpg, .pdf, .txt, ...)")
     assert {".avif", ".gif", ".tiff"} & image_suffixes() >= {".gif", ".tiff"}
 
 
@@ -67,7 +67,7 @@ def test_class_folders_are_sorted_without_hidden_ones(tmp_path):
     (tmp_path / "c").symlink_to(tmp_path / "a")
     left_out = LeftOut()
     assert class_folders(tmp_path, left_out) == ["a", "b", "c"]
-    assert str(left_out) == "2 hidden, 1 no picture by its ending (beside the class folders)"
+    assert str(left_out) == "2 hidden, 1 beside the class folders"
 
 
 def test_a_folder_that_cannot_be_read_is_told(tmp_path):
