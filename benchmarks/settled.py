@@ -34,11 +34,11 @@ from rlcf.clip.loading import load_clip
 from rlcf.errors import run_main
 from rlcf.progress import progress_bar
 from rlcf.run.config import command_line, make_config
+from rlcf.run.dealing import shuffled
 from rlcf.run.files import write_atomically
 from rlcf.run.folder import versions
 from rlcf.run.images import ImageLoader
 from rlcf.run.parser import Parser
-from rlcf.run.records import shuffled
 from rlcf.run.setup import Models
 
 STYLES = ("clean", "blur", "pixelate", "fog", "clutter", "noto")
