@@ -9,6 +9,6 @@
 source "$(dirname "$0")/env.sh"
 
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1
-rm -rf "$OUTPUT/demo"
+[ ! -e "$OUTPUT/demo/results.md" ] || rm -rf "$OUTPUT/demo"  # one that was stopped goes on
 cd "$PROJECT"
 "$PYTHON" -m demo.show "$OUTPUT/demo" "${ARGUMENTS[@]}"
