@@ -39,6 +39,9 @@ class Shown:
     styles: tuple[str, ...]
 
 
+LONGEST = ("anchored", "rlcf", "kd")
+
+
 def _captioner(name: str) -> list[str]:
     return [*flags_of(CAPTIONING, "rlcf", SHIPPED), "--checkpoint", f"demo-{name}"]
 
@@ -46,7 +49,7 @@ def _captioner(name: str) -> list[str]:
 SHOWN = {
     "classification": Shown(
         CLASSIFICATION,
-        {name: flags_of(CLASSIFICATION, name, SHIPPED) for name in sorted(CLASSIFIED, key="anchored rlcf kd".find)},
+        {name: flags_of(CLASSIFICATION, name, SHIPPED) for name in dict.fromkeys((*LONGEST, *CLASSIFIED))},
         size=1,
         pictures="single",
         styles=("clean", "blur", "fog", "noto"),

@@ -16,6 +16,7 @@ from demo.study.report import draw_report, hierarchical_interval, report
 from demo.world import VALIDATION_SEED
 from rlcf.errors import UserError
 from rlcf.run.config import parse_config
+from tests.tools import ROOT
 
 SHIPPED = ("demo-student", "demo-reward")
 
@@ -106,6 +107,15 @@ def small(tmp_path, monkeypatch):
 
 def rows_of(text):
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+
+
+def test_the_pages_tables_are_those_that_the_kept_outcomes_give():
+    page = (ROOT / "docs" / "study.md").read_text()
+    for name, task in {**TASKS, **CHOSEN}.items():
+        place = ROOT / "docs" / "study" / f"{name}-{task.seed}"
+        if place.is_dir():
+            tables = [block.strip() for block in report(place, task).split("\n\n") if block.startswith("|")]
+            assert len(tables) >= 3 and all(table in page for table in tables[: 1 if name in CHOSEN else None])
 
 
 @pytest.mark.slow
