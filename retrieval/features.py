@@ -88,13 +88,16 @@ class FrozenFeatures:
         return [load_file(file)["features"].to(clip.device) for file, clip in zip(files, clips, strict=True)]
 
     def _stale(self, files: Sequence[Path], clips: Sequence[Backbone], known: dict[str, Any]) -> dict[int, str]:
-        """The key of each file that is missing, damaged or of something else, by its number."""
+        """The key of each file that is missing, damaged or of something else, by its number.
+
+        A file of two models, as of a student that rewards as well, is told once.
+        """
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         of_all = digest_of(known)
         keys = [digest_of([of_all, {"weights": clip.digest, "precision": clip.precision}]) for clip in clips]
         whole = [is_whole(file, {"key": key}) for file, key in zip(files, keys, strict=True)]
-        return {i: key for i, key in enumerate(keys) if not whole[i]}
+        return {i: key for i, key in enumerate(keys) if not whole[i] and files[i] not in files[:i]}
 
     def _write(
         self, kind: str, count: int, batch: int, models: Sequence[Backbone], encode: Encode, keys: dict[Path, str]
