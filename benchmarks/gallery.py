@@ -84,7 +84,7 @@ def dataset_of(texts: int) -> Dataset:
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage took. seconds; resident, own, mapped: MB at its end; peak: the most resident in it, MB."""
+    """Seconds of a stage, and memory in MB: resident, own and mapped at its end, and the highest resident size."""
 
     name: str
     seconds: float

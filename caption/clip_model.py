@@ -40,7 +40,7 @@ class MapperPolicy:
         self._changes.close()
 
     def own(self, sample: int) -> list[Tensor]:
-        """What a sample alone tunes: its mapper. sample: its place among the N."""
+        """Returns the mapper's parameters of one sample. sample: its place among the N."""
         mapper = self.mappers[sample]
         return [tensor.detach() for tensor in (*mapper.parameters(), *mapper.buffers())]
 

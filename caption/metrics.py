@@ -46,7 +46,9 @@ REWARD = Figure("reward", rewards_of, digits=3)
 
 
 FIELDS = [("changed", "?"), *((f"{name}_reward", "f8") for name in ANSWERS)]
-"""What metrics need of a record; NaN for rewards that it lacks."""
+"""Fields and NumPy types of the array from which the metrics are computed, one row a record.
+
+A reward that it lacks is NaN."""
 
 
 def summarise(records: Iterable[Record]) -> Summary:

@@ -87,7 +87,7 @@ class PromptPolicy:
         """The context is the policy's own: nothing of the model was changed."""
 
     def own(self, sample: int) -> list[Tensor]:
-        """What a sample alone tunes, views of it. sample: its place among the N."""
+        """Returns the context vectors of one sample, as a view. sample: its place among the N."""
         return [self.context.detach()[sample]]
 
     @torch.no_grad()
@@ -189,7 +189,7 @@ class EncoderPolicy:
         self._changes.close()
 
     def own(self, sample: int) -> list[Tensor]:
-        """What a sample alone tunes, and its statistics, views of them. sample: its place among the N."""
+        """Returns the tuned parameters and the statistics of one sample, as views. sample: its place among the N."""
         tensors = [tensor.detach() for tensor in (*self.tuned.values(), *self.buffers.values())]
         return [tensor.view(self._samples, -1)[sample] for tensor in tensors if tensor.dim()]  # counters are shared
 

@@ -52,7 +52,9 @@ CONFIDENCE = Figure("confidence", lambda r: (100.0 * r["zero_shot_confidence"], 
 
 
 FIELDS = [("label", "i4"), *((f"{name}{part}", kind) for name in ANSWERS for part, kind in PARTS)]
-"""What metrics need of a record; the label of an image without one is `NO_LABEL`."""
+"""Fields and NumPy types of the array from which the metrics are computed, one row a record.
+
+The label of an image without one is `NO_LABEL`."""
 
 
 def summarise(records: Iterable[Record]) -> Summary:

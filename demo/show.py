@@ -27,7 +27,7 @@ from rlcf.run.parser import Parser
 
 @dataclass(frozen=True)
 class Shown:
-    """What is shown of a task of the study.
+    """The runs, styles and sizes with which the demo shows a task of the study.
 
     runs: name -> flags, the longest first; size: pictures of a class, or scenes; pictures: the folder of these.
     """
@@ -40,6 +40,7 @@ class Shown:
 
 
 LONGEST = ("anchored", "rlcf", "kd")
+"""Runs of classification that are started first, so that both processes end at about the same time."""
 
 
 def _captioner(name: str) -> list[str]:

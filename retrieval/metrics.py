@@ -39,7 +39,7 @@ R1 = Figure("R@1", lambda r: (100.0 * (r["zero_shot_rank"] == 1), 100.0 * (r["ad
 
 
 FIELDS = [("index", "i8"), *((f"{name}_rank", "i8") for name in ANSWERS)]
-"""What metrics need of a record."""
+"""Fields and NumPy types of the array from which the metrics are computed, one row a record."""
 
 
 def summarise(records: Iterable[Record], direction: str, image_of: Sequence[int]) -> Summary:

@@ -20,7 +20,7 @@ from pathlib import Path
 from demo.runs import SHIPPED, run_script, two_at_a_time
 from demo.study.costs import measure_costs
 from demo.study.methods import CHOSEN, TASKS, Task, flags_of
-from demo.study.outcomes import keep_outcome, outcome_file
+from demo.study.outcomes import keep_outcome, outcome_file, pairs_of
 from demo.study.report import draw_report, read_costs, report
 from rlcf.errors import UserError
 from rlcf.run.files import write_atomically
@@ -103,37 +103,49 @@ def cost_task(place: Path, kept: Path, task: Task, names: Sequence[str]) -> None
     write_atomically(kept / "costs.json", json.dumps(costs, indent=1) + "\n")
 
 
+def show_report(kept: Path, task: Task) -> None:
+    """Print a task's tables, and draw its picture."""
+    print(report(kept, task))
+    picture = draw_report(kept, task)
+    if picture is not None:
+        print(f"picture: {picture}")
+
+
 def main() -> None:
     parser = Parser(description=__doc__)
-    parser.add_argument("what", choices=("train", "run", "cost", "report"))
-    parser.add_argument("--output", type=Path, default=Path("output/study"))
-    parser.add_argument("--outcomes", type=Path, help="default: OUTPUT/outcomes")
-    parser.add_argument("--tasks", nargs="+", choices=[*TASKS, *CHOSEN], default=list(TASKS))
-    parser.add_argument("--pairs", type=int, nargs="+", help="0: the shipped pair (default: all of each task)")
-    parser.add_argument("--methods", nargs="+", help="names of runs (default: all)")
-    parser.add_argument("--seed", type=int, help="of the pictures (default: 2002, of choices 1001)")
-    parser.add_argument("--steps", type=int, help="of a training, fewer or more than the recipe's")
-    parser.add_argument("--compile", action="store_true", help="train faster (needs a C++ compiler)")
+    steps = parser.add_subparsers(dest="what", required=True)
+    train, run, cost, told = (steps.add_parser(name) for name in ("train", "run", "cost", "report"))
+    for step in (train, run, cost, told):
+        step.add_argument("--output", type=Path, default=Path("output/study"))
+    train.add_argument("--pairs", type=int, nargs="+", default=[1, 2], help="default: 1 and 2")
+    train.add_argument("--steps", type=int, help="of each phase, fewer or more than the recipe's")
+    train.add_argument("--compile", action="store_true", help="train faster (needs a C++ compiler)")
+    for step, tasks in ((run, "the three"), (cost, "the three"), (told, "those with outcomes")):
+        step.add_argument("--outcomes", type=Path, help="default: OUTPUT/outcomes")
+        step.add_argument("--tasks", nargs="+", choices=[*TASKS, *CHOSEN], help=f"default: {tasks}")
+        step.add_argument("--seed", type=int, help="of the pictures (default: 2002, of choices 1001)")
+    run.add_argument("--pairs", type=int, nargs="+", help="0: the shipped pair (default: all of each task)")
+    for step in (run, cost):
+        step.add_argument("--methods", nargs="+", help="names of runs (default: all)")
     args = parser.parse_args()
     if args.what == "train":
-        train_pairs(args.output, [pair for pair in args.pairs or (1, 2) if pair], args.steps, args.compile)
+        train_pairs(args.output, [pair for pair in args.pairs if pair], args.steps, args.compile)
         return
-    for name in args.tasks:
-        task = {**TASKS, **CHOSEN}[name]
-        seed = task.seed if args.seed is None else args.seed
-        folder = f"{name}-{seed}"
-        place, kept = args.output / folder, (args.outcomes or args.output / "outcomes") / folder
-        unknown = sorted(set(args.methods or ()) - task.methods.keys())
+    all_tasks = {**TASKS, **CHOSEN}
+    folders = {name: f"{name}-{all_tasks[name].seed if args.seed is None else args.seed}" for name in all_tasks}
+    outcomes = args.outcomes or args.output / "outcomes"
+    begun = [name for name in all_tasks if args.what == "report" and pairs_of(outcomes / folders[name])]
+    for name in args.tasks or begun or TASKS:
+        task, place, kept = all_tasks[name], args.output / folders[name], outcomes / folders[name]
+        if args.what == "report":
+            show_report(kept, task)
+            continue
+        names = args.methods or list(task.methods)
+        unknown = sorted(set(names) - task.methods.keys())
         if unknown:
             raise UserError(f"--methods {unknown[0]} is no run of {name}; there are {', '.join(task.methods)}")
-        if args.what == "report":
-            print(report(kept, task))
-            picture = draw_report(kept, task)
-            if picture is not None:
-                print(f"picture: {picture}")
-            continue
-        write_pictures(place, task, seed)
+        write_pictures(place, task, task.seed if args.seed is None else args.seed)
         if args.what == "run":
-            run_task(args.output, place, kept, task, args.pairs or task.pairs, args.methods or list(task.methods))
+            run_task(args.output, place, kept, task, args.pairs or task.pairs, names)
         else:
-            cost_task(place, kept, task, args.methods or list(task.methods))
+            cost_task(place, kept, task, names)

@@ -162,4 +162,4 @@ CAPTIONING = Task(
 )
 TASKS = {"classification": CLASSIFICATION, "retrieval": RETRIEVAL, "captioning": CAPTIONING}
 CHOSEN = {"choices": CHOICES}
-"""What settings were chosen from."""
+"""Name -> the runs by which settings were chosen, on pictures of the validation seed."""

@@ -94,6 +94,12 @@ OWN_TESTS |= {
 }
 
 
+@pytest.mark.parametrize(("tune", "rate"), [("prompt", 7e-3), ("image-encoder", 1e-5), ("norm", 1e-5)])
+def test_the_learning_rate_is_by_default_that_of_what_is_tuned(tune, rate):
+    assert parse_config(ClassificationConfig, ["--tune", tune], "", "").lr == rate
+    assert parse_config(ClassificationConfig, ["--tune", tune, "--lr", "3e-4"], "", "").lr == 3e-4
+
+
 def test_every_flag_is_tested():
     tested = CHANGES.keys() | CHOICES.keys() | SAME.keys() | OWN_TESTS
     assert tested == {spec.name for spec in dataclasses.fields(ClassificationConfig)}

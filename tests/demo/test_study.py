@@ -43,6 +43,19 @@ def test_a_report_without_runs_is_told(tmp_path):
         report(tmp_path, CLASSIFICATION)
 
 
+def test_the_report_is_of_the_tasks_that_have_outcomes(monkeypatch, capsys):
+    monkeypatch.setattr("demo.study.main.draw_report", lambda *_: None)
+    monkeypatch.setattr("sys.argv", ["study", "report", "--outcomes", str(ROOT / "docs" / "study")])
+    study.main()
+    assert "classification, seed 2002" in (printed := capsys.readouterr().out) and "choices, seed 1001" in printed
+
+
+def test_a_flag_of_another_step_is_refused(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["study", "report", "--pairs", "1"])
+    with pytest.raises(UserError, match="--pairs"):
+        study.main()
+
+
 def test_a_run_that_a_task_does_not_have_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["study", "run", "--output", str(tmp_path), "--methods", "zeroshot", "nothing"])
     with pytest.raises(UserError, match="--methods nothing is no run of classification; there are zeroshot, views"):
