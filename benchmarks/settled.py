@@ -1,9 +1,9 @@
 """Steps and processor time that --stop-when-settled saves on the embedded world, and the answers that it changes.
 
 Pictures of the validation seed are adapted to one at a time, with the demo's views and lr 1e-4: by RLCF, by RLCF with
-the learning rate that is published for larger models, and by RLCF anchored. Each episode takes all its steps once. After
-each step it answers, and the rule of each bound tells whether it would have ended there: so all bounds are compared on
-the same steps. Processor time is this process's, without the further answers.
+the learning rate that is published for larger models, and by RLCF anchored. Each episode takes all its steps once.
+After each step it answers, and the rule of each bound tells whether it would have ended there: so all bounds are
+compared on the same steps. Processor time is this process's, without the further answers.
 """
 
 import argparse
