@@ -16,8 +16,10 @@ from rlcf.errors import UserError
 
 TORCHRUN = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")
 """What torchrun tells each of its processes, in their environment."""
+MEETING = timedelta(minutes=30)
+"""How long a process waits for the others to start."""
 PATIENCE = timedelta(days=30)
-"""How long processes wait for each other, the slowest one for days if need be."""
+"""How long processes that have met wait for each other, the slowest one for days if need be."""
 
 GONE = "another process of this run has ended; its own line tells why, and when that is mended the same command goes on"
 Result = TypeVar("Result")
@@ -49,7 +51,7 @@ class Shard:
     def from_environment() -> "Shard":
         """Joins torchrun's processes, of one machine or of several (gloo: they tell each other little).
 
-        Raises UserError for an environment that torchrun does not make.
+        Raises UserError for an environment that torchrun does not make, and when the others do not come.
         """
         count, rank = _number("WORLD_SIZE"), _number("RANK")
         if (count or 1) == 1 and not rank:
@@ -60,7 +62,7 @@ class Shard:
             wrong = f"{' and '.join(missing)} lacking" if missing else "a RANK beyond WORLD_SIZE"
             raise UserError(f"the environment has {told}, with {wrong}; start with torchrun, or unset them")
         try:
-            store, *_ = next(dist.rendezvous("env://", timeout=PATIENCE))
+            store, *_ = next(dist.rendezvous("env://", timeout=MEETING))
             if not dist.is_initialized():
                 joined = dist.PrefixStore("gloo", store)
                 dist.init_process_group("gloo", store=joined, rank=rank, world_size=count, timeout=PATIENCE)

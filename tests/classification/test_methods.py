@@ -21,6 +21,7 @@ from rlcf.adapt.objectives import (
 )
 from rlcf.adapt.rewards import ClipScorer, Seen
 from rlcf.errors import UserError
+from rlcf.run.shard import Shard
 from tests.tools import break_off_after
 
 MODELS = {"student": "demo-student", "reward": ["demo-reward"], "workers": 0}
@@ -265,9 +266,7 @@ def test_settings_that_a_method_does_not_have_are_refused(flags, message, classi
 
 
 def test_an_online_method_is_one_process(classify, monkeypatch):
-    monkeypatch.setattr("rlcf.run.shard.dist.init_process_group", lambda *_, **__: None)
-    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(Shard, "from_environment", staticmethod(lambda: Shard(0, 2)))
     with pytest.raises(UserError, match="this --method carries state from sample to sample and cannot be sharded"):
         classify("--method", "tda")
 

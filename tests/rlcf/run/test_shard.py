@@ -4,6 +4,8 @@ import itertools
 import os
 import signal
 import time
+from datetime import timedelta
+from socket import socket
 
 import pytest
 import torch
@@ -56,6 +58,16 @@ def test_an_environment_that_torchrun_does_not_make_is_told(environment, values,
     with pytest.raises(UserError) as error:
         Shard.from_environment()
     assert message in str(error.value)
+
+
+def test_processes_that_do_not_come_are_told(environment, monkeypatch):
+    monkeypatch.setattr("rlcf.run.shard.MEETING", timedelta(seconds=1))
+    with socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment(WORLD_SIZE="2", RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    with pytest.raises(UserError, match=r"^the 2 processes cannot meet \(.*\); start them with torchrun$"):
+        Shard.from_environment()
 
 
 def test_a_wrong_number_of_the_process_on_its_machine_is_told(environment):
