@@ -23,7 +23,7 @@ from classification.reward import Rewards
 from classification.training_free import ANSWERS, Cache, Image
 from rlcf.adapt.episode import Episodes
 from rlcf.adapt.groups import GroupGivenUp, side_by_side
-from rlcf.adapt.objectives import Step, agree, kl_divergence, marginal_entropy, select_confident
+from rlcf.adapt.objectives import Step, agree, combine, kl_divergence, marginal_entropy, select_confident
 from rlcf.adapt.rewards import Seen
 from rlcf.adapt.settled import Settling
 from rlcf.adapt.trace import Outcome, TracedStep, traced
@@ -202,8 +202,8 @@ class Classifier:
             after = before
         elif any(gated) and after is not None:
             after = torch.where(torch.tensor(gated, device=after.device)[:, None], before, after)
-        if self.config.answer == "product" and after is not None:
-            after = after.log_softmax(dim=-1) + self._teacher_of_centre(views, seen).log_softmax(dim=-1)
+        if self.config.answer != "adapted" and after is not None:
+            after = combine(after, self._teacher_of_centre(views, seen), self.config.answer)
         return _Walked(before, after, steps, take(numbers, kept), gated, settling.after)
 
     def _answer_without_gradients(self, views: Tensor) -> "_Walked":

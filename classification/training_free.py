@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rlcf.adapt.objectives import entropy, marginal_entropy, mean_prediction, select_confident
+from rlcf.adapt.objectives import combine, entropy, marginal_entropy, mean_prediction, select_confident
 from rlcf.adapt.rewards import Seen
 
 if TYPE_CHECKING:
@@ -147,10 +147,7 @@ def reward_alone(config: "ClassificationConfig", image: Image) -> Tensor:
 
 def ensemble(config: "ClassificationConfig", image: Image) -> Tensor:
     """The product, or the mean, of the student's and the reward model's probabilities, as log-probabilities."""
-    student, reward = student_alone(config, image), reward_alone(config, image)
-    if config.combine == "product":
-        return (student + reward).log_softmax(dim=-1)
-    return torch.logaddexp(student, reward) - math.log(2.0)
+    return combine(student_alone(config, image), reward_alone(config, image), config.combine)
 
 
 def rerank(config: "ClassificationConfig", image: Image) -> Tensor:

@@ -53,7 +53,7 @@ SHOWN = {
         {name: flags_of(CLASSIFICATION, name, SHIPPED) for name in dict.fromkeys((*LONGEST, *CLASSIFIED))},
         size=1,
         pictures="single",
-        styles=("clean", "blur", "fog", "noto"),
+        styles=("clean", "blur", "noto"),
     ),
     "retrieval": Shown(
         RETRIEVAL,
@@ -64,7 +64,7 @@ SHOWN = {
     ),
     "captioning": Shown(
         CAPTIONING,
-        {name: _captioner(name) for name in CAPTIONERS},
+        {name: [*_captioner(name), "--limit", "60"] for name in CAPTIONERS},
         size=100,
         pictures="scenes",
         styles=("clean", "blur"),

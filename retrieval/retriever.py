@@ -15,7 +15,7 @@ from retrieval.datasets import clean_text
 from retrieval.objectives import OBJECTIVES
 from retrieval.reward import Query, Rewards, reward_clips
 from rlcf.adapt.episode import Episodes, all_finite
-from rlcf.adapt.objectives import Step, agree, kl_divergence
+from rlcf.adapt.objectives import Step, agree, combine, kl_divergence
 from rlcf.adapt.rewards import Seen
 from rlcf.adapt.settled import Settling
 from rlcf.adapt.trace import Outcome, TracedStep, traced
@@ -170,9 +170,9 @@ class Retriever:
         seen = self.rewards.see(query) if self.rewards else None
         gated = self.config.gate == "agree" and seen is not None and bool(agree(before, seen.teacher_logits[0]))
         after, steps, settled = (before, [], None) if gated else self._learn(encoded, before, seen)
-        multiplies = self.config.how.multiplies or self.config.answer == "product"
-        if multiplies and after is not None and seen is not None:
-            after = after.log_softmax(dim=-1) + seen.teacher_logits[0].log_softmax(dim=-1)
+        answer = "product" if self.config.how.multiplies else self.config.answer
+        if answer != "adapted" and after is not None and seen is not None:
+            after = combine(after, seen.teacher_logits[0], answer)
         return [Outcome(before[0].cpu(), None if after is None else after[0].cpu(), traced(steps, 0), gated, settled)]
 
     def _learn(self, encoded: Any, before: Tensor, seen: Seen | None) -> tuple[Tensor | None, list[Step], bool | None]:

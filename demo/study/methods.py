@@ -77,6 +77,7 @@ CLASSIFICATION = Task(
         "anchored": ("RLCF anchored, encoder", ANCHORED_TOWER),
         "anchored-gate": ("RLCF anchored, gate", f"{ANCHORED_TOWER} --gate agree"),
         "anchored-product": ("RLCF anchored, times reward", f"{ANCHORED_TOWER} --answer product"),
+        "anchored-mean": ("RLCF anchored, mean with reward", f"{ANCHORED_TOWER} --answer mean"),
         "zero-reward": ("ZERO, the reward votes", f"--method zero --voter reward {VIEWS}"),
         "rerank": ("reward reranks the top 3", "--method rerank --pool centre"),
         "reward": ("reward model alone", "--method reward --pool centre"),
@@ -113,6 +114,8 @@ CHOICES = replace(
         "anchored-7e-3": ("anchored, prompt, lr 7e-3", f"{ANCHORED_PROMPT} --lr 7e-3"),
         "anchored-2e-2": ("anchored, prompt, lr 2e-2", ANCHORED_PROMPT),
         "anchored-4e-2": ("anchored, prompt, lr 4e-2", f"{ANCHORED_PROMPT} --lr 4e-2"),
+        "anchored-product": ("anchored, lr 2e-4, times reward", f"{ANCHORED_TOWER} --answer product"),
+        "anchored-mean": ("anchored, lr 2e-4, mean with reward", f"{ANCHORED_TOWER} --answer mean"),
     },
 )
 

@@ -111,6 +111,21 @@ def mean_prediction(logits: Tensor) -> Tensor:
     return logits.log_softmax(dim=-1).logsumexp(dim=-2) - math.log(logits.shape[-2])
 
 
+def combine(student: Tensor, reward: Tensor, how: str) -> Tensor:
+    """The student's and the reward model's probabilities in one, as log-probabilities.
+
+    student, reward: (..., C) logits; how: "product", divided by its sum, or "mean". Returns (..., C).
+
+    >>> student, reward = torch.tensor([0.5, 0.5]).log(), torch.tensor([0.9, 0.1]).log()
+    >>> combine(student, reward, "mean").exp()
+    tensor([0.7000, 0.3000])
+    """
+    student, reward = student.log_softmax(dim=-1), reward.log_softmax(dim=-1)
+    if how == "product":
+        return (student + reward).log_softmax(dim=-1)
+    return torch.logaddexp(student, reward) - math.log(2.0)
+
+
 def agree(first: Tensor, second: Tensor) -> Tensor:
     """True where two models' mean predictions have the same likeliest answer. first, second: (V, C). Returns a bool."""
     return mean_prediction(first).argmax(dim=-1) == mean_prediction(second).argmax(dim=-1)

@@ -172,8 +172,8 @@ class ListConfig(Config):
     )
     answer: str = beyond_option(
         "adapted",
-        "the adapted student's answer, or its product with the reward model's",
-        choices=("adapted", "product"),
+        "the adapted student's answer, or the product or the mean of its probabilities and the reward model's",
+        choices=("adapted", "product", "mean"),
     )
 
     @property

@@ -54,7 +54,6 @@ CHANGES = {
     "kl_weight": (["--steps", "2"], ["--kl-weight", "10"]),
     "clip_ratio": (["--steps", "3", "--lr", "1e-2"], ["--clip-ratio", "0.01"]),
     "gate": ([], ["--gate", "agree"]),
-    "answer": ([], ["--answer", "product"]),
     "voter": (["--method", "zero"], ["--voter", "reward"]),
     "mta_lambda_y": (["--method", "mta"], ["--mta-lambda-y", "2"]),
     "mta_lambda_q": (["--method", "mta"], ["--mta-lambda-q", "0"]),
@@ -70,6 +69,7 @@ CHOICES = {
     "batchnorm": (["--tune", "norm"], [["--batchnorm", b] for b in ("batch", "frozen", "published-norm")]),
     "pool": (["--method", "views"], [["--pool", p] for p in ("probabilities", "features", "centre")]),
     "combine": (["--method", "ensemble"], [["--combine", c] for c in ("product", "mean")]),
+    "answer": (["--lr", "1e-3"], [["--answer", a] for a in ("adapted", "product", "mean")]),
     "class_position": (PROMPT, [["--class-position", p] for p in ("end", "middle", "front")]),
 }
 SAME = {

@@ -21,6 +21,7 @@ from rlcf.adapt.objectives import (
 )
 from rlcf.adapt.rewards import ClipScorer, Seen
 from rlcf.errors import UserError
+from rlcf.run.setup import Models
 from rlcf.run.shard import Shard
 from tests.tools import break_off_after
 
@@ -140,6 +141,20 @@ def test_both_models_candidates_count_once_each():
     torch.testing.assert_close(both.loss, policy_gradient(likelihood, advantages))
 
 
+@pytest.mark.parametrize("how", ["product", "mean"])
+def test_an_answer_with_the_reward_model_is_its_ensemble_with_the_adapted_student(how, demo_clip):
+    crops = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
+    models = Models(demo_clip(), [demo_clip("demo-reward")])
+
+    def answer(crops, **settings):
+        classifier = Classifier.of(ClassificationConfig(sample_k=2, **settings), models, ["cat", "dog", "owl"])
+        return classifier.adapt([(0, crops)])[0].answer.softmax(dim=-1)
+
+    unmoved = answer(crops, **{**GUIDED, "lr": 1e-12, "views": 4}, answer=how)
+    centre = answer(crops[:1], method="ensemble", pool="centre", combine=how)
+    torch.testing.assert_close(unmoved, centre, atol=1e-5, rtol=0)
+
+
 def test_mean_predictions_are_probabilities():
     assert mean_prediction(torch.randn(4, 7)).exp().sum().item() == pytest.approx(1.0, abs=1e-6)
 
@@ -147,8 +162,6 @@ def test_mean_predictions_are_probabilities():
 @pytest.mark.parametrize("method", ["zero", "mta", "tda", "views", "reward", "ensemble", "rerank"])
 def test_methods_without_gradients_clone_no_tower_and_need_no_gradients(method, demo_clip):
     student = demo_clip()
-    from rlcf.run.setup import Models
-
     config = ClassificationConfig(method=method, views=4, selection=0.5, sample_k=2)
     rewards = [demo_clip("demo-reward")] if config.asks_rewards else []
     classifier = Classifier.of(config, Models(student, rewards), ["cat", "dog", "owl"])

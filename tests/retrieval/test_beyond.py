@@ -47,10 +47,12 @@ def test_the_anchor_holds_the_ranking_near_its_start(rank):
     assert moved(rank(kl_weight=100.0, steps=5)) < 0.5 * moved(rank(steps=5))
 
 
-def test_the_product_is_that_of_both_models_probabilities(rank, reward_ranking):
+def test_the_product_and_the_mean_are_those_of_both_models_probabilities(rank, reward_ranking):
     adapted = rank(lr=1e-12)
     expected = adapted.adapted * reward_ranking.zero_shot
     torch.testing.assert_close(rank(lr=1e-12, answer="product").adapted, expected / expected.sum(), atol=1e-5, rtol=0)
+    expected = (adapted.adapted + reward_ranking.zero_shot) / 2
+    torch.testing.assert_close(rank(lr=1e-12, answer="mean").adapted, expected, atol=1e-5, rtol=0)
 
 
 def test_the_ensemble_is_the_product_without_an_episode(rank, reward_ranking):
