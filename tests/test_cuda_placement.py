@@ -6,6 +6,7 @@ whose fake memory torch's copy looks for.
 """
 
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from types import SimpleNamespace
 
 import open_clip
@@ -38,16 +39,15 @@ NAMES = ["cat", "dog", "owl", "fish", "tree"]
 RESNET = TINY | {"vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None}}
 
 
+FAKE = FakeTensorMode(allow_non_fake_inputs=True)
+
+
 class FakeGPU(TorchFunctionMode):
     """What is made on, or moved to, a GPU is fake; tensors on the CPU keep their values."""
 
-    def __init__(self):
-        super().__init__()
-        self.fake = FakeTensorMode(allow_non_fake_inputs=True)
-
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        with self.fake if any(map(self.is_cuda, (*args, *kwargs.values()))) else nullcontext():
+        with FAKE if any(map(self.is_cuda, (*args, *kwargs.values()))) else nullcontext():
             return func(*args, **kwargs)
 
     def is_cuda(self, value):
@@ -69,11 +69,13 @@ def fake_gpu(monkeypatch):
         yield asked
 
 
-def fake_clip(architecture=TINY, precision="fp32"):
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.device(CUDA):
-        model = open_clip.CLIP(**architecture).eval().requires_grad_(False)
+@cache
+def fake_clip(use, kind="vit"):
+    """A CLIP of fake tensors, one for each use."""
+    with FAKE, torch.device(CUDA):
+        model = open_clip.CLIP(**(TINY if kind == "vit" else RESNET)).eval().requires_grad_(False)
     tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)
-    return Backbone("fake", model, tokenizer, vars(PreprocessCfg(size=32)), CUDA, precision)
+    return Backbone(use, model, tokenizer, vars(PreprocessCfg(size=32)), CUDA, "fp32")
 
 
 def on_cuda(*tensors):
@@ -95,21 +97,24 @@ RUNS = [
     ("rlcf", "prompt", {"class_chunk": 2}),
     *(("rlcf", tune, BEYOND) for tune in SETTINGS),
 ]
+OF_RESNETS = [("rlcf", "norm", {}), ("rlcf", "prompt", {"images_at_once": 2}), ("rlcf", "image-encoder", BEYOND)]
 
 
-def classifier_of(method, tune, settings, architecture=TINY):
+def classifier_of(method, tune, settings, kind="vit"):
     config = ClassificationConfig(
         method=method, views=8, selection=0.5, sample_k=2, **{"steps": 2, **SETTINGS[tune], **settings}
     )
-    rewards = [fake_clip(), fake_clip()] if config.asks_rewards else []
-    return Classifier.of(config, Models(fake_clip(architecture), rewards), NAMES)
+    rewards = [fake_clip("reward"), fake_clip("second reward")] if config.asks_rewards else []
+    return Classifier.of(config, Models(fake_clip("student", kind), rewards), NAMES)
 
 
-@pytest.mark.parametrize("architecture", [TINY, RESNET], ids=["vit", "resnet"])
-@pytest.mark.parametrize(("method", "tune", "settings"), RUNS)
-def test_an_episode_of_classification_stays_on_the_gpu(monkeypatch, method, tune, settings, architecture):
+@pytest.mark.parametrize(
+    ("kind", "method", "tune", "settings"),
+    [*(("vit", *run) for run in RUNS), *(("resnet", *run) for run in OF_RESNETS)],
+)
+def test_an_episode_of_classification_stays_on_the_gpu(monkeypatch, kind, method, tune, settings):
     with fake_gpu(monkeypatch) as asked:
-        classifier = classifier_of(method, tune, settings, architecture)
+        classifier = classifier_of(method, tune, settings, kind)
         views = torch.zeros(classifier.config.images_at_once, 8, 3, 32, 32, dtype=torch.uint8)
         walked = classifier._walk(views, several=len(views) > 1)
         assert on_cuda(walked.before, walked.after) and len(walked.steps) == 2
@@ -146,7 +151,7 @@ def test_a_method_without_gradients_stays_on_the_gpu(monkeypatch, name):
 def test_a_query_of_retrieval_stays_on_the_gpu(monkeypatch, direction, settings):
     with fake_gpu(monkeypatch) as asked:
         config = RetrievalConfig(method="rlcf", direction=direction, steps=2, sample_k=2, t2i_sample_k=2, **settings)
-        student, reward = fake_clip(), fake_clip()
+        student, reward = fake_clip("student"), fake_clip("reward")
         gallery = {clip: torch.zeros(6, 32, device=CUDA) for clip in ("student", "reward")}
         models = Models(student, [reward])
         rewards = make_rewards(config, models, {0: gallery["reward"]})
@@ -167,7 +172,7 @@ def test_a_query_of_retrieval_stays_on_the_gpu(monkeypatch, direction, settings)
 def test_a_captioner_stays_on_the_gpu(monkeypatch):
     with fake_gpu(monkeypatch):
         config = CaptionConfig(method="rlcf", sample_k=3)
-        student, reward = fake_clip(), fake_clip()
+        student, reward = fake_clip("student"), fake_clip("reward")
         with torch.device(CUDA):
             lm = (
                 OPTForCausalLM(
