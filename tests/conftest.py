@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import signal
 import sys
 
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import settings
 from rlcf.clip.loading import load_clip
 from rlcf.run.folder import logger
 from tests.tools import OPENAI_TEXT, RESNET, VIT, build_clip, write_pictures
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite that a shell started in the background ignores it
 
 settings.register_profile("rlcf", deadline=None, derandomize=True, max_examples=40, database=None)
 settings.load_profile("rlcf")
