@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlcf.clip.transformer import is_standard, pooled_block
+from rlcf.clip.transformer import is_standard, pooled_block, run_block
 
 
 class TextTower:
@@ -70,7 +70,7 @@ class TextTower:
         if self.standard:
             *blocks, last = text.transformer.resblocks
             for block in blocks:
-                x = block(x, attn_mask=mask)  # (N, length, width)
+                x = run_block(block, x, mask)  # (N, length, width)
             return self.project(pooled_block(last, x, positions, self.causal))  # (N, D)
         x = text.transformer(x, attn_mask=mask)  # (N, length, width)
         return self.project(x[torch.arange(len(x), device=x.device), positions])  # (N, D)

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 
@@ -28,6 +28,15 @@ def is_standard(transformer: Any) -> bool:
     )
 
 
+QUICK = 1.702
+"""QuickGELU(x) = x * sigmoid(QUICK * x) (CLIP, OpenAI's weights), which is SiLU(QUICK * x) / QUICK."""
+
+
+def run_block(block: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    """The output of a block. x: (N, L, width), its input; mask: as `attend`'s. Returns (N, L, width)."""
+    return finish(block, x, attend(block, *project(block, x), mask))
+
+
 def project(block: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The first layer norm of a block, and the projection to queries, keys and values.
 
@@ -42,7 +51,8 @@ def attend(block: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor |
     """The attention of a block, before its output projection.
 
     query: (N, Q, width). key, value: (N, K, width).
-    mask: bool, broadcastable to (N, heads, Q, K), False for the keys that a query does not look at.
+    mask: broadcastable to (N, heads, Q, K); bool, False for the keys that a query does not look at, or added to the
+    scores.
     Returns (N, Q, width), all heads side by side.
     """
     # (N, heads, Q or K, width / heads) each
@@ -56,7 +66,19 @@ def finish(block: Any, x: Tensor, attended: Tensor) -> Tensor:
     x: (..., width), the block's input. attended: (..., width), from `attend`. Returns (..., width).
     """
     x = x + block.ls_1(block.attn.out_proj(attended))
-    return x + block.ls_2(block.mlp(block.ln_2(x)))
+    return x + block.ls_2(feed_forward(block.mlp, block.ln_2(x)))
+
+
+def feed_forward(mlp: Any, x: Tensor) -> Tensor:
+    """The output of a block's MLP. x: (..., width). Returns (..., width).
+
+    Without a graph QuickGELU's factors are those of the two matrix products, so that it is one SiLU in place.
+    """
+    if torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type) or type(mlp.gelu) is not QuickGELU:
+        return mlp(x)
+    into, out = mlp.c_fc, mlp.c_proj
+    hidden = torch.addmm(into.bias, x.flatten(0, -2), into.weight.T, beta=QUICK, alpha=QUICK)  # (N, 4 * width)
+    return torch.addmm(out.bias, F.silu(hidden, inplace=True), out.weight.T, alpha=1 / QUICK).view(x.shape)
 
 
 def pooled_block(block: Any, x: Tensor, positions: Tensor, causal: bool) -> Tensor:
@@ -99,7 +121,7 @@ def encode_class_token(tower: Any, pixels: Tensor) -> Tensor:
     x = tower.ln_pre(tower.patch_dropout(x))  # (N, L, width)
     *blocks, last = tower.transformer.resblocks
     for block in blocks:
-        x = block(x)  # (N, L, width)
+        x = run_block(block, x)  # (N, L, width)
     x = pooled_block(last, x, torch.zeros(len(x), dtype=torch.long, device=x.device), causal=False)  # (N, width)
     x = tower.ln_post(x)  # (N, width)
     return x if tower.proj is None else x @ tower.proj  # (N, D)

@@ -20,6 +20,8 @@ def test_a_class_tokens_features_and_gradients_are_those_of_the_whole_tower(quic
     gradients = [torch.autograd.grad(features.square().sum(), weights) for features in (alone, whole)]
     for ours, expected in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(encode_class_token(tower, PIXELS), whole, atol=1e-5, rtol=1e-5)
 
 
 def test_layer_scale_and_the_order_of_the_last_normalisation_are_kept():
