@@ -20,7 +20,7 @@ if not __package__:  # run as a script: imports start from the project, not from
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from benchmarks import reference
-from benchmarks.common import Row, build, parse, picture, report, row
+from benchmarks.common import PRECISION, Row, build, parse, picture, report, row
 from benchmarks.measure import gemm_peak, measure
 from caption.captioner import Captioner, CaptionModels, load_caption_models
 from caption.config import CaptionConfig
@@ -43,7 +43,7 @@ EMBEDDED: dict[str, Any] = {
 Pair = tuple[Tensor, Tensor]
 
 
-def opt(device: torch.device) -> LanguageModel:
+def opt(device: torch.device, precision: str) -> LanguageModel:
     """A language model of OPT-125m's architecture with random weights, whose tokens are words."""
     config = OPTConfig()
     words = sorted(set(open_clip.SimpleTokenizer().encoder))
@@ -56,17 +56,17 @@ def opt(device: torch.device) -> LanguageModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model: Any = OPTForCausalLM(config)
-    return LanguageModel(model.eval().requires_grad_(False).to(device), fast, 2, (2,), device)
+    return LanguageModel(model.eval().requires_grad_(False).to(device), fast, 2, (2,), device, precision)
 
 
-def captioner(size: str, device: torch.device) -> tuple[Captioner, Tensor]:
+def captioner(size: str, device: torch.device, precision: str) -> tuple[Captioner, Tensor]:
     """A captioner and the view of an image."""
     if size == "tiny":
         config = CaptionConfig(**EMBEDDED, **{**HYPER, "lr": 1e-4})
-        models = load_caption_models(Setup(config, Shard(), device, "fp32"))
+        models = load_caption_models(Setup(config, Shard(), device, precision))
         pixels = (255 * scene_images("blur", 1, VALIDATION_SEED)[0]).round().to(torch.uint8)
         return Captioner.of(config, models), pixels
-    clips, lm = build(size, device), opt(device)
+    clips, lm = build(size, device, precision), opt(device, precision)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         mapper = TransformerMapper(clips.student.model.visual.output_dim, lm.width).eval().to(device)
@@ -95,7 +95,7 @@ def both(ours: Captioner, view: Tensor) -> tuple[Callable[[], Pair], Callable[[]
 
     def loop() -> Pair:
         feature = ours.policy.encode(view)
-        with torch.enable_grad():
+        with torch.enable_grad(), models.student.autocast():
             models.mapper.requires_grad_(True)
             try:
                 return reference.adapt_caption(
@@ -125,8 +125,8 @@ def both(ours: Captioner, view: Tensor) -> tuple[Callable[[], Pair], Callable[[]
     return loop, fast
 
 
-def compare(size: str, device: torch.device, repeats: int | None, peak: float) -> Row:
-    ours, view = captioner(size, device)
+def compare(size: str, device: torch.device, precision: str, repeats: int | None, peak: float) -> Row:
+    ours, view = captioner(size, device, precision)
     named = {"student": ours.models.student, "reward": ours.models.rewards[0]}
     measured = measure(*both(ours, view), repeats, device, clips=named)
     config = ours.config
@@ -134,9 +134,9 @@ def compare(size: str, device: torch.device, repeats: int | None, peak: float) -
 
 
 def main(argv: list[str] | None = None) -> None:
-    options = parse(__doc__ or "", argv, "captioning")
+    options = parse(__doc__ or "", argv, "captioning", None, PRECISION)
     peak = gemm_peak(options.device)
-    report(options, [compare(options.size, options.device, options.repeats, peak)], peak)
+    report(options, [compare(options.size, options.device, options.precision, options.repeats, peak)], peak)
 
 
 if __name__ == "__main__":

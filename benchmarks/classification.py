@@ -17,7 +17,7 @@ if not __package__:  # run as a script: imports start from the project, not from
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from benchmarks import reference
-from benchmarks.common import Clips, Row, build, count, parse, picture, report, row
+from benchmarks.common import PRECISION, Clips, Row, build, count, parse, picture, report, row
 from benchmarks.measure import gemm_peak, largest_difference, measure
 from classification.class_texts import class_texts
 from classification.classifier import Classifier
@@ -26,7 +26,7 @@ from classification.config import ClassificationConfig
 from rlcf.adapt.views import Views
 from rlcf.errors import run_main
 
-WORKS = ("encoder", "prompt", "tpt", "ctpt", "prompt-1000")
+WORKS = ("encoder", "prompt", "tpt", "ctpt", "prompt-1000", "zero", "mta")
 REQUIRED = {"encoder": 0.9, "prompt": 0.85, "tpt": 0.85, "prompt-1000": 0.8}
 """Work -> the fraction of the ceiling that must be reached."""
 PROMPT = ClassificationConfig(method="rlcf", tune="prompt", lr=7e-3)
@@ -35,7 +35,10 @@ PRESETS = {
     "prompt": PROMPT,
     "tpt": ClassificationConfig(method="tpt", tune="prompt", steps=1, lr=5e-3, weight_decay=0.01),
     "ctpt": ClassificationConfig(method="ctpt", tune="prompt", steps=1, lr=5e-3, weight_decay=0.01),
+    "zero": ClassificationConfig(method="zero", selection=0.3),
+    "mta": ClassificationConfig(method="mta"),
 }
+WITHOUT_GRADIENTS = {"zero": reference.votes, "mta": reference.mode_logits}
 
 Pair = tuple[Tensor, Tensor]
 
@@ -56,7 +59,7 @@ class Setting:
             (outcome,) = classifier.adapt([(0, self.views)])
             if outcome.after is None:
                 raise RuntimeError("the episode was given up")
-            return outcome.before, outcome.after
+            return outcome.before, outcome.after.exp() if self.config.method == "zero" else outcome.after
 
         return call
 
@@ -68,6 +71,9 @@ class Setting:
         hyper |= {"keep": config.kept, "k": config.sample_k}
         of_reward = class_features(reward, self.names, config.prompt) if seen else None
         pixels, reward_pixels = student.prepare(self.views), reward.prepare(self.views) if seen else None
+        if config.method in WITHOUT_GRADIENTS:
+            of_student, answer = class_features(student, self.names, config.prompt), WITHOUT_GRADIENTS[config.method]
+            return lambda: reference.answer_without_gradients(student.model, of_student, pixels, answer)
         if config.tune == "image-encoder":
             of_student = class_features(student, self.names, config.prompt)
             start = {name: value.clone() for name, value in student.model.state_dict().items()}
@@ -96,8 +102,11 @@ def compare(clips: Clips, work: str, repeats: int | None, peak: float, warm: boo
     """200 classes, the loop beside ours."""
     setting = Setting(clips, 200, PRESETS[work])
     config, device = setting.config, clips.student.device
-    measured = measure(setting.loop(), setting.ours(), repeats, device, warm=warm, clips=clips.named(config))
+    loop = clips.at_precision(setting.loop())
+    measured = measure(loop, setting.ours(), repeats, device, warm=warm, clips=clips.named(config))
     name = f"{config.method.upper()} {config.tune}, 200 classes, {config.steps} step{'s'[: config.steps - 1]}"
+    if work in WITHOUT_GRADIENTS:
+        name = f"{config.method.upper()}, 200 classes"
     return row(name, measured, peak, REQUIRED.get(work))
 
 
@@ -112,8 +121,8 @@ def all_classes(clips: Clips, chunk: int | None, repeats: int | None, peak: floa
         Setting(clips, classes, replace(PROMPT, class_chunk=chunk)).ours()
         for classes, chunk in ((1000, chunk), (200, 200), (200, 64))
     )
-    at_200 = measure(more.loop(), in_chunks, repeats, device, warm=warm)
-    at_1000 = measure(few.loop(), whole, repeats, device, warm=warm, compare=False)
+    at_200 = measure(clips.at_precision(more.loop()), in_chunks, repeats, device, warm=warm)
+    at_1000 = measure(clips.at_precision(few.loop()), whole, repeats, device, warm=warm, compare=False)
     exact, chunked = in_one(), in_chunks()
 
     def extrapolated(at_100: float | None, at_200: float | None) -> float | None:
@@ -135,12 +144,12 @@ def all_classes(clips: Clips, chunk: int | None, repeats: int | None, peak: floa
 
 
 def main(argv: list[str] | None = None) -> None:
-    further = {
+    further = PRECISION | {
         "--works": {"nargs": "+", "choices": WORKS, "default": WORKS, "help": "which rows"},
         "--class-chunk": {"type": count, "metavar": "N", "help": "of the row with 1000 classes; default: as a run's"},
     }
     options = parse(__doc__ or "", argv, "classification", None, further)
-    clips, peak = build(options.size, options.device), gemm_peak(options.device)
+    clips, peak = build(options.size, options.device, options.precision), gemm_peak(options.device)
     rows, warm = [], options.size == "tiny"
     for work in options.works:
         if work == "prompt-1000":

@@ -7,11 +7,11 @@ import math
 import os
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import open_clip
@@ -30,6 +30,7 @@ from rlcf.run.parser import Parser
 from rlcf.run.settings import Config
 from rlcf.run.setup import Models
 
+Result = TypeVar("Result")
 SIZES = ("tiny", "b16")
 TINY = {
     "embed_dim": 32,
@@ -37,6 +38,10 @@ TINY = {
     "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 64, "layers": 2, "head_width": 64},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2},
 }
+PRECISION = {
+    "--precision": {"choices": ("fp32", "bf16", "fp16"), "default": "fp32", "help": "of both sides, by autocast"}
+}
+"""The flag of a benchmark that can compute in less than fp32."""
 ARCHITECTURES = {"tiny": (TINY, TINY), "b16": ("ViT-B-16-quickgelu", "ViT-L-14-quickgelu")}
 """Of the student and the reward model."""
 
@@ -48,7 +53,9 @@ def parse(
     repeats: int | None = None,
     further: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> argparse.Namespace:
-    """A benchmark's flags: size, repeats, threads, device (a torch.device), output (a Path); torch gets the threads.
+    """A benchmark's flags: size, precision, repeats, threads, device (a torch.device), output (a Path).
+
+    torch gets the threads.
 
     name: of the script, for its JSON; further: flag -> what argparse's `add_argument` takes.
     Raises UserError for a mistake in them, before anything is measured.
@@ -63,6 +70,7 @@ def parse(
     parser.add_argument("--device", default="cpu", help="cpu or cuda:N")
     output = Path("output/benchmarks") / f"{name}.json"
     parser.add_argument("--output", type=Path, default=output, metavar="FILE", help="JSON of the table")
+    parser.set_defaults(precision="fp32")  # of a benchmark without the flag
     for flag, described in (further or {}).items():
         parser.add_argument(flag, **described)
     options = parser.parse_args(argv)
@@ -95,6 +103,15 @@ class Clips:
 
     student: Backbone
     reward: Backbone
+
+    def at_precision(self, loop: Callable[[], Result]) -> Callable[[], Result]:
+        """The loop under the models' autocast."""
+
+        def call() -> Result:
+            with self.student.autocast():
+                return loop()
+
+        return call
 
     def named(self, config: Config) -> dict[str, Backbone]:
         """The models that a method needs, by their names in the table."""
@@ -203,12 +220,14 @@ def report(
     about = {
         "command": command_line(),
         "size": options.size,
+        "precision": options.precision,
         "device": device_name(options.device),
         "threads": torch.get_num_threads(),
         "gemm_peak_gflops": peak,
         "versions": versions(),
     }
-    print(f"{about['device']}, {about['threads']} threads, size {options.size}, GEMM peak {peak:.0f} GFLOP/s\n")
+    machine = f"{about['device']}, {about['threads']} threads, size {options.size}, {options.precision}"
+    print(f"{machine}, GEMM peak {peak:.0f} GFLOP/s\n")
     print(table(rows, sides), flush=True)
     for line in rows:
         for side, passes in zip(sides, (line.reference_passes, line.fast_passes), strict=True):

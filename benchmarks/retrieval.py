@@ -16,7 +16,7 @@ if not __package__:  # run as a script: imports start from the project, not from
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from benchmarks import reference
-from benchmarks.common import Clips, Row, build, parse, picture, report, row
+from benchmarks.common import PRECISION, Clips, Row, build, parse, picture, report, row
 from benchmarks.measure import gemm_peak, measure
 from retrieval.config import RetrievalConfig
 from retrieval.retriever import Retriever, encode_views, make_rewards
@@ -75,7 +75,7 @@ def both(clips: Clips, direction: str) -> tuple[Callable[[], Pair], Callable[[],
         pixels, seen = student.prepare(image), reward.prepare(image)
         return reference.adapt_image_query(student.model, reward.model, ours, theirs, pixels, seen, start, **hyper)
 
-    return loop, fast
+    return clips.at_precision(loop), fast
 
 
 def compare(clips: Clips, direction: str, repeats: int | None, peak: float) -> Row:
@@ -85,9 +85,9 @@ def compare(clips: Clips, direction: str, repeats: int | None, peak: float) -> R
 
 
 def main(argv: list[str] | None = None) -> None:
-    further = {"--works": {"nargs": "+", "choices": list(PRESETS), "default": list(PRESETS), "help": "which rows"}}
-    options = parse(__doc__ or "", argv, "retrieval", None, further)
-    clips, peak = build(options.size, options.device), gemm_peak(options.device)
+    works = {"--works": {"nargs": "+", "choices": list(PRESETS), "default": list(PRESETS), "help": "which rows"}}
+    options = parse(__doc__ or "", argv, "retrieval", None, PRECISION | works)
+    clips, peak = build(options.size, options.device, options.precision), gemm_peak(options.device)
     report(options, [compare(clips, direction, options.repeats, peak) for direction in options.works], peak)
 
 

@@ -196,7 +196,7 @@ def test_a_report_prints_the_table_and_writes_the_rows(options, capsys):
     line = Row("encoder", 6.0, 2.0, 2.5, 3.0, 3.5, 3)
     report(flags, [line], peak=250.0)
     printed = capsys.readouterr().out
-    assert "1 threads, size tiny, GEMM peak 250 GFLOP/s" in printed and table([line]) in printed
+    assert "1 threads, size tiny, fp32, GEMM peak 250 GFLOP/s" in printed and table([line]) in printed
     written = json.loads(flags.output.read_text())
     assert [Row(**entry) for entry in written["rows"]] == [line]
     assert (written["size"], written["threads"], written["gemm_peak_gflops"]) == ("tiny", 1, 250.0)

@@ -110,6 +110,18 @@ def test_tpt_equals_the_authors(models, views):
         np.testing.assert_allclose(after, expected["final_logits"][sample, 0], atol=1e-4, rtol=0)
 
 
+def test_votes_and_modes_equal_the_authors():
+    arrays = golden("l_training_free")
+    features, classes, scale = (
+        torch.from_numpy(arrays[key]) for key in ("student_views", "student_text", "logit_scale")
+    )
+    for sample, views in enumerate(features):
+        modes = reference.mode_logits(views, classes, scale)
+        np.testing.assert_allclose(modes, arrays["mta_logits"][sample], atol=1e-4, rtol=0)
+        counts = reference.votes(views, classes, scale)
+        np.testing.assert_array_equal(counts, arrays["zero_g30_votes"][sample].round())
+
+
 def retrieval_inputs():
     arrays = golden("h_ret_inputs_zeroshot")
     images, tokens = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["tokens"])

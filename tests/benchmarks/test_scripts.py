@@ -29,6 +29,8 @@ def test_every_fast_path_of_classification_has_the_loops_logits(run):
         "TPT prompt, 200 classes, 1 step",
         "CTPT prompt, 200 classes, 1 step",
         "RLCF prompt, 1000 classes, 3 steps (loop extrapolated)",
+        "ZERO, 200 classes",
+        "MTA, 200 classes",
     ]
     for work, row in rows.items():
         assert row["difference"] < 5e-4 and row["moved"] > 0.1 and work in printed
@@ -51,9 +53,11 @@ def test_several_images_at_once_have_the_answers_of_one_at_a_time(run, monkeypat
     assert "one at a time -> together, s" in printed
 
 
-def test_chosen_rows_are_the_only_ones(run):
-    _, content = run(classification, "--repeats", "1", "--works", "tpt")
-    assert [row["work"] for row in content["rows"]] == ["TPT prompt, 200 classes, 1 step"]
+def test_chosen_rows_are_the_only_ones_and_bf16_is_that_of_both_sides(run):
+    printed, content = run(classification, "--repeats", "1", "--works", "mta", "--precision", "bf16")
+    (row,) = content["rows"]
+    assert row["work"] == "MTA, 200 classes" and content["precision"] == "bf16" and "bf16, GEMM peak" in printed
+    assert 1e-5 < row["difference"] < 0.1 * row["moved"]
 
 
 def test_the_effect_of_bf16_is_counted(run):
