@@ -48,7 +48,7 @@ def choose_examples(run: Path, count: int = 8) -> list[Example]:
 
 def classification_picture(folder: Path) -> Image.Image:
     """Cards: the image, both answers, right or wrong, and the best rewards of the answers that were sampled."""
-    run, cards = folder / "classification" / "anchored", []
+    run, cards = folder / "classification" / "anchored-mean", []
     for style, record in choose_examples(run):
         file = run / style.replace(":", "-") / "classnames.txt"
         names = file.read_text(encoding="utf-8").splitlines()

@@ -12,7 +12,7 @@ CLASSIFIED = {
     "tpt": "TPT, prompt",
     "kd": "KD",
     "rlcf": "RLCF",
-    "anchored": "RLCF anchored",
+    "anchored-mean": "RLCF anchored",
     "zero-reward": "ZERO by reward",
     "reward": "reward alone",
     "product": "product of both",

@@ -39,7 +39,7 @@ class Shown:
     styles: tuple[str, ...]
 
 
-LONGEST = ("anchored", "rlcf", "kd")
+LONGEST = ("anchored-mean", "rlcf", "kd")
 """Runs of classification that are started first, so that both processes end at about the same time."""
 
 

@@ -10,12 +10,12 @@ from demo.study.methods import CAPTIONING, CLASSIFICATION, RETRIEVAL
 from retrieval.config import RetrievalConfig
 from rlcf.run.config import parse_config, read_preset
 
-OPTIONS = ("candidates", "learn_from_centre", "kl_weight", "steps")
+OPTIONS = ("candidates", "learn_from_centre", "kl_weight", "answer", "steps")
 PRESETS = [
-    (ClassificationConfig, "rlcf-anchored-prompt", "rlcf-prompt", CLASSIFICATION, "anchored-prompt"),
-    (ClassificationConfig, "rlcf-anchored-tune", "rlcf-tune-single", CLASSIFICATION, "anchored"),
+    (ClassificationConfig, "rlcf-anchored-prompt", "rlcf-prompt", CLASSIFICATION, "anchored-prompt-mean"),
+    (ClassificationConfig, "rlcf-anchored-tune", "rlcf-tune-single", CLASSIFICATION, "anchored-mean"),
     *(
-        (RetrievalConfig, f"tta-{d}-ret-anchored", f"tta-{d}-ret-single", RETRIEVAL, "anchored")
+        (RetrievalConfig, f"tta-{d}-ret-anchored", f"tta-{d}-ret-single", RETRIEVAL, "anchored-mean")
         for d in ("coco", "flickr")
     ),
     *(
@@ -35,5 +35,5 @@ def test_an_anchored_preset_adds_the_options_of_the_study(kind, anchored, publis
     studied = parse_config(kind, [*flags, *checkpoint], "", "")
     for name in changed - {"steps"}:
         assert ours[name] == getattr(studied, name)
-    given = {name for name in ("candidates", "learn_from_centre", "kl_weight") if hasattr(studied, name)}
+    given = {name for name in OPTIONS[:-1] if hasattr(studied, name)}
     assert {name for name in given if getattr(studied, name) != getattr(kind(), name)} == changed - {"steps"}

@@ -84,6 +84,7 @@ def test_settings_are_chosen_on_other_pictures_and_the_study_has_the_best_of_eac
     assert choices.seed == VALIDATION_SEED != CLASSIFICATION.seed
     chosen = {"kd": "kd-2e-4", "rlcf": "rlcf-1e-4", "rlcf-prompt": "rlcf-2e-2"}
     chosen |= {"anchored": "anchored-2e-4", "anchored-prompt": "anchored-2e-2"}
+    chosen |= {name: name for name in ("anchored-mean", "anchored-product", "anchored-prompt-mean")}
     for name, choice in chosen.items():
         assert CLASSIFICATION.methods[name][1] == choices.methods[choice][1]
 
