@@ -11,7 +11,7 @@ from demo import pictures, show
 from demo.pictures import balanced, choose_examples
 from tests.tools import write_picture
 
-RUN = "classification/anchored"
+RUN = "classification/anchored-mean"
 NAMES = [f"class {letter}" for letter in "abcdefghijkl"]
 
 
