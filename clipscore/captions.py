@@ -9,8 +9,8 @@ from unicodedata import normalize
 
 from rlcf.errors import UserError
 from rlcf.inputs.folders import image_suffixes
-from rlcf.inputs.json_files import as_id, as_text, read_json, shown
-from rlcf.inputs.lists import ID_KEYS, IMAGE_KEYS, CaptionedImage, captions_in
+from rlcf.inputs.json_files import as_id, as_text, shown
+from rlcf.inputs.lists import ID_KEYS, IMAGE_KEYS, CaptionedImage, captions_in, read_list
 from rlcf.inputs.places import forms, is_there, with_slashes
 from rlcf.inputs.sources import Source
 
@@ -44,7 +44,7 @@ def read_references(file: str | Path) -> list[CaptionedImage]:
 
     Raises UserError as `read_captions`.
     """
-    held = read_json(Path(file))
+    held = read_list(Path(file))
     if held == {} or held == []:
         return []
     return captions_in(held, str(file))
@@ -56,7 +56,11 @@ def read_candidates(file: str | Path, references: Sequence[CaptionedImage] | Non
     references: of `read_references`; they tell the image of an id. Raises UserError for another file, naming the entry
     that is wrong, and for ids that nothing maps to images.
     """
-    held = read_json(Path(file))
+    held = read_list(Path(file))
+    if isinstance(held, dict) and "caption" in held and {*IMAGE_KEYS, *ID_KEYS} & held.keys():
+        held = [held]  # of JSON Lines the only one
+    if isinstance(held, dict) and isinstance(held.get("annotations"), list):
+        held = held["annotations"]
     if isinstance(held, dict):
         return held
     if not isinstance(held, list):

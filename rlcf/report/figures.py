@@ -10,8 +10,9 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
-from matplotlib.transforms import Bbox
+from matplotlib.transforms import Bbox, BboxBase
 
 from rlcf.report.numbers import BINS, Value
 from rlcf.report.samples import Sample
@@ -256,12 +257,12 @@ def _name_points(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None
     figure.draw_without_rendering()  # the layout, by which places are known
     axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())
     reach = 4.0 * figure.dpi / 72.0  # pixels of a point and a little around it
-    taken = [
+    taken: list[BboxBase] = [
         Bbox([[x - reach, y - reach], [x + reach, y + reach]])
         for x, y in axes.transData.transform([(x, y) for _, x, y in points])
     ]
     for name, x, y in points:
-        tried = []
+        tried: list[tuple[int, int, Annotation, BboxBase]] = []
         for right, above in BESIDE:
             at: dict[str, Any] = {"ha": "left" if right > 0 else "right", "va": "bottom" if above > 0 else "top"}
             label = axes.annotate(name, (x, y), (right, above), textcoords="offset points", fontsize=9, **at)
@@ -271,11 +272,11 @@ def _name_points(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None
             tried.append((box.count_overlaps(taken) + outside, len(tried), label, box))
             if not tried[-1][0]:
                 break
-        *_, kept, box = min(tried, key=lambda found: found[:2])
+        _, _, kept, place = min(tried, key=lambda found: found[:2])
         for *_, label, _ in tried:
             if label is not kept:
                 label.remove()
-        taken.append(box)
+        taken.append(place)
 
 
 def _cut(name: str, most: int = 28) -> str:
