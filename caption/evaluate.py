@@ -70,7 +70,7 @@ class Evaluator:
         try:
             found = {name: self._evaluate(folder, records, name, dataset) for name in ANSWERS}
         except (UserError, OSError, RuntimeError) as error:
-            said = (str(error).splitlines() or [type(error).__name__])[0]
+            said = (str(error).splitlines() or [type(error).__name__])[0].replace("--no-java", "--no-evaluate-java")
             raise UserError(f"the captions were made, but clipscore/main.py cannot score them: {said}") from error
         gains = {}
         for metric in found["adapted"].scores:

@@ -68,7 +68,13 @@ def read_coop(path: Path, width: int) -> Tensor:
     Raises UserError for anything else, for contexts of the classes' own, and for a context that is not finite.
     """
     path = coop_file(path) if path.is_dir() else path
-    context = tensors_in(read_weights(path)).get("ctx")
+    tensors = tensors_in(read_weights(path))
+    context = tensors.get("ctx", tensors.get("prompt_learner.ctx"))
+    if any("meta_net." in name for name in tensors):
+        raise UserError(
+            f"{path} is a checkpoint of CoCoOp, whose context changes with the image; give one of CoOp, which has none "
+            "of the weights meta_net"
+        )
     if context is not None and context.dim() == 3:
         count, n_ctx, _ = context.shape
         raise UserError(

@@ -133,7 +133,8 @@ def _scan(root: Path, index_of: dict[str, int], left_out: LeftOut) -> list[tuple
     for folder, label in index_of.items():
         found = scan(root / folder, left_out)
         if not found:
-            raise UserError(f"class folder {root / folder} holds no image; fill it or delete it")
+            told = f" ({left_out} in {root})" if str(left_out) else ""
+            raise UserError(f"class folder {root / folder} holds no image{told}; fill it or delete it")
         samples += [(file, label) for file in found]
     return samples
 
@@ -198,7 +199,8 @@ def _images(name: str, root: Path, classnames: str | None) -> Dataset:
     left_out = LeftOut()
     images: list[Source] = [*scan(root, left_out)]
     if not images:
-        raise UserError(f"{root} holds no image")
+        told = f" that is read; left out {left_out}" if str(left_out) else ""
+        raise UserError(f"{root} holds no image{told}")
     names = read_names(Path(expanded(classnames)))
     return Dataset(name, root, [(file, None) for file in images], names, published=False, notes=_told(root, left_out))
 

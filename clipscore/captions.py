@@ -9,8 +9,8 @@ from unicodedata import normalize
 
 from rlcf.errors import UserError
 from rlcf.inputs.folders import image_suffixes
-from rlcf.inputs.json_files import as_id, as_text, read_json, shown
-from rlcf.inputs.lists import ID_KEYS, IMAGE_KEYS, CaptionedImage, captions_in
+from rlcf.inputs.json_files import as_id, as_text, shown
+from rlcf.inputs.lists import ID_KEYS, IMAGE_KEYS, CaptionedImage, captions_in, read_list
 from rlcf.inputs.places import forms, is_there, with_slashes
 from rlcf.inputs.sources import Source
 
@@ -44,7 +44,7 @@ def read_references(file: str | Path) -> list[CaptionedImage]:
 
     Raises UserError as `read_captions`.
     """
-    held = read_json(Path(file))
+    held = read_list(Path(file))
     if held == {} or held == []:
         return []
     return captions_in(held, str(file))
@@ -53,17 +53,21 @@ def read_references(file: str | Path) -> list[CaptionedImage]:
 def read_candidates(file: str | Path, references: Sequence[CaptionedImage] | None = None) -> dict[str, Any]:
     """The candidates in a file by their image's name: {"image name": "caption"}, or COCO's results, an array.
 
-    references: of `read_references`; they tell the image of an id. Raises UserError for another file, naming the entry
-    that is wrong, and for ids that nothing maps to images.
+    references: of `read_references`; they tell the image of an id, which may also stand for an image's name. Raises
+    UserError for another file, naming the entry that is wrong, and for ids that nothing maps to images.
     """
-    held = read_json(Path(file))
-    if isinstance(held, dict):
-        return held
-    if not isinstance(held, list):
-        raise UserError(f"{file} must hold {FORMS}")
+    held = read_list(Path(file))
+    if isinstance(held, dict) and "caption" in held and {*IMAGE_KEYS, *ID_KEYS} & held.keys():
+        held = [held]  # of JSON Lines the only one
+    if isinstance(held, dict) and isinstance(held.get("annotations"), list):
+        held = held["annotations"]
     named = defaultdict(list)
     for reference in references or []:
         named[reference.key].append(reference.image)
+    if isinstance(held, dict):
+        return _by_image(held, named, str(file))
+    if not isinstance(held, list):
+        raise UserError(f"{file} must hold {FORMS}")
     found: dict[str, Any] = {}
     for number, entry in enumerate(held, start=1):
         where = f"{file}, entry {number}"
@@ -75,6 +79,19 @@ def read_candidates(file: str | Path, references: Sequence[CaptionedImage] | Non
         if name in found:
             raise UserError(f"{where} is a second caption of {name}; keep one of them")
         found[name] = entry["caption"]
+    return found
+
+
+def _by_image(held: dict[str, Any], named: Mapping[str, list[str]], file: str) -> dict[str, Any]:
+    """Candidates whose names are ids of the references, by their images; others as they are."""
+    images = {_bare(image) for group in named.values() for image in group}
+    found: dict[str, Any] = {}
+    for name, caption in held.items():
+        of_id = named.get(as_id(name, f"an id of {file}"), []) if name.isdecimal() and name not in images else []
+        image = of_id[0] if len(of_id) == 1 else name
+        if image in found:
+            raise UserError(f"{file}: '{name}' is a second caption of {image}; keep one of them")
+        found[image] = caption
     return found
 
 

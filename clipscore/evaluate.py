@@ -113,7 +113,8 @@ def write_evaluation(
 def use_java(require: bool = False, never: bool = False, spice: bool = False) -> bool:
     """True where the Java programs take part: a Java runtime starts. Prints what is left out on standard error.
 
-    Raises UserError when Java is required and there is none, or SPICE is asked for and cannot run.
+    Raises UserError when Java is required and there is none, does not answer in time, or SPICE is asked for and cannot
+    run.
     """
     version = None if never else java_version()
     if version is None and require:

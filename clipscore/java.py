@@ -8,34 +8,44 @@ the same.
 import json
 import re
 import subprocess
+import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from pycocoevalcap.meteor import meteor as shipped_meteor
 from pycocoevalcap.spice import spice as shipped_spice
 from pycocoevalcap.tokenizer import ptbtokenizer
+from tqdm import tqdm
 
 from rlcf.errors import UserError
-from rlcf.progress import progress_bar
+from rlcf.progress import duration, progress_bar
 
 SPICE_LIB = Path(shipped_spice.__file__).parent / "lib"
 LAST_JAVA_OF_SPICE = 14
 SPICE_FILES = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 UTF8 = "-Dfile.encoding=UTF-8"  # whatever the locale
-PATIENCE = 300.0, 2.0
-"""Seconds until a program is given up: for its start, and for each caption."""
+SLOW = 60.0
+"""Seconds after which a program that has not answered yet is told to be waited for."""
+PATIENCE = 3600.0, 10.0
+"""Seconds until a program is given up: for its start, and for each caption. An idle machine takes a hundredth of it."""
 
 
 def java_version() -> int | None:
-    """Major version of the Java runtime, 8 for 1.8; None when there is none that starts."""
+    """Major version of the Java runtime, 8 for 1.8; None when there is none, or it fails.
+
+    Raises UserError when it does not answer in time.
+    """
     try:
-        said = subprocess.run(["java", "-version"], capture_output=True, text=True, errors="replace", timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
+        with _started("java -version", ["-version"], 0) as (program, _):
+            said = program.communicate()[1]
+    except OSError:
         return None
-    found = re.search(r'version "(?:1\.)?(\d+)', said.stderr)
-    return int(found[1]) if found and said.returncode == 0 else None
+    found = re.search(r'version "(?:1\.)?(\d+)', said)
+    return int(found[1]) if found and program.returncode == 0 else None
 
 
 def check_spice(version: int) -> None:
@@ -73,28 +83,26 @@ def meteor(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tu
     candidates, references: tokenised captions. Raises UserError when the program fails or does not answer in time.
     """
     jar = Path(shipped_meteor.__file__).parent / shipped_meteor.METEOR_JAR
-    command = ["java", UTF8, "-Xmx2G", "-jar", str(jar), "-", "-", "-stdio", "-l", "en", "-norm"]
+    options = [UTF8, "-Xmx2G", "-jar", str(jar), "-", "-", "-stdio", "-l", "en", "-norm"]
     with tempfile.TemporaryFile("w+") as errors:
         try:
-            with subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, encoding="utf-8"
-            ) as program:
-                watch = threading.Timer(_patience(len(candidates)), program.kill)
-                watch.start()
-                try:
-                    return _talk(program, candidates, references)
-                finally:
-                    watch.cancel()
-                    program.kill()
+            with _started("METEOR", options, len(candidates), errors) as (program, answers):
+                return _talk(program, candidates, references, answers)
         except (OSError, ValueError) as error:
             errors.seek(0)
             raise _failed("METEOR", errors.read()) from error
 
 
 def _talk(
-    program: "subprocess.Popen[str]", candidates: Sequence[str], references: Sequence[Sequence[str]]
+    program: "subprocess.Popen[str]",
+    candidates: Sequence[str],
+    references: Sequence[Sequence[str]],
+    answers: Callable[[], None],
 ) -> tuple[float, list[float]]:
-    """Its protocol: a SCORE line a caption gives a line of statistics, an EVAL line over all gives the scores."""
+    """Its protocol: a SCORE line a caption gives a line of statistics, an EVAL line over all gives the scores.
+
+    answers: called when it has answered.
+    """
     asked, answered = program.stdin, program.stdout
     assert asked is not None and answered is not None
 
@@ -107,6 +115,7 @@ def _talk(
     for candidate, group in progress_bar(pairs, desc="METEOR", total=len(candidates), unit="caption"):
         say("SCORE", [text.replace("|||", "").replace("  ", " ") for text in (*group, candidate)])
         statistics.append(answered.readline().strip())
+        answers()
     say("EVAL", statistics)
     scores = [float(answered.readline()) for _ in candidates]
     return float(answered.readline()), scores
@@ -140,21 +149,59 @@ def spice(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tup
 def _run(called: str, options: Sequence[str], captions: int, text: str = "") -> str:
     """Run a program. Returns the text that it writes to its standard output."""
     try:
-        done = subprocess.run(
-            ["java", UTF8, *options], input=text, capture_output=True, encoding="utf-8", timeout=_patience(captions)
-        )
-    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        with _started(called, [UTF8, *options], captions) as (program, _):
+            answer, said = program.communicate(text)
+    except (OSError, ValueError) as error:
         raise _failed(called, str(error)) from error
-    if done.returncode:
-        raise _failed(called, done.stderr)
-    return done.stdout
+    if program.returncode:
+        raise _failed(called, said)
+    return answer
 
 
-def _patience(captions: int) -> float:
+@contextmanager
+def _started(
+    called: str, options: Sequence[str], captions: int, errors: "IO[str] | int" = subprocess.PIPE
+) -> "Iterator[tuple[subprocess.Popen[str], Callable[[], None]]]":
+    """In its body a Java program runs. Gives it, and a function to call when it has answered.
+
+    Until then it is told once that a slow one is waited for. Raises UserError when it is given up after `PATIENCE`.
+    errors: what its standard error goes into.
+    """
     start, each = PATIENCE
-    return start + each * captions
+    patience, given_up = start + each * captions, threading.Event()
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        ["java", *options], stdin=pipe, stdout=pipe, stderr=errors, encoding="utf-8", errors="replace"
+    ) as program:
+
+        def tell() -> None:
+            said = f"{called}: Java has not answered for {duration(SLOW)}; going on to wait, a busy machine is slow"
+            tqdm.write(said, file=sys.stderr)
+
+        def give_up() -> None:
+            given_up.set()
+            program.kill()
+
+        timers = threading.Timer(SLOW, tell), threading.Timer(patience, give_up)
+        for timer in timers:
+            timer.daemon = True
+            timer.start()
+        try:
+            yield program, timers[0].cancel
+        except (OSError, ValueError):  # what comes of a program that is ended amid its work
+            if not given_up.is_set():
+                raise
+        finally:
+            for timer in timers:
+                timer.cancel()
+            program.kill()
+    if given_up.is_set():
+        raise UserError(
+            f"{called}: Java did not finish in {duration(patience)}; run it again when the machine is less busy, or "
+            "pass --no-java"
+        )
 
 
 def _failed(called: str, said: str) -> UserError:
-    reason = (said.strip().splitlines() or ["it gave no answer"])[0]
+    reason = (said.strip().splitlines() or ["it ended without an answer"])[0]
     return UserError(f"Java's program for {called} failed ({reason}); mend the Java runtime or pass --no-java")

@@ -216,7 +216,9 @@ def _require_activation(file: Path, held: Any, state_dict: Mapping[str, Tensor])
     That is a trainer's checkpoint, and the weights of an architecture that others have trained. Others are taken for
     OpenAI's, and the log says so.
     """
-    trained = any(isinstance(value, dict) for value in held.values()) if isinstance(held, dict) else False
+    trained = isinstance(held, dict) and (
+        any(isinstance(value, dict) for value in held.values()) or not state_dict.keys() <= held.keys()
+    )
     named = architectures_of(state_dict)
     if trained or named:
         name = named[0] if named else "ARCHITECTURE"

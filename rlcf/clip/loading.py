@@ -116,6 +116,13 @@ def openai_file_name(name: str) -> str:
 
 def _unknown(name: str) -> str:
     """The message for a name that is neither a known model nor an existing path."""
+    architecture, _, file = name.partition(":")
+    if file and Path(expanded(file)).is_file():
+        near = difflib.get_close_matches(architecture.replace("/", "-"), open_clip.list_models(), n=1)
+        meant = f"did you mean '{near[0]}'? " if near else ""
+        return (
+            f"open_clip knows no architecture '{architecture}' for {file}; {meant}Their names: open_clip.list_models()"
+        )
     if "/" in name and name not in OPENAI_ARCHITECTURES and Path(name).suffix:
         return f"no checkpoint file {name}"
     names = [*OPENAI_ARCHITECTURES, *shipped_names("open_clip_config.json")]

@@ -69,28 +69,31 @@ def read_weights(file: Path) -> Any:
     return held
 
 
-WRAPPERS = ("state_dict", "model_state_dict", "model")
-"""Names under which trainers keep a state dict beside their own state."""
+WRAPPERS = (
+    *("state_dict", "model_state_dict", "model", "module", "network", "net", "weights", "params", "clip"),
+    *("ema_state_dict", "state_dict_ema", "model_ema", "ema"),
+)
+"""Names under which trainers keep a state dict beside their own state; an average of weights where nothing else is."""
 PREFIX = re.compile(r"^(?:module\.|_orig_mod\.)+")
 """What DataParallel and torch.compile put before the names of weights."""
+PARTS = ("model.", "clip.", "clip_model.", "net.", "network.")
+"""What the CLIP is called in trainers' own modules; it stands before the names of all their weights."""
 
 
 def tensors_in(held: Any) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, without the prefixes "module." and "_orig_mod.".
+    """The tensors of a checkpoint by name, without `PREFIX`, and without one of `PARTS` that all of them have.
 
     held: from `read_weights`; a state dict, or a dict that holds one under a name of `WRAPPERS`. Returns no tensors of
     others.
     """
-    for _ in WRAPPERS:  # one may lie in another
-        inner = (
-            next((held[key] for key in WRAPPERS if isinstance(held.get(key), dict)), None)
-            if isinstance(held, dict)
-            else None
-        )
-        held = held if inner is None else inner
+    for _ in WRAPPERS:  # one may lie in another, but not for ever
+        inner = [held[key] for key in WRAPPERS if isinstance(held.get(key), dict)] if isinstance(held, dict) else []
+        held = inner[0] if inner else held
     if not isinstance(held, dict):
         return {}
-    return {PREFIX.sub("", str(key)): value for key, value in held.items() if isinstance(value, Tensor)}
+    tensors = {PREFIX.sub("", str(key)): value for key, value in held.items() if isinstance(value, Tensor)}
+    part = next((part for part in PARTS if tensors and all(name.startswith(part) for name in tensors)), "")
+    return {name.removeprefix(part): tensor for name, tensor in tensors.items()}
 
 
 def require_finite(source: str | Path, tensors: Mapping[str, Tensor]) -> None:

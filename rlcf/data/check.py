@@ -50,8 +50,9 @@ class Report:
 
     def lines(self) -> list[str]:
         """What is printed."""
-        state = "wrong" if self.wrong else "right"
-        told = [f"{self.name}: {state}" + (f", {self.place}" if self.place else "")]
+        state = "wrong" if self.wrong else "all right"
+        place = f", in {self.place}" if self.place and str(self.place) != self.name else ""
+        told = [f"{self.name}: {state}{place}"]
         told += [f"  {sentence}" for sentence in self.right]
         told += [f"  wrong: {sentence}" for sentence in self.wrong]
         return told + ([f"  to mend: {step}" for step in dict.fromkeys(self.mend)] if self.wrong else [])

@@ -48,9 +48,10 @@ class LeftOut:
         """One line, empty where nothing is left out."""
         endings = ", ".join(sorted(self.others, key=lambda ending: (-self.others[ending], ending))[:MAX_ENDINGS])
         more = ", ..." if len(self.others) > MAX_ENDINGS else ""
+        heic = "; HEIC is read once it is converted to JPEG" if {".heic", ".heif"} & self.others.keys() else ""
         told = [
             (self.hidden, "hidden", ""),
-            (self.others.total(), "with another ending", f" ({endings}{more})"),
+            (self.others.total(), "with another ending", f" ({endings}{more}{heic})"),
             (self.beside, "beside the class folders", ""),
             (self.broken, "a broken link or no regular file", ""),
             (self.again, "a link to a folder that is in already", ""),

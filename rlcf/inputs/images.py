@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -20,6 +21,9 @@ from rlcf.run.files import is_special
 
 NOT_DECODED = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 """The exceptions that PIL raises for an image that it cannot decode."""
+NO_IMAGE = "cannot identify image file"
+HEIC = {b"ftyp" + kind for kind in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")}
+"""How files of HEIC go on behind their first four bytes."""
 MOST_PIXELS = 89_478_485
 """Pixels of the largest image that is read, Pillow's own limit (256 MB in RGB). Pillow warns from there on."""
 MOST_RATIO = 100
@@ -77,9 +81,19 @@ def read_image(source: Source, draft: tuple[int, int] | None = None, published: 
         if getattr(error, "errno", None) in OUT_OF_FILES:  # says nothing of this image
             raise
         reason = getattr(error, "strerror", None) or str(error).replace(f" '{source}'", "") or type(error).__name__
-        if isinstance(source, StoredImage):
-            reason = "cannot identify image file" if isinstance(error, Image.UnidentifiedImageError) else reason
+        if isinstance(error, Image.UnidentifiedImageError):
+            reason = "it is HEIC, as telephones write it; convert it to JPEG" if _is_heic(source) else NO_IMAGE
         raise UserError(f"{source} cannot be read as an image ({reason})") from error
+
+
+def _is_heic(source: Source) -> bool:
+    """True for a picture in the format of iPhones, which Pillow does not read."""
+    if isinstance(source, StoredImage):
+        head = source.rows.picture(source.row)[:12]
+    else:
+        with source.open("rb") as file:
+            head = file.read(12)
+    return head[4:12] in HEIC
 
 
 def _opened(source: Source) -> Any:
@@ -116,7 +130,8 @@ def as_image(image: "Image.Image | str | Path | Tensor") -> Image.Image:
         except NOT_DECODED as error:  # PIL reads an opened file when its pixels are asked for
             raise UserError(f"a PIL image cannot be read ({error})") from error
     if not isinstance(image, Tensor):
-        raise UserError(f"an image must be a PIL image, a file or a tensor, not of type {type(image).__name__}")
+        made = "; PIL's Image.fromarray makes an image of it" if isinstance(image, np.ndarray) else ""
+        raise UserError(f"an image must be a PIL image, a file or a tensor, not of type {type(image).__name__}{made}")
     if image.dim() != 3 or len(image) != 3 or not image.numel():
         raise UserError(f"an image tensor must be (3, H, W), not {tuple(image.shape)}")
     if image.dtype != torch.uint8 and not image.is_floating_point():
@@ -125,6 +140,8 @@ def as_image(image: "Image.Image | str | Path | Tensor") -> Image.Image:
         check_sides(image.shape[2], image.shape[1])
     except ValueError as error:
         raise UserError(f"an image tensor cannot be read ({error})") from error
+    if not image.isfinite().all():
+        raise UserError("an image tensor has numbers that are NaN or infinite; give numbers in [0, 1]")
     pixels = image if image.dtype == torch.uint8 else (image * 255.0).round().clamp(0, 255).to(torch.uint8)
     return to_image(pixels.cpu())
 

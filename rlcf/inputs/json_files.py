@@ -38,6 +38,10 @@ def read_json(file: Path) -> Any:
             return [json.loads(line, object_pairs_hook=unique) for line in lines]
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, UnicodeDecodeError):
+            reason = "it is not in UTF-8; save it so"
+        elif isinstance(error, RecursionError):
+            reason = "it is nested too deep"
         raise UserError(f"{file} cannot be read as JSON ({reason})") from error
 
 

@@ -1,19 +1,30 @@
 """The one reader of lists of captioned images, in every form that people have them."""
 
+import csv
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rlcf.errors import UserError
 from rlcf.inputs.json_files import as_id, as_text, read_json, shown
+from rlcf.inputs.text_files import read_lines
 
 FORMS = (
     '[{"image": path, "caption": text or texts}, ...], {path: text or texts}, COCO\'s or NoCaps\' {"images": [...], '
     '"annotations": [...]}, or Karpathy\'s {"images": [{"filename", "split", "sentences"}]}'
 )
-IMAGE_KEYS, CAPTION_KEYS, ID_KEYS = ("image", "file_name", "filename"), ("caption", "captions"), ("image_id", "id")
+IMAGE_KEYS = (
+    *("image", "file_name", "filename", "image_path", "image_name", "image_file", "img_path", "img"),
+    *("file", "path", "filepath", "file_path"),
+)
+CAPTION_KEYS = ("caption", "captions", "text", "texts", "sentence", "sentences", "references", "refs", "comment", "raw")
+ID_KEYS = ("image_id", "id")
 """What an entry of a list calls its image, its captions and its id."""
+TABLES = (".csv", ".tsv", ".txt", ".token")
+"""The endings of lists that are tables and no JSON."""
 TEST, TRAINING = ("test",), ("train", "restval")
 """Karpathy's splits: what is tested on, and what is trained on."""
 
@@ -34,17 +45,56 @@ class CaptionedImage:
 def read_captions(file: Path, splits: Sequence[str] = TEST) -> list[CaptionedImage]:
     """The images of a list in its order, each once, with all its captions.
 
-    file: JSON in one of `FORMS`; the first has an entry an image or an entry a caption. splits: those that are taken
-    of Karpathy's file, which holds all. Raises UserError for a file that is missing or no such list, naming the entry
-    that is wrong, and for an image that has two lists of captions.
+    file: JSON in one of `FORMS`; the first has an entry an image or an entry a caption; or a table (`read_list`).
+    splits: those that are taken of Karpathy's file, which holds all. Raises UserError for a file that is missing or no
+    such list, naming the entry that is wrong, and for an image that has two lists of captions.
     """
     if not file.exists():
         raise UserError(f"no caption list {file}")
-    return captions_in(read_json(file), str(file), splits)
+    return captions_in(read_list(file), str(file), splits)
+
+
+def read_list(file: Path) -> Any:
+    """The content of a file of captions: of JSON as `read_json`, of a table {"image", "caption"} of each line.
+
+    A table ends in one of `TABLES`. It has lines "image#number<TAB>caption", as Flickr30k's, or columns that commas,
+    tabs or bars part and a first line with their names, as Kaggle's copies of Flickr8k and Flickr30k. Raises UserError
+    as `read_json`, and for another table.
+    """
+    if file.suffix.lower() not in TABLES:
+        return read_json(file)
+    lines = read_lines(file)
+    if lines and lines[0][0] in "[{":
+        return read_json(file)
+    numbered = [re.fullmatch(r"(.+)#\d+\t(.+)", line) for line in lines]
+    if lines and all(numbered):
+        return [{"image": line[1], "caption": line[2]} for line in numbered if line]
+    head = lines[0] if lines else ""
+    between = next((sign for sign in "|\t," if sign in head), ",")
+    reader = csv.reader if between == "," else partial(csv.reader, quoting=csv.QUOTE_NONE)
+    try:
+        rows = [[cell.strip() for cell in row] for row in reader(lines, delimiter=between, strict=True)]
+    except csv.Error as error:
+        raise UserError(f"{file} cannot be read as a table ({error}); mend its quotes") from error
+    names = [name.lower() for name in rows[0]] if rows else []
+    image, caption = ([i for i, name in enumerate(names) if name in keys] for keys in (IMAGE_KEYS, CAPTION_KEYS))
+    if len(image) != 1 or len(caption) != 1:
+        raise UserError(
+            f"{file} is no table of captions; its first line must name the columns, image and caption, or each line be "
+            "'image#0<TAB>caption'"
+        )
+    wrong = next((number for number, row in enumerate(rows, start=1) if len(row) != len(names)), None)
+    if wrong is not None:
+        raise UserError(f"{file}, row {wrong} has {len(rows[wrong - 1])} columns of {len(names)}; mend it")
+    return [{"image": row[image[0]], "caption": row[caption[0]]} for row in rows[1:]]
 
 
 def captions_in(held: Any, file: str, splits: Sequence[str] = TEST) -> list[CaptionedImage]:
     """The same of a list that is read already. file: its name in errors."""
+    if isinstance(held, dict) and _of(held, IMAGE_KEYS) and _of(held, CAPTION_KEYS):
+        held = [held]  # of JSON Lines the only one
+    if isinstance(held, dict) and "images" not in held:
+        held = next((held[key] for key in ("annotations", "data") if _is_list_of_objects(held.get(key))), held)
     if isinstance(held, dict) and isinstance(held.get("images"), list):
         described = held["images"]
         karpathy = any(isinstance(image, dict) and "sentences" in image for image in described)
@@ -64,6 +114,10 @@ def captions_in(held: Any, file: str, splits: Sequence[str] = TEST) -> list[Capt
     if not images:
         raise UserError(f"{file} lists no image; it must hold {FORMS}")
     return list(images.values())
+
+
+def _is_list_of_objects(held: Any) -> bool:
+    return isinstance(held, list) and bool(held) and all(isinstance(entry, dict) for entry in held)
 
 
 def _is_by_name(held: Any) -> bool:
@@ -125,7 +179,7 @@ def _karpathy(file: str, described: list[Any], splits: Sequence[str]) -> Iterato
     for number, (image, split) in enumerate(zip(described, found, strict=True), start=1):
         if split is not None and split not in splits:
             continue
-        name, folder = _of(image, IMAGE_KEYS), _of(image, ("filepath",)) or ""
+        name, folder = _of(image, IMAGE_KEYS[:3]), _of(image, ("filepath",)) or ""
         if not isinstance(name, str) or not name or not isinstance(folder, str):
             raise UserError(f"{file}, image {number} names no file; it must have a filename")
         where, sentences = f"{file}, image {number} ({shown_name(name)})", _of(image, ("sentences",))
@@ -143,10 +197,11 @@ def _of(entry: Any, keys: Sequence[str]) -> Any:
 
 
 def _captions(where: str, captions: Any) -> list[str]:
-    captions = [captions] if isinstance(captions, str) else captions
+    captions = [captions] if isinstance(captions, str | dict) else captions
     if not isinstance(captions, list) or not captions:
         raise UserError(f'{where} has no captions; "caption" must hold one text or more')
-    return [as_text(caption, f"a caption of {where}") for caption in captions]
+    texts = [_of(caption, ("raw", *CAPTION_KEYS)) if isinstance(caption, dict) else caption for caption in captions]
+    return [as_text(text, f"a caption of {where}") for text in texts]
 
 
 def _path(image: str) -> str:

@@ -1,6 +1,7 @@
 """The one reader of text files that users bring."""
 
 import codecs
+import re
 from pathlib import Path
 
 from rlcf.errors import UserError
@@ -18,6 +19,8 @@ def read_lines(file: Path) -> list[str]:
     try:
         wide = held.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         text = held.decode("utf-16" if wide else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is no text file in UTF-8") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+        if "\0" in text:
+            raise ValueError("it has zero bytes")
+    except ValueError as error:
+        raise UserError(f"{file} is no text file in UTF-8; write it as one") from error
+    return [line.strip() for line in re.split("\r\n|\r|\n", text) if line.strip()]

@@ -10,7 +10,9 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.transforms import Bbox, BboxBase
 
 from rlcf.report.numbers import BINS, Value
 from rlcf.report.samples import Sample
@@ -223,25 +225,58 @@ def cost(points: Sequence[tuple[str, float, Value]], zero_shot: Value | None, me
                 "ha": "right",
             }
             axes.annotate("zero-shot", (1, zero_shot.mean), (-2, 3), color=COLOURS["muted"], fontsize=9, **place)
-        for name, took, value in points:
+        for _, took, value in points:
             low, high = (value.mean if end is None else end for end in (value.low, value.high))
             # An interval's end is its mean where all samples agree, but for rounding; a length is never below 0.
             ends = [[max(0.0, value.mean - low)], [max(0.0, high - value.mean)]]
             axes.errorbar(
-                [took], [value.mean], ends, fmt="o", color=COLOURS["after"], ecolor=COLOURS["line"], markersize=6
+                [took], [value.mean], ends, fmt="o", color=COLOURS["after"], ecolor=COLOURS["before"], markersize=6
             )
-            label = axes.annotate(
-                _cut(visible(name)), (took, value.mean), (7, 4), textcoords="offset points", fontsize=9
-            )
-            label.set_in_layout(False)  # a long name must not squeeze the axes
         axes.set_xscale("log")
         axes.set(xlabel="seconds a sample", ylabel=metric)
         axes.margins(x=0.22, y=0.12)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
         axes.xaxis.set_minor_locator(NullLocator())
+        _name_points(axes, [(_cut(visible(name)), took, value.mean) for name, took, value in points])
 
     return paint
+
+
+BESIDE = [(x, y) for y in (4, -4, 14, -14, 24, -24) for x in (7, -7)]
+"""Where the name of a point may stand, in points right of it and above it, the best place first."""
+
+
+def _name_points(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
+    """Write each point's name beside it, where it covers no other name and no point if there is such a place.
+
+    points: (name, x, y), in the axes' units.
+    """
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # the layout, by which places are known
+    axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())
+    reach = 4.0 * figure.dpi / 72.0  # pixels of a point and a little around it
+    taken: list[BboxBase] = [
+        Bbox([[x - reach, y - reach], [x + reach, y + reach]])
+        for x, y in axes.transData.transform([(x, y) for _, x, y in points])
+    ]
+    for name, x, y in points:
+        tried: list[tuple[int, int, Annotation, BboxBase]] = []
+        for right, above in BESIDE:
+            at: dict[str, Any] = {"ha": "left" if right > 0 else "right", "va": "bottom" if above > 0 else "top"}
+            label = axes.annotate(name, (x, y), (right, above), textcoords="offset points", fontsize=9, **at)
+            label.set_in_layout(False)  # a long name must not squeeze the axes
+            box = label.get_window_extent()
+            outside = box.x0 < axes.bbox.x0 or box.x1 > figure.bbox.x1
+            tried.append((box.count_overlaps(taken) + outside, len(tried), label, box))
+            if not tried[-1][0]:
+                break
+        _, _, kept, place = min(tried, key=lambda found: found[:2])
+        for *_, label, _ in tried:
+            if label is not kept:
+                label.remove()
+        taken.append(place)
 
 
 def _cut(name: str, most: int = 28) -> str:

@@ -28,7 +28,10 @@ class Value:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric before and after. unit: "%" or ""; digits: after the point; n: samples that have it."""
+    """A metric before and after. unit: "%" or ""; digits: after the point; n: samples that have it.
+
+    of_all: its values are of all captions together, no mean of theirs, and have no interval; its gain is such a mean.
+    """
 
     name: str
     unit: str
@@ -38,6 +41,7 @@ class Metric:
     after: Value
     gain: Value | None
     note: str = ""
+    of_all: bool = False
 
 
 def main_metric(task: str, samples: Sequence[Sample]) -> str | None:
@@ -79,7 +83,7 @@ def _metric(name: str, answered: Sequence[Sample], results: dict[str, dict[str, 
         if name.startswith(("BLEU", "METEOR")) and all(map(is_number, corpus)):
             # Of the whole corpus; the captions' own values have the gain.
             first, last = (Value(scale_of(name) * float(value or 0.0)) for value in corpus)
-            return replace(metric, before=first, after=last, note="times 100; of all captions, the gain a mean of each")
+            return replace(metric, before=first, after=last, of_all=True)
         return metric
     ends = [Value(float(side.mean()), *share_of(side, clusters)) for side in (before, after)]
     return Metric(name, "%", digits_of(name), len(having), ends[0], ends[1], gain_of(before, after, clusters))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from rlcf import __version__
 from rlcf.report import figures
@@ -47,7 +47,13 @@ def make_page(
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"value": value_text, "number": number_text, "p": p_text, "visible": visible}
+    environment.filters |= {
+        "value": value_text,
+        "number": number_text,
+        "p": p_text,
+        "visible": visible,
+        "broken": broken,
+    }
     script = _file("page.js")
     html = environment.get_template("page.html").render(
         title=f"{runs[0].task}: {', '.join(visible(run.name) for run in runs)}",
@@ -211,7 +217,7 @@ def _comparison_of_page(number: int, own: Comparison) -> dict[str, Any]:
     points = [(m.name, m.seconds, m.value) for m in own.methods if m.seconds]
     unit = "%" if own.metric in RIGHT_OR_WRONG else ""
     metric = f"{own.metric}, %" if unit else own.metric
-    title = f"{metric} against cost"
+    title = f"{own.metric} against seconds a sample"
     svg = figures.draw(figures.cost(points, own.zero_shot, metric), f"c{number}", title, (5.4, 3.4)) if points else ""
     return {"of": own, "svg": Markup(svg), "digits": digits_of(own.metric), "unit": unit, "title": title}
 
@@ -234,6 +240,15 @@ def number_text(number: float | None, digits: int, signed: bool = False) -> str:
     """
     # Adding 0.0 makes a plain zero of a negative one.
     return "" if number is None else f"{round(number, digits) + 0.0:{'+' if signed else ''}.{digits}f}"
+
+
+def broken(text: object) -> Markup:
+    """A text that may go on in the next line behind each slash, as a path does.
+
+    >>> print(broken("photos/<1>"))
+    photos/<wbr>&lt;1&gt;
+    """
+    return escape(text).replace("/", Markup("/<wbr>"))
 
 
 def p_text(p: float) -> str:

@@ -49,6 +49,38 @@ def test_names_with_their_folders_may_stand_in_any_order(names_file, order):
     assert read_classnames(names_file(words), NUMBERS) == [f"{name} fish" for name in NAMES]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"a cat, tame"\n"an owl"\n',
+        "'a cat, tame',\r\n'an owl',\r\n",
+        "- a cat, tame\n- an owl\n",
+        "0 a cat, tame\n1 an owl\n",
+        "1. a cat, tame\n2. an owl\n",
+        "0\ta cat, tame\n1\tan owl\n",
+        "{0: 'a cat, tame',\n 1: 'an owl'}\n",
+        '{"1": "an owl", "0": "a cat, tame"}',
+        'folder,name\nowl,an owl\ncat,"a cat, tame"\n',
+        "owl: an owl\ncat: a cat, tame\n",
+        "owl/\tan owl\ncat/\ta  cat,\u00a0tame\n",
+    ],
+)
+def test_what_lists_put_around_names_is_no_part_of_them(names_file, text):
+    assert read_classnames(names_file(text), ["cat", "owl"]) == ["a cat, tame", "an owl"]
+
+
+def test_numbers_that_are_part_of_the_names_stay(names_file):
+    assert read_classnames(names_file("1 cent\n2 cents\n"), ["1 cent", "2 cents"]) == ["1 cent", "2 cents"]
+    assert read_classnames(names_file("5 euro\n10 euro\n"), ["x", "y"]) == ["5 euro", "10 euro"]
+
+
+def test_lines_of_three_columns_and_bytes_that_are_no_text_are_refused(names_file):
+    assert "is not 'folder<TAB>name' as others are" in told(
+        names_file("0\tcat\ta cat\n1\towl\tan owl\n"), ["cat", "owl"]
+    )
+    assert "is no text file in UTF-8" in told(names_file("a cat\nan owl\n".encode("utf-16-le")), ["cat", "owl"])
+
+
 def test_an_accented_letter_may_be_one_character_in_the_file_and_two_in_the_folder(names_file):
     for text in ("caf\u00e9\tcup\nb\tbee\n", "caf\u00e9 cup\nb bee\n"):
         assert read_classnames(names_file(text), ["b", "cafe\u0301"]) == ["bee", "cup"]
@@ -123,9 +155,10 @@ def test_the_natural_order_is_one_of_any_names(names):
     assert sorted(names[::2] + names[1::2], key=natural_key) == ordered
 
 
-def test_names_by_their_number_are_read_in_the_files_order(names_file):
+def test_names_are_read_in_the_files_order_or_by_their_numbers(names_file):
     assert read_names(names_file("b\na\n")) == ["b", "a"]
-    assert read_names(names_file('{"1": "b", "0": "a"}')) == ["b", "a"]
+    assert read_names(names_file('{"1": "b", "0": "a"}')) == ["a", "b"]
+    assert read_names(names_file('{"y": "b", "x": "a"}')) == ["b", "a"]
 
 
 def test_numbered_folders_get_the_names_that_are_theirs(plant, names_file):

@@ -155,3 +155,9 @@ def test_contexts_of_the_classes_own_are_called_so():
         error.value
     )
     assert str(error.value).endswith("give a CoOp checkpoint that was trained with CSC False")
+
+
+def test_a_context_of_cocoop_is_called_so(tmp_path):
+    torch.save({"state_dict": {"ctx": torch.ones(4, 8), "meta_net.linear1.weight": torch.ones(2)}}, tmp_path / "c.pt")
+    with pytest.raises(UserError, match=r"c.pt is a checkpoint of CoCoOp, whose context changes with the image"):
+        read_coop(tmp_path / "c.pt", 8)

@@ -1,3 +1,4 @@
+import json
 import os
 import re
 
@@ -169,3 +170,36 @@ def test_a_file_that_is_a_pipe_is_told_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "candidates.json")
     with pytest.raises(UserError, match=r"candidates.json cannot be read as JSON \(it is a pipe or a device"):
         read_candidates(tmp_path / "candidates.json")
+
+
+COCO = {
+    "images": [{"id": 7, "file_name": "COCO_7.jpg"}, {"id": 8, "file_name": "8.jpg"}],
+    "annotations": [{"image_id": 7, "caption": "a dog"}, {"image_id": 8, "caption": "a cat"}],
+}
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        {"7": "x", "8": "y"},
+        {"000000000007": "x", "8.jpg": "y"},
+        {"annotations": [{"image_id": 7, "caption": "x"}, {"image_id": 8, "caption": "y"}]},
+        '{"image_id": 7, "caption": "x"}\n{"image_id": "8", "caption": "y"}\n',
+    ],
+)
+def test_ids_of_any_form_are_those_of_the_references(tmp_path, held):
+    (tmp_path / "refs.json").write_text(json.dumps(COCO))
+    (tmp_path / "c.json").write_text(held if isinstance(held, str) else json.dumps(held))
+    references = read_references(tmp_path / "refs.json")
+    matched = match_captions(read_candidates(tmp_path / "c.json", references), None, references)
+    assert matched.candidates == ["x", "y"] and matched.references == [["a dog"], ["a cat"]]
+
+
+def test_two_names_of_one_image_and_a_line_alone(tmp_path):
+    (tmp_path / "refs.json").write_text(json.dumps(COCO))
+    references = read_references(tmp_path / "refs.json")
+    (tmp_path / "c.json").write_text('{"7": "x", "07": "y"}')
+    with pytest.raises(UserError, match=r"c.json: '07' is a second caption of COCO_7.jpg; keep one of them"):
+        read_candidates(tmp_path / "c.json", references)
+    (tmp_path / "c.json").write_text('{"image_id": 7, "caption": "x"}\n')
+    assert read_candidates(tmp_path / "c.json", references) == {"COCO_7.jpg": "x"}

@@ -110,12 +110,43 @@ def test_a_meteor_that_dies_is_told_with_its_reason(java_that, started):
     assert all(process.poll() is not None for process in started)
 
 
-def test_a_meteor_that_does_not_answer_is_given_up(java_that, started, monkeypatch):
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(java, "SLOW", 0.1)
     monkeypatch.setattr(java, "PATIENCE", (0.5, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("called", "compute"),
+    [
+        ("METEOR", lambda: java.meteor(["a dog"], [["a cat"]])),
+        ("the PTB tokenizer", lambda: java.tokenize(["a dog"])),
+    ],
+)
+def test_a_program_that_does_not_answer_is_given_up_and_not_called_broken(
+    java_that, started, impatient, capsys, called, compute
+):
     java_that("exec sleep 1000")
-    with pytest.raises(UserError, match=r"METEOR failed \(it gave no answer\)"):
-        java.meteor(["a dog"], [["a cat"]])
+    with pytest.raises(UserError, match=f"{called}: Java did not finish in .*less busy, or pass --no-java") as told:
+        compute()
+    assert "failed" not in str(told.value)
+    assert f"{called}: Java has not answered for" in capsys.readouterr().err
     assert all(process.poll() is not None for process in started)
+
+
+def test_a_java_that_does_not_tell_its_version_in_time_is_not_none(java_that, started, impatient, tmp_path):
+    java_that("")
+    (tmp_path / "bin" / "java").write_text("#!/bin/sh\nexec sleep 1000\n")
+    with pytest.raises(UserError, match="java -version: Java did not finish in"):
+        java.java_version()
+    assert all(process.poll() is not None for process in started)
+
+
+def test_a_slow_java_is_waited_for_with_a_word(java_that, monkeypatch, capsys):
+    monkeypatch.setattr(java, "SLOW", 0.1)
+    java_that("sleep 0.3; cat")
+    assert java.tokenize(["a dog"]) == ["a dog"]
+    assert capsys.readouterr().err.count("the PTB tokenizer: Java has not answered for") == 1
 
 
 def test_a_meteor_that_is_interrupted_is_closed(java_that, started, monkeypatch):

@@ -71,9 +71,10 @@ def build(quick=False, **settings):
         lambda w: {"epoch": 10, "name": "run", "state_dict": {f"module.{k}": v for k, v in w.items()}, "optimizer": {}},
         lambda w: {"model": {f"_orig_mod.{k}": v for k, v in w.items()}},
         lambda w: {"model_state_dict": {f"module._orig_mod.{k}": v for k, v in w.items()}, "epoch": 3},
+        lambda w: {"state_dict": {f"model.{k}": v for k, v in w.items()}, "pytorch-lightning_version": "2"},
         lambda w: {"state_dict": w, "args": argparse.Namespace(model="x", logs=Path("/runs")), "path": Path("/runs")},
     ],
-    ids=["plain", "open_clip", "compiled", "both", "Namespace and path beside"],
+    ids=["plain", "open_clip", "compiled", "both", "Lightning", "Namespace and path beside"],
 )
 def test_a_named_architecture_gives_the_activation_whatever_wraps_the_weights(saved, wrap):
     gelu, quick = build(), build(quick=True)
@@ -106,6 +107,8 @@ def test_a_text_tower_of_its_own_and_a_bias_are_read(saved, tmp_path):
 def test_a_bare_file_that_cannot_tell_its_activation_asks_for_it(saved, wrapped):
     weights = build().state_dict()
     file = saved({"state_dict": weights, "epoch": 10} if wrapped else weights)
+    with pytest.raises(UserError, match=r"open_clip knows no architecture 'ViT-Tyny' .*did you mean 'ViT-Tiny'\?"):
+        load_clip(f"ViT-Tyny:{file}")
     with pytest.raises(UserError) as error:
         load_clip(file)
     said = str(error.value)

@@ -268,6 +268,12 @@ def test_the_tensors_of_a_checkpoint_are_found_whatever_wraps_them():
     wrapped += [{"_orig_mod.a": weight}, {"module._orig_mod.a": weight}, {"_orig_mod.module.a": weight}]
     wrapped += [{"model": {"a": weight}}, {"model_state_dict": {"module.a": weight}, "epoch": 3}]
     wrapped += [{"model": {"state_dict": {"a": weight}}, "optimizer": {"state": {}}}]
+    wrapped += [
+        {"ema": {"a": weight}},
+        {"model": {"a": weight}, "model_ema": {"b": weight}},
+        {"net": {"module.a": weight}},
+    ]
+    wrapped += [{"state_dict": {"model.a": weight}, "hyper_parameters": {}}, {"clip.a": weight}]
     for held in wrapped:
         assert list(tensors_in(held)) == ["a"]
     assert list(tensors_in({"model.a": weight, "my.module.b": weight})) == ["model.a", "my.module.b"]

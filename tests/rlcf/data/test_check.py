@@ -62,7 +62,7 @@ def adversarial(tmp_path, expect):
 
 def test_a_whole_dataset_is_right(check, adversarial):
     code, told = check("A")
-    assert code == 0 and told.startswith(f"A: right, {adversarial}\n")
+    assert code == 0 and told.startswith(f"A: all right, in {adversarial}\n")
     assert "  200 class folders\n  200 images\n" in told
 
 
@@ -72,7 +72,7 @@ def test_without_names_all_that_is_there_is_checked_and_a_look_with_a_clip_that_
     (tmp_path / "pretrained" / "clip").mkdir(parents=True)
     (tmp_path / "pretrained" / "clip" / "ViT-B-16.pt").write_bytes(b"short")
     code, told = check()
-    assert code == 1 and told.startswith("A: right") and "ViT-B/16: wrong" in told and "1 of 2 wrong" in told
+    assert code == 1 and told.startswith("A: all right") and "ViT-B/16: wrong" in told and "1 of 2 wrong" in told
     assert "--clip ViT-B/16 looks at a few images with a model" in told
 
 

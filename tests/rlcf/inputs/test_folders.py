@@ -78,3 +78,10 @@ def test_a_folder_that_cannot_be_read_is_told(tmp_path):
 @pytest.mark.parametrize(("name", "text"), [("café", "café"), ("caf\udce9", "café"), ("sea_lion", "sea_lion")])
 def test_a_name_is_read_as_utf8_or_else_as_latin1(name, text):
     assert readable_name(name) == text
+
+
+def test_heic_among_what_is_left_out_is_told_with_what_to_do(tmp_path):
+    (tmp_path / "IMG_1.HEIC").touch()
+    left_out = LeftOut()
+    assert scan(tmp_path, left_out) == []
+    assert str(left_out) == "1 with another ending (.heic; HEIC is read once it is converted to JPEG)"

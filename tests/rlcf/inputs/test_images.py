@@ -317,6 +317,21 @@ def test_a_row_is_read_as_a_file_is(tmp_path):
 # ---- files that are none ----
 
 
+def test_heic_is_told_with_what_to_do(tmp_path):
+    head = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+    (tmp_path / "x.jpg").write_bytes(head)
+    for source in (tmp_path / "x.jpg", StoredImage(Held(head), 0, "0")):
+        with pytest.raises(UserError, match=r"it is HEIC, as telephones write it; convert it to JPEG"):
+            read_image(source)
+
+
+def test_arrays_and_tensors_that_are_not_finite_are_told():
+    with pytest.raises(UserError, match=r"not of type ndarray; PIL's Image.fromarray makes an image of it"):
+        as_image(SMOOTH)
+    with pytest.raises(UserError, match=r"numbers that are NaN or infinite"):
+        as_image(torch.full((3, 4, 4), float("nan")))
+
+
 def bad_file(folder, kind):
     """A file that is no readable image, and what is said of it."""
     file = folder / "x.jpg"

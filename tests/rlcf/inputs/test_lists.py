@@ -45,6 +45,47 @@ def test_every_form_gives_the_samples_of_the_plain_one(form):
     assert found == plain[:count] and len(plain) == 6
 
 
+@pytest.mark.parametrize("image", ["image", "file_name", "filename", "image_path", "img", "path", "filepath"])
+@pytest.mark.parametrize("caption", ["caption", "captions", "text", "sentences", "references", "raw"])
+def test_keys_are_those_that_people_write(listed, image, caption):
+    expected = [CaptionedImage("a.jpg", ["one", "two"])]
+    assert read_captions(listed([{image: "a.jpg", caption: ["one", "two"]}])) == expected
+    assert read_captions(listed([{image: "a.jpg", caption: [{"raw": "one"}, {"raw": "two"}]}])) == expected
+    assert read_captions(listed({image: "a.jpg", caption: ["one", "two"]})) == expected  # JSON Lines of one line
+    assert (
+        read_captions(listed({"annotations": [{image: "a.jpg", caption: text} for text in ("one", "two")]})) == expected
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("results_20130124.token", "a.jpg#0\tA dog, there .\na.jpg#1\tTwo\nb.jpg#0\tx\n"),
+        ("results.csv", "image_name| comment_number| comment\na.jpg| 0| A dog, there .\na.jpg| 1| Two\nb.jpg| 0| x\n"),
+        ("captions.txt", 'image,caption\r\na.jpg,"A dog, there ."\r\na.jpg,Two\r\nb.jpg,x\r\n'),
+        ("captions.tsv", "file_name\tcaption\na.jpg\tA dog, there .\na.jpg\tTwo\nb.jpg\tx\n"),
+    ],
+)
+def test_a_list_may_be_a_table(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    found = read_captions(tmp_path / name)
+    assert found == [CaptionedImage("a.jpg", ["A dog, there .", "Two"]), CaptionedImage("b.jpg", ["x"])]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a.jpg,A dog\n", "its first line must name the columns, image and caption"),
+        ("", "its first line must name the columns"),
+        ("image|number|caption\na.jpg|4 A dog\n", "row 2 has 2 columns of 3; mend it"),
+        ('image,caption\na.jpg,"A dog\nb.jpg,two\n', "mend its quotes"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_told(tmp_path, text, said):
+    (tmp_path / "t.csv").write_text(text)
+    assert said in told(tmp_path / "t.csv")
+
+
 def test_a_list_has_an_entry_an_image_or_an_entry_a_caption(listed):
     by_image = [{"image": "a.jpg", "caption": ["one", "two"]}, {"image": "b/c.jpg", "caption": "three"}]
     by_caption = [

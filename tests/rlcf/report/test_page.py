@@ -2,11 +2,13 @@
 
 import base64
 import gzip
+import itertools
 import json
 import re
 from html.parser import HTMLParser
 
 import pytest
+from matplotlib.figure import Figure
 
 from rlcf.report import figures
 from rlcf.report.numbers import Value
@@ -173,3 +175,16 @@ def test_settings_that_differ_stand_apart_and_those_of_steps_are_told_of_runs_th
 def test_an_interval_that_rounding_ends_below_its_mean_is_drawn():
     points = [("zero", 0.1, Value(1.0, 0.34, 0.9999999999999999)), ("mta", 0.2, Value(0.0, 1e-17, 0.66))]
     assert "<svg" in figures.draw(figures.cost(points, None, "top-1"), "c0", "cost", (5.4, 3.4))
+
+
+def test_names_of_points_that_lie_close_cover_neither_each_other_nor_the_points():
+    points = [(f"method {i}", 0.1 + 0.001 * i, Value(50.0 + i, 45.0, 55.0)) for i in range(6)]
+    figure = Figure(figsize=(5.4, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    figures.cost(points, None, "top-1")(axes)
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert len(boxes) == 6
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    places = axes.transData.transform([(seconds, value.mean) for _, seconds, value in points])
+    assert not any(box.contains(*place) for box in boxes for place in places)
