@@ -173,7 +173,8 @@ class Retriever:
         multiplies = self.config.how.multiplies or self.config.answer == "product"
         if multiplies and after is not None and seen is not None:
             after = after.log_softmax(dim=-1) + seen.teacher_logits[0].log_softmax(dim=-1)
-        return [Outcome(before[0].cpu(), None if after is None else after[0].cpu(), traced(steps, 0), gated, settled)]
+        answer = None if after is None or not all_finite([after]) else after[0].cpu()
+        return [Outcome(before[0].cpu(), answer, traced(steps, 0), gated, settled)]
 
     def _learn(self, encoded: Any, before: Tensor, seen: Seen | None) -> tuple[Tensor | None, list[Step], bool | None]:
         """The query's episode. before: (1, G) logits.

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 import sys
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import settings
 
 from rlcf.clip.loading import load_clip
 from rlcf.run.folder import logger
+from rlcf.run.records import Records
 from tests.tools import OPENAI_TEXT, RESNET, VIT, build_clip, write_pictures
 
 settings.register_profile("rlcf", deadline=None, derandomize=True, max_examples=40, database=None)
@@ -42,6 +44,20 @@ def nothing_left_behind(one_thread):
     for handler in logger.handlers[:]:
         logger.removeHandler(handler)
         handler.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def records_are_of_their_kinds():
+    """Every record that a test writes would be taken up again: its values are of the kinds that its task tells."""
+    add = Records.add
+
+    def checked(self, record, arrays=None):
+        add(self, record, arrays)
+        assert self.keeper.fits(json.loads(json.dumps(record)), b""), record
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Records, "add", checked)
+        yield
 
 
 @pytest.fixture
