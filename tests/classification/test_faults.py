@@ -6,7 +6,6 @@ import random
 import resource
 import shutil
 import signal
-import time
 
 import pytest
 import torch
@@ -16,7 +15,7 @@ from classification.classifier import Classifier
 from rlcf.run import images
 from tests import faults
 from tests.faults import assert_stopped, assert_told, at_operation
-from tests.tools import Results, write_pictures
+from tests.tools import Results, wait_until, write_pictures
 
 assert classification.main
 MODULE = "classification.main"
@@ -151,12 +150,11 @@ def test_a_signal_that_is_ignored_stays_ignored(runs):
 
 def test_ctrl_c_reaches_the_processes_that_read_images_too_and_none_says_more_than_the_one_line(runs):
     def interrupt(pid):
-        while not list(runs.folder.glob("*/records.part0.jsonl")):
-            time.sleep(0.001)
+        assert wait_until(lambda: list(runs.folder.glob("*/records.part0.jsonl")), pid)
         for _ in range(3):
             os.killpg(pid, signal.SIGINT)
 
-    for _ in range(3):
+    for _ in range(2):
         shutil.rmtree(runs.folder, ignore_errors=True)
         ended = runs.start(os.setsid, "--workers", "2", meanwhile=interrupt)
         assert_stopped(ended, "SIGINT")
