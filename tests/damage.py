@@ -78,9 +78,9 @@ def survive(folder, foreign, run, found, tmp_path, share=1, also=()):
     """Damage each file of a run's folder in each way, and start the run again on a copy.
 
     folder: of the run; foreign: of another one; run: from a folder to what it leaves; found: from that to what must be
-    as after an undisturbed run. share: of the ways beyond `CORE` each file that is read gets one in so many; also: those, as
-    (file, damage), that are taken anyhow. Returns (file, damage) -> "same" or the sentence that refuses; anything else
-    fails.
+    as after an undisturbed run. share: of the ways beyond `CORE` each file that is read gets one in so many; also:
+    those, as (file, damage), that are taken anyhow. Returns (file, damage) -> "same" or the sentence that refuses;
+    anything else fails.
     """
     expected, outcomes = found(run(shutil.copytree(folder, tmp_path / "whole"))), {}
     for file in sorted(file for file in folder.rglob("*") if file.is_file()):
