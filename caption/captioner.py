@@ -1,5 +1,6 @@
 """Captioning images with a captioner that adapts to each: the walk of a group of images to their captions."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +19,7 @@ from caption.reward import Rewards
 from rlcf.adapt.episode import Episodes
 from rlcf.adapt.groups import GroupGivenUp, side_by_side
 from rlcf.adapt.objectives import Step
-from rlcf.adapt.rewards import LEFT_OUT, Seen
+from rlcf.adapt.rewards import Seen
 from rlcf.adapt.settled import Settling
 from rlcf.adapt.trace import TracedStep, traced
 from rlcf.adapt.views import PlannedViews, Views
@@ -47,10 +48,10 @@ class CaptionModels(Models):
 class Answer:
     """An image's captions before and after its episode.
 
-    rewards: the reward models' mean scores of the two, None for a method that asks none and for a caption that they
-    leave out; trace: the episode's steps, whose answers are the captions that were sampled; finite: False for an
-    episode that was given up, whose adapted caption is the zero-shot one; settled: True for one that ended early, None
-    for one that could not.
+    rewards: the reward models' mean scores of the two, None for a method that asks none, for a caption that they leave
+    out and for a score that is not finite; trace: the episode's steps, whose answers are the captions that were
+    sampled; finite: False for an episode that was given up, whose adapted caption is the zero-shot one; settled: True
+    for one that ended early, None for one that could not.
     """
 
     zero_shot: str
@@ -226,7 +227,7 @@ class Captioner:
 
 
 def _score(reward: float | None) -> float | None:
-    return None if reward == LEFT_OUT else reward
+    return reward if reward is not None and math.isfinite(reward) else None
 
 
 def load_caption_models(setup: Setup[CaptionConfig]) -> CaptionModels:

@@ -11,6 +11,7 @@ from caption.captioner import Answer
 from rlcf.adapt.trace import TracedStep, ending
 from rlcf.run.loop import Figure
 from rlcf.run.record_lines import Record
+from rlcf.run.record_values import Kinds, is_text, number, steps_of
 from rlcf.run.summary import Summary, answered, gain, in_one_pass, interval, tail
 
 ANSWERS = ("zero_shot", "adapted")
@@ -18,6 +19,9 @@ PRINTED = ("BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "CLIPScore", "RefCLIPScore")
 """The scores that are printed, where there are references and Java for them; results.json has all."""
 NO_MEANS = ("BLEU", "METEOR")
 """Beginnings of metrics whose value for the corpus is not the mean of the captions' own."""
+
+ROWS = {"candidates": "answers", "rewards": "rewards", "advantages": "advantages"}
+"""A step's lists as a record calls them, and as `TracedStep` does."""
 
 
 def describe(answer: Answer) -> Record:
@@ -31,8 +35,22 @@ def describe(answer: Answer) -> Record:
 def _step(step: TracedStep) -> dict[str, Any]:
     """A step as a record holds it. An image has one view, so that its lists are not nested."""
     record = step.as_record()
-    rows = {"candidates": "answers", "rewards": "rewards", "advantages": "advantages"}
-    return {name: record[of][0] for name, of in rows.items() if of in record} | {"loss": record["loss"]}
+    return {own: record[name][0] for own, name in ROWS.items()} | {"loss": record["loss"]}
+
+
+def kinds(record: Record, steps: int) -> Kinds:
+    """The kinds of what `describe` puts into a record. steps: of an episode at most."""
+    rewards = {f"{name}_reward": number() for name in ANSWERS if f"{name}_reward" in record}
+    are_steps = steps_of(record, steps, is_text)
+    own = {"steps": lambda value: isinstance(value, list) and are_steps([_traced(step) for step in value])}
+    return {**dict.fromkeys(ANSWERS, is_text), **rewards, **own}
+
+
+def _traced(step: Any) -> dict[str, Any] | None:
+    """A step of a record with its lists nested again; None for what is no step."""
+    if not isinstance(step, dict) or step.keys() != {*ROWS, "loss"}:
+        return None
+    return {name: [step[own]] for own, name in ROWS.items()} | {"loss": step["loss"]}
 
 
 def rewards_of(record: Record) -> tuple[float, float] | None:

@@ -11,7 +11,7 @@ from caption.captioner import Answer, Captioner, CaptionModels, load_caption_mod
 from caption.config import CaptionConfig
 from caption.datasets import Dataset
 from caption.evaluate import Evaluator, write_captions
-from caption.metrics import REWARD, as_line, by_domain, describe, scores_as_line, summarise
+from caption.metrics import REWARD, as_line, by_domain, describe, kinds, scores_as_line, summarise
 from rlcf.adapt.views import PlannedViews
 from rlcf.inputs.sources import folder_of
 from rlcf.run.dealing import shuffled
@@ -48,6 +48,7 @@ def run_dataset(config: CaptionConfig, dataset: Dataset, models: CaptionModels, 
         adapt=captioner.adapt,
         about=about,
         describe=describe_answer,
+        kinds=lambda record: kinds(record, config.steps),
         figure=REWARD,
         at_once=config.images_at_once,
         memory=captioner.memory,

@@ -10,11 +10,12 @@ import numpy as np
 from torch import Tensor
 
 from classification.doubt import labels_doubtful
-from rlcf.adapt.trace import Outcome, names_in
+from rlcf.adapt.trace import Outcome, TracedStep, names_in, trace_of
 from rlcf.metrics import calibration_error
 from rlcf.run.files import replacing
 from rlcf.run.loop import Figure
 from rlcf.run.record_lines import Record
+from rlcf.run.record_values import Fits, Kinds, number, place, same, steps_of, top
 from rlcf.run.summary import Summary, changes, gain, in_one_pass, interval, tail
 
 ANSWERS = ("zero_shot", "adapted")
@@ -33,8 +34,29 @@ def describe(outcome: Outcome, classnames: Sequence[str]) -> Record:
     Classes are numbers, since two may share a name; "names" holds the name of each that is mentioned.
     """
     answers = _answer("zero_shot", outcome.before, classnames) | _answer("adapted", outcome.answer, classnames)
-    mentioned = names_in(outcome.trace, (c for name in ANSWERS for c in answers[f"{name}_top5"]), classnames)
-    return answers | {"names": mentioned, "steps": [step.as_record() for step in outcome.trace]}
+    names = _names(answers, outcome.trace, classnames)
+    return answers | {"names": names, "steps": [step.as_record() for step in outcome.trace]}
+
+
+def _names(record: Record, trace: Sequence[TracedStep], classnames: Sequence[str]) -> dict[str, str]:
+    return names_in(trace, (c for name in ANSWERS for c in record[f"{name}_top5"]), classnames)
+
+
+def kinds(record: Record, classnames: Sequence[str], steps: int, views: int) -> Kinds:
+    """The kinds of what `describe` puts into a record. steps: of an episode at most; views: that each image has."""
+    answers = _answer_kinds("zero_shot", record, classnames) | _answer_kinds("adapted", record, classnames)
+    own = {"steps": steps_of(record, steps, place(len(classnames)), views)}
+    return answers | own | {"names": lambda value: same(_names(record, trace_of(record), classnames))(value)}
+
+
+def _answer_kinds(name: str, record: Record, classnames: Sequence[str]) -> dict[str, Fits]:
+    count = len(classnames)
+    return {
+        name: place(count),
+        f"{name}_name": lambda value: value == classnames[record[name]],
+        f"{name}_top5": lambda value: top(5, count)(value) and value[0] == record[name],
+        f"{name}_confidence": number(0, 1),
+    }
 
 
 def _answer(name: str, logits: Tensor, classnames: Sequence[str]) -> Record:

@@ -10,7 +10,7 @@ from torch import Tensor
 from classification.classifier import Classifier
 from classification.config import ClassificationConfig
 from classification.datasets import Dataset
-from classification.metrics import CONFIDENCE, TOP1, about, as_line, describe, summarise, write_csv
+from classification.metrics import CONFIDENCE, TOP1, about, as_line, describe, kinds, summarise, write_csv
 from rlcf.adapt.trace import Outcome, ending
 from rlcf.adapt.views import PlannedViews
 from rlcf.inputs.sources import folder_of
@@ -53,6 +53,7 @@ def run_dataset(config: ClassificationConfig, dataset: Dataset, models: Models, 
         adapt=classifier.adapt,
         about=lambda index: about(dataset.samples[index][1], dataset.classnames),
         describe=describe_outcome,
+        kinds=lambda record: kinds(record, dataset.classnames, config.steps, config.views),
         figure=TOP1 if dataset.labelled else CONFIDENCE,
         at_once=config.images_at_once,
         memory=classifier.memory,

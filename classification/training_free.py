@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rlcf.adapt.episode import require_alike
 from rlcf.adapt.objectives import combine, entropy, marginal_entropy, mean_prediction, select_confident
 from rlcf.adapt.rewards import Seen
 
@@ -258,9 +259,10 @@ class Cache:
         return {"updates": torch.tensor(self.updates), **self._state}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from `state_dict()`; an empty state is that of a fresh cache."""
+        """Continue from `state_dict()`; empty for a fresh cache. Raises ValueError for another one's."""
         if not state:
             return
+        require_alike(state, self.state_dict())
         self.updates = int(state["updates"])
         for name, tensor in self._state.items():
             tensor.copy_(state[name])  # into memory laid out as before: products round the same

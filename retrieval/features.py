@@ -81,13 +81,15 @@ class FrozenFeatures:
         """Features from the files, after those that are missing or stale are written. kind: "image" or "text"."""
         names = [f"{self.dataset.name}-{kind}s-{clip.name}" for clip in clips]
         files = [self.folder / f"{file_name(name)}.safetensors" for name in names]
-        stale = self.shard.from_first(lambda: self._stale(files, clips, known))
+        stale = self.shard.from_first(lambda: self._stale(files, count, clips, known))
         if stale:
             self._write(kind, count, batch, [clips[i] for i in stale], encode, {files[i]: stale[i] for i in stale})
         self.shard.wait()
         return [load_file(file)["features"].to(clip.device) for file, clip in zip(files, clips, strict=True)]
 
-    def _stale(self, files: Sequence[Path], clips: Sequence[Backbone], known: dict[str, Any]) -> dict[int, str]:
+    def _stale(
+        self, files: Sequence[Path], count: int, clips: Sequence[Backbone], known: dict[str, Any]
+    ) -> dict[int, str]:
         """The key of each file that is missing, damaged or of something else, by its number.
 
         A file of two models, as of a student that rewards as well, is told once.
@@ -96,7 +98,7 @@ class FrozenFeatures:
             self.folder.mkdir(parents=True, exist_ok=True)
         of_all = digest_of(known)
         keys = [digest_of([of_all, {"weights": clip.digest, "precision": clip.precision}]) for clip in clips]
-        whole = [is_whole(file, {"key": key}) for file, key in zip(files, keys, strict=True)]
+        whole = [is_whole(file, "features", count, {"key": key}) for file, key in zip(files, keys, strict=True)]
         return {i: key for i, key in enumerate(keys) if not whole[i] and files[i] not in files[:i]}
 
     def _write(

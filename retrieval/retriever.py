@@ -173,7 +173,8 @@ class Retriever:
         answer = "product" if self.config.how.multiplies else self.config.answer
         if answer != "adapted" and after is not None and seen is not None:
             after = combine(after, seen.teacher_logits[0], answer)
-        return [Outcome(before[0].cpu(), None if after is None else after[0].cpu(), traced(steps, 0), gated, settled)]
+        adapted = None if after is None or not all_finite([after]) else after[0].cpu()
+        return [Outcome(before[0].cpu(), adapted, traced(steps, 0), gated, settled)]
 
     def _learn(self, encoded: Any, before: Tensor, seen: Seen | None) -> tuple[Tensor | None, list[Step], bool | None]:
         """The query's episode. before: (1, G) logits.

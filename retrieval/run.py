@@ -8,7 +8,7 @@ from torch import Tensor
 from retrieval.config import RetrievalConfig
 from retrieval.datasets import Dataset
 from retrieval.features import FrozenFeatures
-from retrieval.metrics import R1, as_line, both_as_line, both_directions, describe, describe_names, summarise
+from retrieval.metrics import R1, as_line, both_as_line, both_directions, describe, describe_names, kinds, summarise
 from retrieval.retriever import Retriever, make_rewards
 from retrieval.reward import Query, reward_clips
 from rlcf.adapt.groups import Unreadable
@@ -62,6 +62,7 @@ def run_direction(
         adapt=retriever.adapt,
         about=lambda index: {} if direction == "i2t" else {"query": dataset.texts[index]},
         describe=describe_outcome,
+        kinds=lambda record: kinds(record, dataset.targets(direction, record["index"]), labels, config.steps),
         figure=R1,
         memory=retriever.memory,
         arrays=dict.fromkeys(("zero_shot", "adapted"), len(labels)) if config.save_logits else {},

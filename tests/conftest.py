@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 import signal
 import sys
 
@@ -11,6 +12,7 @@ from hypothesis import settings
 
 from rlcf.clip.loading import load_clip
 from rlcf.run.folder import logger
+from rlcf.run.records import Records
 from tests.tools import OPENAI_TEXT, RESNET, VIT, build_clip, write_pictures
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite that a shell started in the background ignores it
@@ -45,6 +47,20 @@ def nothing_left_behind(one_thread):
     for handler in logger.handlers[:]:
         logger.removeHandler(handler)
         handler.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def records_are_of_their_kinds():
+    """Every record that a test writes would be taken up again: its values are of the kinds that its task tells."""
+    add = Records.add
+
+    def checked(self, record, arrays=None):
+        add(self, record, arrays)
+        assert self.keeper.fits(json.loads(json.dumps(record)), b""), record
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Records, "add", checked)
+        yield
 
 
 @pytest.fixture

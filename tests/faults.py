@@ -43,8 +43,8 @@ class Ended:
         return self.lines[-1] if self.lines else ""
 
 
-def forked(work: Callable[[], object], fault: Fault = lambda: None, seconds: float = 60, meanwhile=lambda pid: None):
-    """Do some work in a new process. meanwhile: called with the process's number while it works.
+def forked(work: Callable[[], object], fault: Fault = lambda: None, seconds: float = 60) -> Ended:
+    """Do some work in a new process.
 
     Returns how it ended. Raises TimeoutError, after killing it, for one that takes longer than `seconds`.
     """
@@ -70,7 +70,6 @@ def forked(work: Callable[[], object], fault: Fault = lambda: None, seconds: flo
     os.close(writing)
     os.set_blocking(reading, False)
     printed, deadline = b"", time.monotonic() + seconds
-    meanwhile(process)
     while True:
         ended, status, used = os.wait4(process, os.WNOHANG)
         with_more = True

@@ -196,11 +196,23 @@ def stop_after_records(count, monkeypatch):
 
 def wait_for(*files, seconds=60):
     """Returns when all files are there. Raises TimeoutError."""
+    wait_until(lambda: all(file.exists() for file in files), seconds=seconds)
+
+
+def wait_until(come, child=None, seconds=60):
+    """Waits for what a child of this process is about to do. Returns True when it has come, False when the child has
+    ended without it. Raises TimeoutError.
+
+    come: returns whether it has come; child: the process's id, None for no child's.
+    """
     until = time.monotonic() + seconds
-    while not all(file.exists() for file in files):
+    while not come():
+        if child is not None and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return bool(come())
         if time.monotonic() > until:
-            raise TimeoutError(f"{files} have not come")
-        time.sleep(0.01)
+            raise TimeoutError("what was waited for has not come")
+        time.sleep(0.002)
+    return True
 
 
 def slowed(run, slow, count, folder):
@@ -277,6 +289,7 @@ def held(folder):
         lock.close()
 
     child = forked(hold)
+    os.close(begun)  # so that reading ends with the child
     try:
         assert os.read(ready, 1) == b"x"
         yield child
@@ -284,7 +297,6 @@ def held(folder):
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         os.close(ready)
-        os.close(begun)
 
 
 def mistake(run, capsys):

@@ -157,9 +157,10 @@ class Episodes:
         return {"updates": torch.tensor(self.updates), **buffer, **start}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict()` of an earlier run over the same model."""
+        """Continue from `state_dict()` of an earlier run over the same model. Raises ValueError for another one's."""
         if self.momentum is None or not state:
             return
+        require_alike(state, self.state_dict())
         self.updates = int(state["updates"])
         self._buffer = {name: state[f"buffer.{name}"].to(tensor) for name, tensor in self._state.items()}
         if self.updates >= self.momentum.every:
@@ -219,6 +220,21 @@ class Episode:
                 break
         overflowed = not skip_overflow and scaler.is_enabled() and scaler.get_scale() < SCALE
         return None if overflowed else losses
+
+
+def require_alike(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> None:
+    """Raises ValueError unless a state has the tensors of another one: their names, shapes and types.
+
+    Only where the other one's numbers are infinite may its own be infinite.
+    """
+    if state.keys() != like.keys():
+        raise ValueError("other tensors")
+    for name, tensor in like.items():
+        own = state[name]
+        if own.shape != tensor.shape or own.dtype != tensor.dtype:
+            raise ValueError(f"{name} has another shape or type")
+        if not (own.isfinite() | (own == tensor.cpu().where(tensor.cpu().isinf(), 0))).all():
+            raise ValueError(f"{name} is not finite")
 
 
 def all_finite(tensors: Sequence[Tensor]) -> bool:

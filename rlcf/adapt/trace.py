@@ -64,6 +64,11 @@ def traced(steps: list[Step], sample: int, views: list[int] | None = None) -> li
     ]
 
 
+def trace_of(record: dict[str, Any]) -> list[TracedStep]:
+    """The steps of a record, which `as_record` gave."""
+    return [TracedStep(**step) for step in record["steps"]]
+
+
 def ending(trace: Sequence[TracedStep], settled: bool | None, gated: bool = False) -> dict[str, Any]:
     """A record's part about how an episode ended; empty for one that could only take all its steps.
 

@@ -149,7 +149,7 @@ def _read_finished(folder: Path, key: bytes) -> list[Record]:
                 described = held.metadata() or {}
         except (SafetensorError, OSError) as error:
             raise UserError(f"{rows} is damaged; delete its folder to start it afresh") from error
-    found = (record for record, *_ in Finished(folder, key, widths, described).lines())
+    found = (line.record for line in Finished(folder, key, widths, described).lines())
     return list(_gather(folder / "records.jsonl", found, {}).values())
 
 
@@ -161,7 +161,7 @@ def _read_parts(folder: Path, key: bytes) -> list[Record]:
         if file.with_suffix(".f32").exists():
             found = read_unchecked(file)
         else:
-            found = (record for record, _, whole in Part(file, 0, key).lines() if whole)
+            found = (line.record for line in Part(file, 0, key).lines() if line.row is not None)
         _gather(file, found, records)
     return [records[index] for index in sorted(records)]
 

@@ -38,7 +38,7 @@ class Memory(Protocol):
         """The whole state, as tensors."""
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from `state_dict()`; an empty state is that of a fresh memory."""
+        """Continue from `state_dict()`; empty for a fresh memory. Raises ValueError for another one's."""
 
 
 def save_memory(file: Path, memory: Memory, part: Part) -> None:
@@ -54,7 +54,7 @@ def load_memory(file: Path, memory: Memory, part: Part) -> None:
     Raises UserError for a file that is damaged, and for one that has seen other samples than the records tell of.
     """
     state, count, seen = _read(file) if file.exists() else ({}, 0, part.seen(0))
-    if count > part.count or seen != part.seen(count):
+    if not 0 <= count <= part.count or seen != part.seen(count):
         raise UserError(
             f"{file} has seen {count} samples, which are not those of the {part.count} records beside it; delete it to "
             "start the dataset afresh"
@@ -62,7 +62,12 @@ def load_memory(file: Path, memory: Memory, part: Part) -> None:
     if count < part.count:
         logger.info("%s: %d records came after the memory was kept and are done again", file.parent, part.count - count)
     part.cut(count)
-    memory.load_state_dict(state)
+    try:
+        memory.load_state_dict(state)
+    except ValueError as error:
+        raise _damaged(file) from error
+    if memory.updates != int(part.kept["episode"].sum()):
+        raise _damaged(file)
 
 
 def _read(file: Path) -> tuple[dict[str, Tensor], int, str]:
@@ -74,4 +79,8 @@ def _read(file: Path) -> tuple[dict[str, Tensor], int, str]:
             raise ValueError
         return state, int(told["count"]), told["seen"]
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise UserError(f"{file} is damaged; delete it to start the dataset afresh") from error
+        raise _damaged(file) from error
+
+
+def _damaged(file: Path) -> UserError:
+    return UserError(f"{file} is damaged; delete it to start the dataset afresh")

@@ -13,7 +13,7 @@ from rlcf.errors import UserError
 from rlcf.run.files import replacing, write_atomically
 from rlcf.run.kept import Keeper
 from rlcf.run.parts import Part
-from rlcf.run.record_lines import SUM, Record, damaged, read_lines, read_unchecked
+from rlcf.run.record_lines import SUM, Line, Record, damaged, read_lines, read_unchecked
 from rlcf.run.tensor_files import save_rows_atomically
 
 BLOCK = 1024
@@ -35,7 +35,7 @@ class Finished:
     def __iter__(self) -> Iterator[Record]:
         return read_unchecked(self.file)
 
-    def lines(self) -> Iterator[tuple[Record, int, bool]]:
+    def lines(self) -> Iterator[Line]:
         """As `read_lines`, with every record whole.
 
         Raises UserError naming the line of a record that is not as it was written or that is missing, and for damaged
@@ -46,10 +46,11 @@ class Finished:
         matrices = self._rows(range(rows)) if self.widths else None
         number = end = 0
         found = read_lines(self.file, self.sums_file, self.key, matrices)
-        for number, (record, end, whole) in enumerate(found, start=1):
-            if not whole:
+        for number, line in enumerate(found, start=1):
+            if line.row is None:
                 raise damaged(self.file, number) if number > sums else self._wrong_matrices()
-            yield record, end, whole
+            end = line.end
+            yield line
         if (number, SUM * number, end) != (sums, _size(self.sums_file), _size(self.file)):
             raise damaged(self.file, min(number, sums) + 1)
         if number != rows:

@@ -5,6 +5,7 @@ import platform
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -109,6 +110,7 @@ def commit() -> str | None:
     return head + ("" if said[-1].startswith("#") else "+")  # lines about the branch, then one a changed file
 
 
+@cache
 def versions(packages: Iterable[str] = ("torch", "torchvision", "open_clip_torch", "transformers")) -> dict[str, str]:
     """Versions of Python, of this project and of the packages."""
     found = {"python": platform.python_version(), "rlcf": __version__}

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rlcf.errors import UserError
-from rlcf.run.record_lines import Record, repeated
+from rlcf.run.record_lines import Line, Record, damaged, repeated
 
 KEPT = np.dtype([("index", "<i8"), ("end", "<i8"), ("episode", "?"), ("before", "<f8"), ("after", "<f8")])
 """Of a record, 33 bytes: its sample's index; the bytes of its file up to the end of its line; True where an episode
@@ -16,6 +16,9 @@ gave its answer; the numbers of the progress bar, NaN for none."""
 NONE = np.empty(0, KEPT)
 Numbers = Callable[[Record], tuple[float, float] | None]
 """From a record to its two numbers for the progress bar, before and after adaptation; None for one without."""
+
+Fits = Callable[[Record, bytes], bool]
+"""From a record, and its row of the arrays beside it, to whether a run writes such values."""
 
 
 class Shown(NamedTuple):
@@ -33,25 +36,29 @@ class Shown(NamedTuple):
 class Keeper:
     """Keeps of a dataset's records what a run needs of them.
 
-    ids: of all samples, by index; folder: of the dataset, for errors; numbers: as in `Numbers`.
+    ids: of all samples, by index; folder: of the dataset, for errors; numbers, fits: as in `Numbers` and `Fits`.
     """
 
-    def __init__(self, folder: Path, ids: Sequence[str], numbers: Numbers) -> None:
-        self.folder, self.ids, self.numbers = folder, ids, numbers
+    def __init__(self, folder: Path, ids: Sequence[str], numbers: Numbers, fits: Fits) -> None:
+        self.folder, self.ids, self.numbers, self.fits = folder, ids, numbers, fits
 
-    def keep(self, file: Path, records: Iterable[tuple[Record, int, bool]]) -> np.ndarray:
-        """(N,) of `KEPT`, of the file's N whole records. records: from `read_lines`.
+    def keep(self, file: Path, lines: Iterable[Line]) -> np.ndarray:
+        """(N,) of `KEPT`, of the file's N whole records. lines: from `read_lines`.
 
-        Raises UserError as that, for a record of another sample, and naming the line that repeats a sample.
+        Raises UserError as that, for a record of another sample, and naming the line that repeats a sample or whose
+        values no run writes.
         """
         torn: list[int] = []  # indices behind the whole records, few unless the checksums have gone
 
         def rows() -> Iterable[tuple[int, int, bool, float, float]]:
-            for record, end, whole in records:
-                if whole:
-                    yield self._row(record, end)
-                else:
+            for number, (record, end, row) in enumerate(lines, start=1):
+                if row is None:
                     torn.append(record["index"])
+                else:
+                    self._require_own(record)
+                    if not self.fits(record, row):
+                        raise damaged(file, number)
+                    yield self._row(record, end)
 
         kept = np.fromiter(rows(), KEPT)
         again = _first_repeated(np.concatenate([kept["index"], np.array(torn, "<i8")]))
@@ -59,12 +66,14 @@ class Keeper:
             raise repeated(file, again + 1)
         return kept
 
-    def _row(self, record: Record, end: int) -> tuple[int, int, bool, float, float]:
+    def _require_own(self, record: Record) -> None:
         index = record["index"]
         if index >= len(self.ids) or self.ids[index] != record["id"]:
             raise UserError(f"{self.folder} was begun with other samples than there are now; choose another --output")
+
+    def _row(self, record: Record, end: int) -> tuple[int, int, bool, float, float]:
         before, after = self.numbers(record) or (np.nan, np.nan)
-        return index, end, is_episode(record), before, after
+        return record["index"], end, is_episode(record), before, after
 
     def done(self, *files: np.ndarray) -> np.ndarray:
         """(number of ids,) True for a sample that one of the files has a record of."""

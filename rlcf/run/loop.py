@@ -19,6 +19,7 @@ from rlcf.run.images import refuse_or_skip
 from rlcf.run.kept import Shown
 from rlcf.run.memory import out_of_memory_told
 from rlcf.run.record_lines import Record
+from rlcf.run.record_values import Kinds, is_as_written
 from rlcf.run.run import Run
 from rlcf.run.settings import Config
 from rlcf.run.summary import UNREADABLE
@@ -60,8 +61,9 @@ class Work(Generic[Sample, Outcome]):
     name: of its folder and its progress bar; ids: of all samples, by index; samples: from the indices that this process
     gets, one by one, to (index, sample or `Unreadable`); adapt: see `rlcf.adapt.groups`; about: what a record holds of
     a sample, whatever becomes of it; describe: what a record holds of an outcome, with its "status", and its rows of
-    `arrays`; figure: for the progress bar; at_once: samples that are adapted to at once; memory: what the method
-    carries from sample to sample; arrays, described: as in `Records`; contents, images: as in `Run.records`.
+    `arrays`; kinds: those of what `describe` puts into a record; figure: for the progress bar; at_once: samples
+    that are adapted to at once; memory: what the method carries from sample to sample; arrays, described: as in
+    `Records`; contents, images: as in `Run.records`.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Work(Generic[Sample, Outcome]):
     adapt: Adapt[Sample, Outcome]
     about: Callable[[int], Record]
     describe: Callable[[int, Outcome], tuple[Record, Mapping[str, Tensor]]]
+    kinds: Callable[[Record], Kinds]
     figure: Figure
     at_once: int = 1
     memory: Memory | None = None
@@ -93,6 +96,7 @@ def run_samples(work: Work[Sample, Outcome], config: Config, run: Run) -> Iterab
         work.contents,
         work.images,
         work.figure.numbers,
+        lambda record, row: is_as_written(record, row, work.about(record["index"]), work.kinds),
     )
     order = shuffled(len(work.ids), config.seed, config.limit)
     todo = records.todo(order, work.at_once)

@@ -11,7 +11,7 @@ import numpy as np
 from rlcf.errors import UserError
 from rlcf.run.files import writing
 from rlcf.run.kept import NONE, Keeper
-from rlcf.run.record_lines import SUM, Record, checksum, pieces, read_lines
+from rlcf.run.record_lines import SUM, Line, Record, checksum, pieces, read_lines
 
 
 class Part:
@@ -27,7 +27,7 @@ class Part:
         self.rows_file, self.sums_file = file.with_suffix(".f32"), file.with_suffix(".sums")
         self.count, self.size, self.kept = 0, 0, NONE
 
-    def lines(self) -> Iterator[tuple[Record, int, bool]]:
+    def lines(self) -> Iterator[Line]:
         """As `read_lines`, which see; a whole record has a full line, a row and a checksum.
 
         A process that was killed leaves half a record at the end, a crash of the machine more of them.

@@ -5,23 +5,35 @@ import json
 from collections.abc import Iterable, Iterator
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rlcf.errors import UserError
 
 Record = dict[str, Any]
+
+
+class Line(NamedTuple):
+    """A record as a file has it.
+
+    end: the bytes of the file up to the end of its line; row: of the arrays beside it, empty where there are none. It
+    is whole where it has a checksum and a row, else its row is None.
+    """
+
+    record: Record
+    end: int
+    row: bytes | None
+
+
 SUM = 16
 """Bytes of a checksum."""
 
 
-def read_lines(
-    file: Path, sums_file: Path, key: bytes, rows: Iterable[bytes] | None = None
-) -> Iterator[tuple[Record, int, bool]]:
-    """Each record of a file, the bytes of the file up to the end of its line, and whether it is as it was written.
+def read_lines(file: Path, sums_file: Path, key: bytes, rows: Iterable[bytes] | None = None) -> Iterator[Line]:
+    """Each record of a file, as a `Line`.
 
     sums_file: of the checksums, `SUM` bytes each; key: of the checksums; rows: of the arrays beside the records, None
-    where there are none. A record is whole where it has a checksum and a row; the others come last. A line without an
-    end is left out. Raises UserError naming the line that is no record, or that is not as it was written.
+    where there are none. The records that are not whole come last. A line without an end is left out. Raises UserError
+    naming the line that is no record, or that is not as it was written.
     """
     known, end = zip(pieces(sums_file, SUM), repeat(b"") if rows is None else rows, strict=False), 0
     for number, line in enumerate(_ended(file), start=1):
@@ -29,7 +41,7 @@ def read_lines(
         record, sum_and_row = parse(file, number, line), next(known, None)
         if sum_and_row is not None and checksum(key, line, sum_and_row[1]) != sum_and_row[0]:
             raise damaged(file, number)
-        yield record, end, sum_and_row is not None
+        yield Line(record, end, None if sum_and_row is None else sum_and_row[1])
 
 
 def read_unchecked(file: Path) -> Iterator[Record]:

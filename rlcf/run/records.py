@@ -16,7 +16,7 @@ from rlcf.errors import UserError
 from rlcf.run.carried import MEMORY_FILE, Memory, load_memory, save_memory
 from rlcf.run.dealing import Dealt, left_to_do
 from rlcf.run.finished import Finished, read_finished
-from rlcf.run.kept import NONE, Keeper, Numbers, Shown, is_episode, shown
+from rlcf.run.kept import NONE, Fits, Keeper, Numbers, Shown, is_episode, shown
 from rlcf.run.parts import Part
 from rlcf.run.record_lines import Record, repeated
 from rlcf.run.shard import Shard
@@ -42,7 +42,8 @@ class Records:
     where it needed no episode.
     `with records:` around the loop over samples keeps the memory also when the loop is left early.
     key: of the checksums; ids: of all samples, by index; arrays: name -> width of float rows that are kept beside each
-    record; described: metadata of their file; numbers: of a record for the progress bar.
+    record; described: metadata of their file; numbers: of a record for the progress bar; fits: whether a run writes a
+    record's values.
     count: records that this process knows: those that were there and its own; complete: True when every process had
     finished; shown: the numbers of the records that were there. The first process reads, and `todo` tells the others.
     Raises UserError for records that are damaged, repeated or of other samples.
@@ -58,10 +59,11 @@ class Records:
         arrays: Mapping[str, int] | None = None,
         described: Mapping[str, str] | None = None,
         numbers: Numbers = lambda record: None,
+        fits: Fits = lambda record, row: True,
     ) -> None:
         self.folder, self.shard, self.key, self.memory = folder, shard, key, memory
         self.arrays = dict(arrays or {})
-        self.keeper = Keeper(folder, ids, numbers)
+        self.keeper = Keeper(folder, ids, numbers, fits)
         self.finished = Finished(folder, key, self.arrays, described or {})
         self.part = self._part(folder / f"records.part{shard.rank}.jsonl")
         self.parts: list[Part] = []

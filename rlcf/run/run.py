@@ -16,7 +16,7 @@ from rlcf.run.config import command_line
 from rlcf.run.files import file_name, write_atomically
 from rlcf.run.folder import commit, logger, open_run_folder, tell, versions
 from rlcf.run.identity import fixed_settings, keep_identity, read_identity
-from rlcf.run.kept import Numbers
+from rlcf.run.kept import Fits, Numbers
 from rlcf.run.records import Records
 from rlcf.run.settings import Config
 from rlcf.run.shard import Shard
@@ -60,6 +60,7 @@ class Run:
         contents: Mapping[str, str] | None = None,
         images: Path | None = None,
         numbers: Numbers = lambda record: None,
+        fits: Fits = lambda record, row: True,
     ) -> Records:
         """The dataset's records; see `Records`.
 
@@ -78,7 +79,8 @@ class Run:
 
         try:
             self.shard.let_first(keep)
-            return Records(folder, self.shard, read_identity(folder).key, ids, memory, arrays, described, numbers)
+            key = read_identity(folder).key
+            return Records(folder, self.shard, key, ids, memory, arrays, described, numbers, fits)
         except OSError as error:
             raise UserError(f"cannot use the folder {folder} ({error}); choose another --output") from error
 

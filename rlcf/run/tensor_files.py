@@ -78,16 +78,17 @@ def writing_rows(
         stream.write(header({name: shape}, {**described, DIGEST: _digest_behind(temporary, len(start))}))
 
 
-def is_whole(file: Path, described: Mapping[str, str]) -> bool:
-    """True for an undamaged file of `writing_rows` with this metadata."""
+def is_whole(file: Path, name: str, rows: int, described: Mapping[str, str]) -> bool:
+    """True for an undamaged file of `writing_rows` with so many rows of a matrix of this name, and this metadata."""
     try:
         with safe_open(file, "np") as held:
-            told = held.metadata() or {}
-        if any(told.get(key) != value for key, value in described.items()):
+            told, names = held.metadata() or {}, list(held.keys())
+            shape = held.get_slice(name).get_shape() if names == [name] else []
+        if len(shape) != 2 or shape[0] != rows or any(told.get(key) != value for key, value in described.items()):
             return False
         with file.open("rb") as stream:
             start = 8 + int.from_bytes(stream.read(8), "little")
-        return told.get(DIGEST) == _digest_behind(file, start)
+        return start + 4 * rows * shape[1] == file.stat().st_size and told.get(DIGEST) == _digest_behind(file, start)
     except (SafetensorError, OSError):
         return False
 

@@ -6,7 +6,6 @@ import random
 import resource
 import shutil
 import signal
-import time
 
 import pytest
 import torch
@@ -140,6 +139,27 @@ def test_a_signal_at_any_operation_keeps_the_state_and_says_one_line_however_oft
     runs.continues()
 
 
+FAULTS = {name: faults.sends(getattr(signal, name)) for name in ("SIGKILL", "SIGINT", "SIGTERM", "SIGHUP")}
+FAULTS |= {name: faults.fails(getattr(errno, name)) for name in ("ENOSPC", "EDQUOT")}
+
+
+@pytest.mark.skipif("EVERY_FAULT" not in os.environ, reason="takes minutes: EVERY_FAULT=1 asks for it")
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_at_each_operation_of_a_run_changes_no_result(runs, name):
+    befell = 0
+    for place in range(1, runs.count + 1):
+        shutil.rmtree(runs.folder, ignore_errors=True)
+        ended = runs.start(at_operation(place, runs.folder, FAULTS[name]))
+        befell += ended.code != 0
+        if name.startswith("E"):
+            assert_told(ended, str(runs.folder), os.strerror(getattr(errno, name)))
+        elif name != "SIGKILL":
+            assert_stopped(ended, name)
+        runs.continues()
+    print(f"\n{name}: {befell} of {runs.count} places befell a run, and each went on with the same numbers")
+    assert befell == runs.count
+
+
 def test_a_signal_that_is_ignored_stays_ignored(runs):
     def hang_up():
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
@@ -150,17 +170,18 @@ def test_a_signal_that_is_ignored_stays_ignored(runs):
 
 
 def test_ctrl_c_reaches_the_processes_that_read_images_too_and_none_says_more_than_the_one_line(runs):
-    def interrupt(pid):
-        while not list(runs.folder.glob("*/records.part0.jsonl")):
-            time.sleep(0.001)
-        for _ in range(3):
-            os.killpg(pid, signal.SIGINT)
+    def interrupt(path):
+        if path.endswith("records.part0.jsonl"):
+            for _ in range(3):
+                os.killpg(0, signal.SIGINT)
 
-    for _ in range(3):
-        shutil.rmtree(runs.folder, ignore_errors=True)
-        ended = runs.start(os.setsid, "--workers", "2", meanwhile=interrupt)
-        assert_stopped(ended, "SIGINT")
-        assert len(ended.lines) == 1, ended.printed
+    def in_a_group():
+        os.setsid()
+        at_operation(1, runs.folder, interrupt)()
+
+    ended = runs.start(in_a_group, "--workers", "2")
+    assert_stopped(ended, "SIGINT")
+    assert len(ended.lines) == 1, ended.printed
     runs.continues()
 
 

@@ -4,7 +4,8 @@
 
 An input is the whole files of one kind - an image, a checkpoint, a list with its pictures, a stopped run's folder -
 with one to three mutations: bytes flipped, cut, joined; values of JSON, YAML and pickles of another type, missing,
-twice, nested deep, without end; tensors of another shape, type or layout; pipes, devices and folders in place of files.
+twice, nested deep, without end; tensors of another shape, type or layout; pipes, devices and folders in place of
+files; records and memories of a run with values of other kinds, their checksums made anew (`forged`).
 A reader must read it or refuse it in one sentence (`UserError`), within a time limit and a bound of memory; a run that
 goes on with a damaged folder must end with the numbers of an undisturbed one. All else is a failure.
 

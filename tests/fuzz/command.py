@@ -32,7 +32,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--inputs", type=int, default=20_000, metavar="N", help="inputs of all readers together (20000)")
     add("--seed", type=int, default=0, metavar="N", help="with an input's number decides it (0)")
     add("--workers", type=int, default=2, metavar="N", help="processes that read inputs (2)")
-    add("--seconds", type=float, default=60, metavar="N", help="after so many seconds an input hangs (60)")
+    add(
+        "--seconds",
+        type=float,
+        default=60,
+        metavar="N",
+        help="of computing, after which an input hangs; ten times as many of waiting (60)",
+    )
     add("--readers", nargs="+", choices=list(ALL), default=list(ALL), metavar="NAME", help=f"of {', '.join(ALL)} (all)")
     add("--output", type=Path, default=Path("output/fuzz"), metavar="DIR", help="folder of the state and the failures")
     add("--replay", type=Path, metavar="FOLDER", help="read a failing input again: a folder of DIR/failures")

@@ -15,6 +15,8 @@ from tests.fuzz.readers import READERS
 from tests.fuzz.runs import RUNS
 
 ALL = {reader.name: reader for reader in [*READERS, *(runs.reader for runs in RUNS)]}
+FORGED = 0.4
+"""The share of the inputs of a reader of forged files that are such."""
 FOREIGN = [
     b"[]",
     b'{"a": 1}',
@@ -89,6 +91,9 @@ class Corpus:
         rng = random.Random(f"{seed} {number}")
         name = rng.choice(list(self.seeds[reader.name]))
         tree = self.seeds[reader.name][name]
+        if reader.forge is not None and rng.random() < FORGED:
+            mutation, damaged = reader.forge(tree, rng)
+            return Case(reader.name, name, [mutation], damaged)
         targets = [file for file in tree if any(fnmatch(Path(file).name, pattern) for pattern in reader.targets)]
         others = [content for other in self.seeds[reader.name].values() for content in other.values()]
         mutations, damaged = damage(tree, rng, targets, [c for c in others if isinstance(c, bytes)] + FOREIGN)

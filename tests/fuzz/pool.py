@@ -1,4 +1,4 @@
-"""Processes that read inputs one after another, each within a time limit, and what becomes of an input."""
+"""Processes that read inputs one after another, each within limits of time, and what becomes of an input."""
 
 import faulthandler
 import json
@@ -26,6 +26,8 @@ from tests.fuzz.corpus import ALL, Case, Corpus
 from tests.fuzz.files import write_tree
 from tests.tools import ROOT
 
+WAITING = 10
+"""An input that waits, and computes nothing, hangs after so many times the seconds of one that computes."""
 MOST_BYTES = 8 * 2**30
 """Bytes that a process may ask for: a bound for the machine's sake."""
 
@@ -105,6 +107,8 @@ def _work(pipe: Connection, corpus: Corpus, seed: int, seconds: float, folder: P
     resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     faulthandler.enable(log)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    faulthandler.register(signal.SIGPROF, log, chain=True)  # tells where it is, then ends the process
     path = sys.path[:]
     while True:
         try:
@@ -116,9 +120,11 @@ def _work(pipe: Connection, corpus: Corpus, seed: int, seconds: float, folder: P
         write_tree(place, case.tree)
         size = sum(len(content) for content in case.tree.values() if isinstance(content, bytes))
         started = time.monotonic()
-        faulthandler.dump_traceback_later(seconds, exit=True, file=log)
+        signal.setitimer(signal.ITIMER_PROF, seconds)  # on a busy machine much more may pass
+        faulthandler.dump_traceback_later(WAITING * seconds, exit=True, file=log)
         how, kind, said = judge(case.reader, place, case.seed, corpus.beside(case.reader), size)
         faulthandler.cancel_dump_traceback_later()
+        signal.setitimer(signal.ITIMER_PROF, 0)
         took = round(time.monotonic() - started, 3)
         pipe.send(Outcome(number, case.reader, case.seed, case.mutations, how, kind, said, took))
         _tidy(place, path)
@@ -160,7 +166,8 @@ class _Worker:
         said = (self.folder / "log").read_text()
         found = re.search(rf'File "{re.escape(str(ROOT))}/(?!tests/|[.]venv/)([^"]+)", line \d+ in (\w+)', said)
         place = f" at {found[1]}:{found[2]}" if found else ""
-        kind = "hang" if said.startswith("Timeout") else f"crash ({self.process.exitcode})"
+        hangs = said.startswith("Timeout") or self.process.exitcode == -signal.SIGPROF
+        kind = "hang" if hangs else f"crash ({self.process.exitcode})"
         took = time.monotonic() - self.started
         return Outcome(
             self.number, case.reader, case.seed, case.mutations, "failed", kind + place, said, round(took, 3)
@@ -170,7 +177,7 @@ class _Worker:
 def read_all(
     corpus: Corpus, numbers: Iterable[int], seed: int, workers: int, seconds: float, folder: Path
 ) -> Iterator[Outcome]:
-    """Read the inputs of these numbers in processes. seconds: for an input; folder: to work in.
+    """Read the inputs of these numbers in processes. seconds: of computing, for an input; folder: to work in.
 
     Gives their outcomes as they come. A process that hangs or crashes is replaced.
     """

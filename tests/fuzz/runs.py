@@ -1,7 +1,8 @@
 """The folders of runs as readers: a damaged one is finished with the numbers of an undisturbed run, or refused."""
 
 import json
-from collections.abc import Callable, Iterator
+import random
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from caption.training.training import Training
 from rlcf.clip.weights import read_weights, tensors_in
 from rlcf.run.parts import Part
 from tests.fuzz.files import Tree, read_tree
+from tests.fuzz.forged import forge
 from tests.fuzz.models import FEATURES, mapper, with_models
 from tests.fuzz.reader import Reader
 from tests.fuzz.readers.captioners import CAPTIONS
@@ -84,7 +86,7 @@ class Runs:
     """A kind of run.
 
     prepare: writes what a run reads into a folder; run: from that folder and the run's, with further flags; stop: the
-    function and its calls after which a run is stopped; other: flags of another run.
+    function and its calls after which a run is stopped; other: flags of another run; forge: as in `Reader`.
     """
 
     name: str
@@ -93,14 +95,19 @@ class Runs:
     stop: tuple[Any, str, int]
     other: list[str]
     weight: int = 3
+    forge: Callable[[Tree, random.Random], tuple[str, Tree]] | None = forge
 
     def make(self, beside: Path) -> None:
         """Prepare a folder, and run in it: "finished" and "stopped", and "foreign finished" and "foreign stopped"."""
-        self.prepare(beside)
         for foreign, flags in (("", []), ("foreign ", self.other)):
+            self.make_stopped(beside, foreign, flags)
             self.run(beside, beside / f"{foreign}finished", flags)
-            with stopped(*self.stop):
-                self.run(beside, beside / f"{foreign}stopped", flags)
+
+    def make_stopped(self, beside: Path, foreign: str = "", flags: Sequence[str] = ()) -> None:
+        """Prepare a folder, and run in it: "stopped", with something before its name and further flags."""
+        self.prepare(beside)
+        with stopped(*self.stop):
+            self.run(beside, beside / f"{foreign}stopped", [*flags])
 
     def seeds(self, beside: Path) -> dict[str, Tree]:
         self.make(beside)
@@ -116,7 +123,7 @@ class Runs:
 
     @property
     def reader(self) -> Reader:
-        return Reader(self.name, self.seeds, self.read, self.weight, command=True)
+        return Reader(self.name, self.seeds, self.read, self.weight, forge=self.forge, command=True)
 
 
 COMMON = ["--workers", "0", "--device", "cpu", "--steps", "1", "--lr", "1e-2", "--student", "tiny", "--reward", "tiny"]
@@ -207,6 +214,14 @@ RUNS = [
         ["--lr", "2e-2"],
     ),
     Runs("captioning-runs", _prepare_captioning, _captioning, (Part, "append", 2), ["--seed", "2"]),
-    Runs("extractions", _scenes, _extraction, (caption.training.extract, "encode_images", 1), ["--batch-size", "2"], 2),
-    Runs("trainings", _prepare_training, _training, (Training, "validate", 1), ["--seed", "2"], 2),
+    Runs(
+        "extractions",
+        _scenes,
+        _extraction,
+        (caption.training.extract, "encode_images", 1),
+        ["--batch-size", "2"],
+        2,
+        None,
+    ),
+    Runs("trainings", _prepare_training, _training, (Training, "validate", 1), ["--seed", "2"], 2, None),
 ]

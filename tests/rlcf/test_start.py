@@ -7,14 +7,14 @@ import re
 import signal
 import subprocess
 import sys
-import time
+from pathlib import Path
 
 import pytest
 
 from rlcf.errors import run_main
 from rlcf.start import start
 from tests.faults import assert_stopped, command, forked
-from tests.tools import ROOT, write_pictures
+from tests.tools import ROOT, wait_until, write_pictures
 
 HOUSE = ("rlcf", "classification", "retrieval", "caption", "clipscore", "demo", "tests/fuzz")
 COMMANDS = {
@@ -53,7 +53,7 @@ def test_a_signal_during_the_imports_of_any_command_is_one_line(folder):
             [sys.executable, *map(str, words)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         started.append((process, names[number % 3]))
-        wait_until_torch_is_imported(process.pid)
+        wait_until_torch_is_imported(process)
         process.send_signal(getattr(signal, names[number % 3]))
     for process, name in started:
         out, err = process.communicate(timeout=60)
@@ -62,14 +62,10 @@ def test_a_signal_during_the_imports_of_any_command_is_one_line(folder):
         assert process.returncode == 128 + getattr(signal, name)
 
 
-def wait_until_torch_is_imported(pid):
+def wait_until_torch_is_imported(process):
     """Until a library of torch is in the process's memory: its imports have begun, and take a second more."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        with open(f"/proc/{pid}/maps") as file:  # noqa: PTH123
-            if "libtorch" in file.read():
-                return
-        time.sleep(0.005)
+    maps = Path(f"/proc/{process.pid}/maps")
+    assert wait_until(lambda: "libtorch" in maps.read_text(), process.pid)
 
 
 def test_a_signal_in_the_work_ends_a_command_with_its_code():

@@ -13,6 +13,7 @@ import pytest
 from rlcf.data.fetch import Patience, fetch
 from rlcf.errors import UserError
 from tests.server import QUICK
+from tests.tools import wait_until
 
 BODY = bytes(range(256)) * 4000
 SHA256 = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
@@ -172,8 +173,7 @@ def test_two_processes_do_not_append_to_one_file(server, tmp_path):
         time.sleep(60)
         os._exit(0)
     try:
-        while not os.fstat(held).st_size:
-            time.sleep(0.01)
+        assert wait_until(lambda: os.fstat(held).st_size, child)
         with pytest.raises(UserError, match=r"another process fetches x\.bin"):
             fetch((server.put("x.bin", BODY),), tmp_path / "x.bin", SHA256, None, QUICK)
     finally:

@@ -63,6 +63,7 @@ def test_workers_of_a_killed_process_do_not_hold_its_folder(folder):
         lock.close()
 
     child = forked(start)
+    os.close(begun)  # so that reading ends with the child
     worker = int(os.read(ready, 100))
     try:
         with pytest.raises(UserError, match="is in use by process"):
