@@ -141,7 +141,7 @@ class Classifier:
         return [
             Outcome(
                 before[i],
-                None if after is None or not after[i].isfinite().all() else after[i],
+                None if after is None or not after[i].softmax(dim=-1).isfinite().all() else after[i],
                 [] if gated else traced(walked.steps[:ended], i, walked.kept[i].tolist()),
                 gated,
                 None if gated or not self.config.stop_when_settled else ended is not None,

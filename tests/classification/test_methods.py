@@ -167,7 +167,7 @@ def test_methods_without_gradients_clone_no_tower_and_need_no_gradients(method, 
     classifier = Classifier.of(config, Models(student, rewards), ["cat", "dog", "owl"])
     assert classifier.episodes is None
     (outcome,) = classifier.adapt([(0, torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8))])
-    assert outcome.trace == [] and not outcome.answer.requires_grad
+    assert outcome.after is not None and outcome.trace == [] and not outcome.answer.requires_grad
     assert not any(parameter.requires_grad for parameter in student.model.parameters())
 
 
