@@ -155,6 +155,10 @@ class ClassificationConfig(ListConfig):
             raise UserError(f"--method {self.method} moves the class features; use --tune prompt")
         if self.clip_ratio and self.steps == 1:
             raise UserError("--clip-ratio needs two --steps or more: at the first one the ratio is 1")
+        if self.method == "mta" and self.views < 5:
+            raise UserError(
+                "--method mta needs five --views or more: it asks for each view's nearest ones, 30% of the others"
+            )
         if self.bn_prior > 0 and self.tune == "prompt":
             raise UserError("--bn-prior is for --tune image-encoder or norm")
         if self.bn_prior > 0 and self.batchnorm != "batch":

@@ -162,11 +162,11 @@ def test_mean_predictions_are_probabilities():
 @pytest.mark.parametrize("method", ["zero", "mta", "tda", "views", "reward", "ensemble", "rerank"])
 def test_methods_without_gradients_clone_no_tower_and_need_no_gradients(method, demo_clip):
     student = demo_clip()
-    config = ClassificationConfig(method=method, views=4, selection=0.5, sample_k=2)
+    config = ClassificationConfig(method=method, views=5, selection=0.5, sample_k=2)
     rewards = [demo_clip("demo-reward")] if config.asks_rewards else []
     classifier = Classifier.of(config, Models(student, rewards), ["cat", "dog", "owl"])
     assert classifier.episodes is None
-    (outcome,) = classifier.adapt([(0, torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8))])
+    (outcome,) = classifier.adapt([(0, torch.randint(0, 256, (5, 3, 64, 64), dtype=torch.uint8))])
     assert outcome.after is not None and outcome.trace == [] and not outcome.answer.requires_grad
     assert not any(parameter.requires_grad for parameter in student.model.parameters())
 
@@ -265,6 +265,7 @@ def test_both_models_candidates_are_in_the_trace(classify):
         ("--stop-when-settled 0.1 --steps 2", "--stop-when-settled needs three --steps or more"),
         ("--method ctpt", "--method ctpt moves the class features; use --tune prompt"),
         ("--method tda --images-at-once 2", "--images-at-once is for a method that tunes the prompt"),
+        ("--method mta --views 4", "--method mta needs five --views or more"),
         ("--method mta --momentum", "--momentum is for a method that adapts weights; mta does not"),
         ("--clip-ratio 0.2 --steps 1", "--clip-ratio needs two --steps or more"),
         ("--reward py:a:b --gate agree", "--reward py:a:b gives scores, not logits"),
