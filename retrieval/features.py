@@ -98,7 +98,10 @@ class FrozenFeatures:
             self.folder.mkdir(parents=True, exist_ok=True)
         of_all = digest_of(known)
         keys = [digest_of([of_all, {"weights": clip.digest, "precision": clip.precision}]) for clip in clips]
-        whole = [is_whole(file, "features", count, {"key": key}) for file, key in zip(files, keys, strict=True)]
+        whole = [
+            is_whole(file, "features", (count, clip.dimension), {"key": key})
+            for file, key, clip in zip(files, keys, clips, strict=True)
+        ]
         return {i: key for i, key in enumerate(keys) if not whole[i] and files[i] not in files[:i]}
 
     def _write(

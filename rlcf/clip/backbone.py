@@ -65,6 +65,12 @@ class Backbone:
         return self.model.logit_scale.exp().float().squeeze()
 
     @cached_property
+    def dimension(self) -> int:
+        """D, number of entries of a feature."""
+        with torch.no_grad():
+            return self.encode_tokens(self.tokenize(["a"])).shape[1]
+
+    @cached_property
     def text_tower(self) -> TextTower | None:
         """The text tower as a function of embeddings, or None for Hugging Face text encoders and CoCa."""
         try:

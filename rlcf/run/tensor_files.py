@@ -78,17 +78,19 @@ def writing_rows(
         stream.write(header({name: shape}, {**described, DIGEST: _digest_behind(temporary, len(start))}))
 
 
-def is_whole(file: Path, name: str, rows: int, described: Mapping[str, str]) -> bool:
-    """True for an undamaged file of `writing_rows` with so many rows of a matrix of this name, and this metadata."""
+def is_whole(file: Path, name: str, shape: tuple[int, int], described: Mapping[str, str]) -> bool:
+    """True for an undamaged file of `writing_rows` with a matrix of this name and shape, and this metadata."""
     try:
         with safe_open(file, "np") as held:
             told, names = held.metadata() or {}, list(held.keys())
-            shape = held.get_slice(name).get_shape() if names == [name] else []
-        if len(shape) != 2 or shape[0] != rows or any(told.get(key) != value for key, value in described.items()):
+            found = held.get_slice(name).get_shape() if names == [name] else []
+        if found != list(shape) or any(told.get(key) != value for key, value in described.items()):
             return False
         with file.open("rb") as stream:
             start = 8 + int.from_bytes(stream.read(8), "little")
-        return start + 4 * rows * shape[1] == file.stat().st_size and told.get(DIGEST) == _digest_behind(file, start)
+        return start + 4 * shape[0] * shape[1] == file.stat().st_size and told.get(DIGEST) == _digest_behind(
+            file, start
+        )
     except (SafetensorError, OSError):
         return False
 

@@ -54,12 +54,13 @@ def test_rows_are_written_in_any_order_and_a_file_that_was_changed_is_told_from_
         put(0, matrix[:3])
         assert not file.exists()
     assert torch.equal(load_file(file)["x"], matrix)
-    assert is_whole(file, "x", 5, {"key": "k"}) and not is_whole(file, "x", 5, {"key": "other"})
-    assert not is_whole(file, "y", 5, {"key": "k"}) and not is_whole(file, "x", 4, {"key": "k"})
+    assert is_whole(file, "x", (5, 3), {"key": "k"}) and not is_whole(file, "x", (5, 3), {"key": "other"})
+    assert not is_whole(file, "y", (5, 3), {"key": "k"})
+    assert not is_whole(file, "x", (4, 3), {"key": "k"}) and not is_whole(file, "x", (5, 2), {"key": "k"})
     content = file.read_bytes()
     for damaged in (content[:-1], content[:-1] + b"\7", content[:100], b""):
         file.write_bytes(damaged)
-        assert not is_whole(file, "x", 5, {"key": "k"})
+        assert not is_whole(file, "x", (5, 3), {"key": "k"})
 
 
 @pytest.mark.parametrize("entries", [{}, {"a": "x"}, {"ä": ["one", 'tw"o'], "b\udc80": [], "c": {"d": 1}}])
