@@ -165,7 +165,9 @@ CAPTIONING = Task(
     methods={
         "zeroshot": ("zero-shot", f"--method zeroshot {CAPTIONS}"),
         "rlcf": ("RLCF", f"--method rlcf {CAPTION_STEPS}"),
-        "anchored": ("RLCF anchored", f"--method rlcf {CAPTION_STEPS} --candidates both"),
+        "rlcf-8": ("RLCF, 8 steps", f"--method rlcf {CAPTION_STEPS} --steps 8"),
+        "rlcf-both": ("RLCF, both's candidates", f"--method rlcf {CAPTION_STEPS} --candidates both"),
+        "anchored": ("RLCF anchored", f"--method rlcf {CAPTION_STEPS} --steps 8 --kl-weight 0.1"),
         "rerank": ("reward reranks the 10 captions", f"--method rerank {CAPTIONS}"),
     },
 )
