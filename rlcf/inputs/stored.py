@@ -15,6 +15,7 @@ from rlcf.errors import UserError
 from rlcf.inputs.json_files import as_text, shown
 from rlcf.inputs.places import expanded
 from rlcf.inputs.sources import Rows, StoredImage
+from rlcf.run.files import is_special
 
 INSTALL = "pip install datasets"
 CAPTION_NAMES = ("caption", "captions")
@@ -139,6 +140,7 @@ def open_stored(name: str, data: str, config: str | None = None) -> StoredDatase
     place, split = _where(name, data)
     try:
         datasets.utils.logging.set_verbosity_error()
+        _require_files(name, place)
         if place.is_dir() and any((place / file).is_file() for file in ("state.json", "dataset_dict.json")):
             saved = datasets.load_from_disk(str(place))
             held = saved[_chosen(name, split, list(saved))] if isinstance(saved, dict) else saved
@@ -163,6 +165,14 @@ def open_stored(name: str, data: str, config: str | None = None) -> StoredDatase
         raise UserError(
             f"dataset {name} cannot be read ({said}); give hf: a dataset of huggingface.co, or a folder with its files"
         ) from error
+
+
+def _require_files(name: str, place: Path) -> None:
+    """Raises UserError for a pipe, device or socket below a local folder: the library would wait for it."""
+    found = [place, *(place.rglob("*") if place.is_dir() else ())]
+    special = next((file for file in found if file.exists() and is_special(file)), None)
+    if special is not None:
+        raise UserError(f"{special} of dataset {name} is no regular file; take it away, or get the dataset again")
 
 
 def _where(name: str, data: str) -> tuple[Path, str]:

@@ -2,6 +2,7 @@
 
 import builtins
 import io
+import os
 
 import numpy as np
 import pytest
@@ -210,6 +211,20 @@ def test_a_dataset_that_was_saved_to_disk_is_read(tmp_path, split):
     (datasets.DatasetDict({split: held}) if split else held).save_to_disk(str(tmp_path / "saved"))
     dataset = labelled_dataset("hf:saved", str(tmp_path))
     assert [label for _, label in dataset.samples] == LABELS and read_image(dataset.files[4]).width == 11
+
+
+def test_a_pipe_in_the_place_of_a_file_is_told_and_not_waited_for(labelled, tmp_path):
+    (file,) = (tmp_path / "set" / "data").iterdir()
+    file.unlink()
+    os.mkfifo(file)
+    for name in ("hf:set", f"hf:{file}"):
+        assert f"{file.name} of dataset {name} is no regular file" in told(labelled_dataset, name, labelled)
+    saved = datasets.Dataset.from_dict({"image": IMAGES[:1], "label": [0]})
+    saved.save_to_disk(str(tmp_path / "saved"))
+    (part,) = (tmp_path / "saved").glob("*.arrow")
+    part.unlink()
+    os.mkfifo(part)
+    assert "is no regular file; take it away" in told(labelled_dataset, "hf:saved", str(tmp_path))
 
 
 def test_a_folder_of_another_format_is_read_through_the_library(tmp_path):
