@@ -64,7 +64,7 @@ SHOWN = {
     ),
     "captioning": Shown(
         CAPTIONING,
-        {name: _captioner(name) for name in CAPTIONERS},
+        {name: [*_captioner(name), "--limit", "60"] for name in CAPTIONERS},
         size=100,
         pictures="scenes",
         styles=("clean", "blur"),
