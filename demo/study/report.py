@@ -180,12 +180,12 @@ def draw_cost(file: Path, runs: Runs, costs: Costs, task: Task) -> None:
     for name in sorted(points, key=lambda name: (points[name][0], -points[name][1])):
         if not frontier or points[name][1] > points[frontier[-1]][1]:
             frontier.append(name)
-    figure = Figure(figsize=(9.5, 6), layout="constrained")
+    figure = Figure(figsize=(9.5, 6.8), layout="constrained")
     axes: Any = figure.subplots()
     axes.plot(*zip(*(points[name] for name in frontier), strict=True), color="#8ab4f8", zorder=1)
     low, high = min(y for _, y in points.values()) - 2, max(y for _, y in points.values()) + 2
     ranked = sorted(points, key=lambda name: points[name][1])
-    heights = spread([(points[name][1] - low) / (high - low) for name in ranked], 0.043)
+    heights = spread([(points[name][1] - low) / (high - low) for name in ranked], 0.04)
     for name, height in zip(ranked, heights, strict=True):
         best = name in frontier
         axes.scatter(*points[name], color="#1a7f37" if best else "#57606a", zorder=2)
