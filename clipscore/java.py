@@ -170,31 +170,32 @@ def _started(
     start, each = PATIENCE
     patience, given_up = start + each * captions, threading.Event()
     pipe = subprocess.PIPE
-    with subprocess.Popen(
-        ["java", *options], stdin=pipe, stdout=pipe, stderr=errors, encoding="utf-8", errors="replace"
-    ) as program:
+    try:
+        with subprocess.Popen(
+            ["java", *options], stdin=pipe, stdout=pipe, stderr=errors, encoding="utf-8", errors="replace"
+        ) as program:
 
-        def tell() -> None:
-            said = f"{called}: Java has not answered for {duration(SLOW)}; going on to wait, a busy machine is slow"
-            tqdm.write(said, file=sys.stderr)
+            def tell() -> None:
+                said = f"{called}: Java has not answered for {duration(SLOW)}; going on to wait, a busy machine is slow"
+                tqdm.write(said, file=sys.stderr)
 
-        def give_up() -> None:
-            given_up.set()
-            program.kill()
+            def give_up() -> None:
+                given_up.set()
+                program.kill()
 
-        timers = threading.Timer(SLOW, tell), threading.Timer(patience, give_up)
-        for timer in timers:
-            timer.daemon = True
-            timer.start()
-        try:
-            yield program, timers[0].cancel
-        except (OSError, ValueError):  # what comes of a program that is ended amid its work
-            if not given_up.is_set():
-                raise
-        finally:
+            timers = threading.Timer(SLOW, tell), threading.Timer(patience, give_up)
             for timer in timers:
-                timer.cancel()
-            program.kill()
+                timer.daemon = True
+                timer.start()
+            try:
+                yield program, timers[0].cancel
+            finally:
+                for timer in timers:
+                    timer.cancel()
+                program.kill()
+    except (OSError, ValueError):  # what comes of a program that is ended amid its work
+        if not given_up.is_set():
+            raise
     if given_up.is_set():
         raise UserError(
             f"{called}: Java did not finish in {duration(patience)}; run it again when the machine is less busy, or "

@@ -15,7 +15,9 @@ from rlcf.run.folder import logger
 from rlcf.run.records import Records
 from tests.tools import OPENAI_TEXT, RESNET, VIT, build_clip, write_pictures
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite that a shell started in the background ignores it
+# A suite that was started in the background, or with nohup, ignores these.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 settings.register_profile("rlcf", deadline=None, derandomize=True, max_examples=40, database=None)
 settings.load_profile("rlcf")

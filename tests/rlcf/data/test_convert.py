@@ -8,10 +8,11 @@ import pytest
 import caption.datasets
 import retrieval.datasets
 from classification.datasets import load_dataset
-from clipscore.captions import match_captions, read_json
+from clipscore.captions import match_captions
 from rlcf.data import names
 from rlcf.data.main import main
 from rlcf.errors import UserError
+from rlcf.inputs.json_files import read_json
 from tests.tools import write_pictures
 
 

@@ -11,6 +11,7 @@ from rlcf.errors import UserError
 from rlcf.run import loop
 from rlcf.run.dealing import shuffled
 from rlcf.run.loop import Figure, Work, run_samples
+from rlcf.run.record_values import number
 from rlcf.run.run import Run
 from rlcf.run.settings import Config
 from rlcf.run.shard import Shard
@@ -49,6 +50,7 @@ def numbers(folder):
             adapt=adapt,
             about=lambda index: {"label": index % 2},
             describe=describe,
+            kinds=lambda record: {"before": number(), "after": number()},
             figure=figure,
             at_once=at_once,
             arrays=arrays or {},
