@@ -104,10 +104,9 @@ def compare(clips: Clips, work: str, repeats: int | None, peak: float, warm: boo
     config, device = setting.config, clips.student.device
     loop = clips.at_precision(setting.loop())
     measured = measure(loop, setting.ours(), repeats, device, warm=warm, clips=clips.named(config))
-    name = f"{config.method.upper()} {config.tune}, 200 classes, {config.steps} step{'s'[: config.steps - 1]}"
-    if work in WITHOUT_GRADIENTS:
-        name = f"{config.method.upper()}, 200 classes"
-    return row(name, measured, peak, REQUIRED.get(work))
+    steps = "" if work in WITHOUT_GRADIENTS else f", {config.steps} step{'s'[: config.steps - 1]}"
+    tuned = "" if work in WITHOUT_GRADIENTS else f" {config.tune}"
+    return row(f"{config.method.upper()}{tuned}, 200 classes{steps}", measured, peak, REQUIRED.get(work))
 
 
 def all_classes(clips: Clips, chunk: int | None, repeats: int | None, peak: float, warm: bool) -> Row:

@@ -141,6 +141,7 @@ class Classifier:
         return [
             Outcome(
                 before[i],
+                # A logit of -inf is one of no chance, such as of no vote.
                 None if after is None or not after[i].softmax(dim=-1).isfinite().all() else after[i],
                 [] if gated else traced(walked.steps[:ended], i, walked.kept[i].tolist()),
                 gated,

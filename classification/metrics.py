@@ -15,7 +15,7 @@ from rlcf.metrics import calibration_error
 from rlcf.run.files import replacing
 from rlcf.run.loop import Figure
 from rlcf.run.record_lines import Record
-from rlcf.run.record_values import Fits, Kinds, number, place, same, steps_of, top
+from rlcf.run.record_values import Kind, Kinds, number, place, same, steps_of, top
 from rlcf.run.summary import Summary, changes, gain, in_one_pass, interval, tail
 
 ANSWERS = ("zero_shot", "adapted")
@@ -49,7 +49,7 @@ def kinds(record: Record, classnames: Sequence[str], steps: int, views: int) -> 
     return answers | own | {"names": lambda value: same(_names(record, trace_of(record), classnames))(value)}
 
 
-def _answer_kinds(name: str, record: Record, classnames: Sequence[str]) -> dict[str, Fits]:
+def _answer_kinds(name: str, record: Record, classnames: Sequence[str]) -> dict[str, Kind]:
     count = len(classnames)
     return {
         name: place(count),

@@ -57,6 +57,7 @@ def classification_picture(folder: Path) -> Image.Image:
     note = (
         f"Bars: rewards of the answers that were sampled on the centre crop ({UNIT}). Black arrow: the answer that won."
     )
+    note += " RLCF: RLCF anchored."
     return _sheet(cards, columns=4, note=note)
 
 

@@ -9,7 +9,7 @@ from rlcf.adapt.trace import TracedStep, names_in, trace_of
 from rlcf.metrics import best_rank, recall_at_k, top_indices
 from rlcf.run.loop import Figure
 from rlcf.run.record_lines import Record
-from rlcf.run.record_values import Fits, Kinds, number, place, same, steps_of, top
+from rlcf.run.record_values import Kind, Kinds, number, place, same, steps_of, top
 from rlcf.run.summary import Summary, changes, gain, in_one_pass, interval, tail
 
 CUTOFFS = (1, 5, 10)
@@ -38,14 +38,14 @@ def describe_names(record: Record, trace: Sequence[TracedStep], labels: Sequence
 
 def kinds(record: Record, targets: list[int], labels: Sequence[str], steps: int) -> Kinds:
     """The kinds of what a record holds of both rankings. targets, labels: as above; steps: of an episode at most."""
-    found: dict[str, Fits] = {"targets": same(targets)}
+    found: dict[str, Kind] = {"targets": same(targets)}
     for name in ANSWERS:
         found[f"{name}_rank"] = lambda value: place(len(labels) + 1)(value) and value > 0
         found[f"{name}_top10"] = top(10, len(labels))
         found[f"{name}_confidence"] = number(0, 1)
     found["steps"] = steps_of(record, steps, place(len(labels)))
 
-    def spelt_out(key: str) -> Fits:
+    def spelt_out(key: str) -> Kind:
         return lambda value: same(describe_names(record, trace_of(record), labels)[key])(value)
 
     return found | {key: spelt_out(key) for key in (*(f"{name}_found" for name in ANSWERS), "names")}

@@ -122,6 +122,7 @@ CHOICES = replace(
 )
 
 STEPS = "--steps 5 --lr 1e-4 --sample-k 10 --t2i-sample-k 5"
+ANCHORED_RETRIEVAL = f"--method rlcf {STEPS} --candidates both --kl-weight 0.1"
 RETRIEVAL = Task(
     script="retrieval",
     write=write_retrieval,
@@ -135,15 +136,9 @@ RETRIEVAL = Task(
         "zeroshot": ("zero-shot", "--method zeroshot"),
         "kd": ("KD", f"--method kd {STEPS}"),
         "rlcf": ("RLCF", f"--method rlcf {STEPS}"),
-        "anchored": ("anchored, student alone", f"--method rlcf {STEPS} --candidates both --kl-weight 0.1"),
-        "anchored-product": (
-            "anchored, product",
-            f"--method rlcf {STEPS} --candidates both --kl-weight 0.1 --answer product",
-        ),
-        "anchored-mean": (
-            "RLCF anchored",
-            f"--method rlcf {STEPS} --candidates both --kl-weight 0.1 --answer mean",
-        ),
+        "anchored": ("anchored, student alone", ANCHORED_RETRIEVAL),
+        "anchored-product": ("anchored, product", f"{ANCHORED_RETRIEVAL} --answer product"),
+        "anchored-mean": ("RLCF anchored", f"{ANCHORED_RETRIEVAL} --answer mean"),
         "reward": ("reward model alone", "--method zeroshot --student {reward}"),
         "product": ("product of both models", "--method ensemble"),
     },

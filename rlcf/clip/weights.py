@@ -77,7 +77,7 @@ WRAPPERS = (
 PREFIX = re.compile(r"^(?:module\.|_orig_mod\.)+")
 """What DataParallel and torch.compile put before the names of weights."""
 PARTS = ("model.", "clip.", "clip_model.", "net.", "network.")
-"""What the CLIP is called in trainers' own modules; it stands before the names of all their weights."""
+"""Prefixes of weights' names in modules of trainers that hold a CLIP."""
 
 
 def tensors_in(held: Any) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ NOT_DECODED = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBo
 """The exceptions that PIL raises for an image that it cannot decode."""
 NO_IMAGE = "cannot identify image file"
 HEIC = {b"ftyp" + kind for kind in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")}
-"""How files of HEIC go on behind their first four bytes."""
+"""Bytes 4 to 12 of a HEIC file."""
 MOST_PIXELS = 89_478_485
 """Pixels of the largest image that is read, Pillow's own limit (256 MB in RGB). Pillow warns from there on."""
 MOST_RATIO = 100

@@ -244,7 +244,7 @@ def cost(points: Sequence[tuple[str, float, Value]], zero_shot: Value | None, me
 
 
 BESIDE = [(x, y) for y in (4, -4, 14, -14, 24, -24) for x in (7, -7)]
-"""Where the name of a point may stand, in points right of it and above it, the best place first."""
+"""Offsets of a name from its point, in points to the right and upwards, the preferred one first."""
 
 
 def _name_points(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:

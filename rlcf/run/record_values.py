@@ -13,20 +13,20 @@ import numpy as np
 from rlcf.run.record_lines import Record
 from rlcf.run.summary import NON_FINITE, OK, UNREADABLE
 
-Fits = Callable[[Any], bool]
+Kind = Callable[[Any], bool]
 """True for a value of a kind."""
-Kinds = Mapping[str, Fits]
+Kinds = Mapping[str, Kind]
 """The keys of a record, or of a part of it, and the kind of each value. They are looked at in this order, so that a
 kind may use the values before it."""
 MOST = 1e100
 """Numbers are below it."""
 
 
-def number(low: float = -MOST, high: float = MOST) -> Fits:
+def number(low: float = -MOST, high: float = MOST) -> Kind:
     return lambda value: type(value) in (int, float) and low <= value <= high
 
 
-def place(count: int) -> Fits:
+def place(count: int) -> Kind:
     """A whole number from 0, below `count`."""
     return lambda value: type(value) is int and 0 <= value < count
 
@@ -39,17 +39,17 @@ def is_flag(value: Any) -> bool:
     return isinstance(value, bool)
 
 
-def same(expected: Any) -> Fits:
+def same(expected: Any) -> Kind:
     """This value, of the same type."""
     return lambda value: bool(value == expected) and json.dumps(value) == json.dumps(expected)
 
 
-def top(count: int, of: int) -> Fits:
+def top(count: int, of: int) -> Kind:
     """The first places of a ranking of `of` answers, at most `count`."""
     return lambda value: is_list(place(of))(value) and len(value) == min(count, of) == len(set(value))
 
 
-def is_list(kind: Fits) -> Fits:
+def is_list(kind: Kind) -> Kind:
     return lambda value: isinstance(value, list) and all(map(kind, value))
 
 
@@ -58,7 +58,7 @@ def holds(value: Any, kinds: Kinds) -> bool:
     return isinstance(value, dict) and value.keys() == kinds.keys() and all(fits(value[k]) for k, fits in kinds.items())
 
 
-def steps_of(record: Record, most: int, answer: Fits, views: int = 0) -> Fits:
+def steps_of(record: Record, most: int, answer: Kind, views: int = 0) -> Kind:
     """The steps of a record, each as `TracedStep.as_record` gives it.
 
     most: number of steps at most; answer: the kind of a sampled answer; views: number of views to learn from.
@@ -69,7 +69,7 @@ def steps_of(record: Record, most: int, answer: Fits, views: int = 0) -> Fits:
     )
 
 
-def _is_step(step: Any, loss: Fits, answer: Fits, views: int) -> bool:
+def _is_step(step: Any, loss: Kind, answer: Kind, views: int) -> bool:
     """A step. Of each view there is a row of answers, of each answer a reward and an advantage; or there are none."""
     rows, scores = is_list(is_list(answer)), is_list(is_list(_or_none(number())))
     known = {"views": is_list(place(views)), "answers": rows, "rewards": scores, "advantages": scores}
@@ -85,7 +85,7 @@ def _is_step(step: Any, loss: Fits, answer: Fits, views: int) -> bool:
     return numbers is None or len(set(numbers)) == len(numbers) > 0
 
 
-def _or_none(kind: Fits) -> Fits:
+def _or_none(kind: Kind) -> Kind:
     return lambda value: value is None or kind(value)
 
 

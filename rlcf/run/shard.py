@@ -17,9 +17,9 @@ from rlcf.errors import UserError
 TORCHRUN = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")
 """What torchrun tells each of its processes, in their environment."""
 MEETING = timedelta(minutes=30)
-"""How long a process waits for the others to start."""
+"""Timeout of the start: of a process that the others have not joined."""
 PATIENCE = timedelta(days=30)
-"""How long processes that have met wait for each other, the slowest one for days if need be."""
+"""Timeout of processes that have joined: days, for one may be slow."""
 
 GONE = "another process of this run has ended; its own line tells why, and when that is mended the same command goes on"
 Result = TypeVar("Result")
