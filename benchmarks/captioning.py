@@ -21,13 +21,14 @@ if not __package__:  # run as a script: imports start from the project, not from
 
 from benchmarks import reference
 from benchmarks.common import PRECISION, Row, build, parse, picture, report, row
-from benchmarks.measure import gemm_peak, measure
+from benchmarks.measure import measure
 from caption.captioner import Captioner, CaptionModels, load_caption_models
 from caption.config import CaptionConfig
 from caption.language_model import LanguageModel
 from caption.mapper import TransformerMapper
 from demo.world import VALIDATION_SEED, scene_images
 from rlcf.adapt.views import Views
+from rlcf.clip.backbone import DTYPES
 from rlcf.errors import run_main
 from rlcf.run.setup import Setup
 from rlcf.run.shard import Shard
@@ -125,18 +126,17 @@ def both(ours: Captioner, view: Tensor) -> tuple[Callable[[], Pair], Callable[[]
     return loop, fast
 
 
-def compare(size: str, device: torch.device, precision: str, repeats: int | None, peak: float) -> Row:
+def compare(size: str, device: torch.device, precision: str, repeats: int | None) -> Row:
     ours, view = captioner(size, device, precision)
     named = {"student": ours.models.student, "reward": ours.models.rewards[0]}
-    measured = measure(*both(ours, view), repeats, device, clips=named)
+    measured = measure(*both(ours, view), repeats, device, clips=named, dtype=DTYPES[precision])
     config = ours.config
-    return row(f"RLCF captioning, {config.sample_k} captions, {config.steps} steps", measured, peak)
+    return row(f"RLCF captioning, {config.sample_k} captions, {config.steps} steps", measured)
 
 
 def main(argv: list[str] | None = None) -> None:
     options = parse(__doc__ or "", argv, "captioning", None, PRECISION)
-    peak = gemm_peak(options.device)
-    report(options, [compare(options.size, options.device, options.precision, options.repeats, peak)], peak)
+    report(options, [compare(options.size, options.device, options.precision, options.repeats)])
 
 
 if __name__ == "__main__":

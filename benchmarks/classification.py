@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+import torch
 from open_clip import IMAGENET_CLASSNAMES
 from torch import Tensor
 
@@ -18,12 +19,13 @@ if not __package__:  # run as a script: imports start from the project, not from
 
 from benchmarks import reference
 from benchmarks.common import PRECISION, Clips, Row, build, count, parse, picture, report, row
-from benchmarks.measure import gemm_peak, largest_difference, measure
+from benchmarks.measure import largest_difference, measure
 from classification.class_texts import class_texts
 from classification.classifier import Classifier
 from classification.clip_model import class_features
 from classification.config import ClassificationConfig
 from rlcf.adapt.views import Views
+from rlcf.clip.backbone import DTYPES
 from rlcf.errors import run_main
 
 WORKS = ("encoder", "prompt", "tpt", "ctpt", "prompt-1000", "zero", "mta")
@@ -98,18 +100,18 @@ class Setting:
         )
 
 
-def compare(clips: Clips, work: str, repeats: int | None, peak: float, warm: bool) -> Row:
+def compare(clips: Clips, work: str, repeats: int | None, dtype: torch.dtype, warm: bool) -> Row:
     """200 classes, the loop beside ours."""
     setting = Setting(clips, 200, PRESETS[work])
     config, device = setting.config, clips.student.device
     loop = clips.at_precision(setting.loop())
-    measured = measure(loop, setting.ours(), repeats, device, warm=warm, clips=clips.named(config))
+    measured = measure(loop, setting.ours(), repeats, device, warm=warm, clips=clips.named(config), dtype=dtype)
     steps = "" if work in WITHOUT_GRADIENTS else f", {config.steps} step{'s'[: config.steps - 1]}"
     tuned = "" if work in WITHOUT_GRADIENTS else f" {config.tune}"
-    return row(f"{config.method.upper()}{tuned}, 200 classes{steps}", measured, peak, REQUIRED.get(work))
+    return row(f"{config.method.upper()}{tuned}, 200 classes{steps}", measured, REQUIRED.get(work))
 
 
-def all_classes(clips: Clips, chunk: int | None, repeats: int | None, peak: float, warm: bool) -> Row:
+def all_classes(clips: Clips, chunk: int | None, repeats: int | None, dtype: torch.dtype, warm: bool) -> Row:
     """1000 classes: the loop's seconds, memory and FLOPs are extrapolated from 100 and 200, with which they grow.
 
     Its logits at 1000 are not known, so the difference is that of ours in chunks from ours in one, at 200.
@@ -120,8 +122,8 @@ def all_classes(clips: Clips, chunk: int | None, repeats: int | None, peak: floa
         Setting(clips, classes, replace(PROMPT, class_chunk=chunk)).ours()
         for classes, chunk in ((1000, chunk), (200, 200), (200, 64))
     )
-    at_200 = measure(clips.at_precision(more.loop()), in_chunks, repeats, device, warm=warm)
-    at_1000 = measure(clips.at_precision(few.loop()), whole, repeats, device, warm=warm, compare=False)
+    at_200 = measure(clips.at_precision(more.loop()), in_chunks, repeats, device, warm=warm, dtype=dtype)
+    at_1000 = measure(clips.at_precision(few.loop()), whole, repeats, device, warm=warm, compare=False, dtype=dtype)
     exact, chunked = in_one(), in_chunks()
 
     def extrapolated(at_100: float | None, at_200: float | None) -> float | None:
@@ -139,7 +141,7 @@ def all_classes(clips: Clips, chunk: int | None, repeats: int | None, peak: floa
     )
     few_s, more_s = median(at_1000.reference_seconds), median(at_200.reference_seconds)
     print(f"the loop's seconds: {few_s:.1f} with 100 classes, {more_s:.1f} with 200")
-    return row("RLCF prompt, 1000 classes, 3 steps (loop extrapolated)", measured, peak, REQUIRED["prompt-1000"])
+    return row("RLCF prompt, 1000 classes, 3 steps (loop extrapolated)", measured, REQUIRED["prompt-1000"])
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -148,14 +150,14 @@ def main(argv: list[str] | None = None) -> None:
         "--class-chunk": {"type": count, "metavar": "N", "help": "of the row with 1000 classes; default: as a run's"},
     }
     options = parse(__doc__ or "", argv, "classification", None, further)
-    clips, peak = build(options.size, options.device, options.precision), gemm_peak(options.device)
+    clips, dtype = build(options.size, options.device, options.precision), DTYPES[options.precision]
     rows, warm = [], options.size == "tiny"
     for work in options.works:
         if work == "prompt-1000":
-            rows.append(all_classes(clips, options.class_chunk, options.repeats, peak, warm))
+            rows.append(all_classes(clips, options.class_chunk, options.repeats, dtype, warm))
         else:
-            rows.append(compare(clips, work, options.repeats, peak, warm))
-    report(options, rows, peak)
+            rows.append(compare(clips, work, options.repeats, dtype, warm))
+    report(options, rows)
 
 
 if __name__ == "__main__":

@@ -160,8 +160,9 @@ def picture(width: int = 500, height: int = 375, seed: int = 0) -> Image.Image:
 class Row:
     """One line of the table. seconds: median of `repeats` calls; ratio_...: how many times faster; ..._mb: peak memory.
 
-    ceiling: the seconds that the fast path's own matrix products and convolutions take at the machine's GEMM peak, to
-    which nothing exact comes closer; fraction: of it, ceiling / seconds; required: the fraction that must be reached.
+    gflops: what products of square matrices reach between the fast path's operations (`GemmRate`), GFLOP/s.
+    ceiling: the seconds that the fast path's own matrix products and convolutions take at that rate; fraction: of it,
+    ceiling / seconds, with the rate of each call; required: the fraction that must be reached.
     difference: largest one of the logits; moved: how far adaptation moved them; passes: of each CLIP in one call.
     None, of those with a default: not measured, or not asked for.
     """
@@ -177,6 +178,7 @@ class Row:
     moved: float | None = None
     reference_mb: float | None = None
     fast_mb: float | None = None
+    gflops: float | None = None
     ceiling_seconds: float | None = None
     reference_fraction: float | None = None
     fast_fraction: float | None = None
@@ -185,14 +187,18 @@ class Row:
     fast_passes: Mapping[str, str] = field(default_factory=dict)
 
 
-def row(work: str, measured: Measurement, peak: float, required: float | None = None) -> Row:
-    """peak: GFLOP/s from `gemm_peak`, of the same run; required: fraction of the ceiling."""
-    slow, fast = median(measured.reference_seconds), median(measured.fast_seconds)
-    ceiling = measured.fast_flops / (1e9 * peak) if measured.fast_flops else None
+def row(work: str, measured: Measurement, required: float | None = None) -> Row:
+    """required: fraction of the ceiling."""
+    gflops = median(measured.fast_gflops)
+
+    def fraction(seconds: Sequence[float], rates: Sequence[float]) -> float | None:
+        flops = measured.fast_flops
+        return median(flops / 1e9 / r / s for s, r in zip(seconds, rates, strict=True)) if flops else None
+
     return Row(
         work=work,
-        reference_seconds=slow,
-        fast_seconds=fast,
+        reference_seconds=median(measured.reference_seconds),
+        fast_seconds=median(measured.fast_seconds),
         ratio_min=min(measured.ratios),
         ratio_median=median(measured.ratios),
         ratio_max=max(measured.ratios),
@@ -201,33 +207,28 @@ def row(work: str, measured: Measurement, peak: float, required: float | None = 
         moved=measured.moved,
         reference_mb=measured.reference_mb,
         fast_mb=measured.fast_mb,
-        ceiling_seconds=ceiling,
-        reference_fraction=None if ceiling is None else ceiling / slow,
-        fast_fraction=None if ceiling is None else ceiling / fast,
+        gflops=gflops,
+        ceiling_seconds=measured.fast_flops / 1e9 / gflops if measured.fast_flops else None,
+        reference_fraction=fraction(measured.reference_seconds, measured.reference_gflops),
+        fast_fraction=fraction(measured.fast_seconds, measured.fast_gflops),
         required=required,
         reference_passes=measured.reference_passes,
         fast_passes=measured.fast_passes,
     )
 
 
-def report(
-    options: argparse.Namespace, rows: Sequence[Row], peak: float, sides: tuple[str, str] = ("loop", "ours")
-) -> None:
-    """Print the table and write its JSON to `options.output`.
-
-    peak: GFLOP/s from `gemm_peak`; sides: what the reference and the fast one are called.
-    """
+def report(options: argparse.Namespace, rows: Sequence[Row], sides: tuple[str, str] = ("loop", "ours")) -> None:
+    """Print the table and write its JSON to `options.output`. sides: what the reference and the fast one are called."""
     about = {
         "command": command_line(),
         "size": options.size,
         "precision": options.precision,
         "device": device_name(options.device),
         "threads": torch.get_num_threads(),
-        "gemm_peak_gflops": peak,
         "versions": versions(),
     }
     machine = f"{about['device']}, {about['threads']} threads, size {options.size}, {options.precision}"
-    print(f"{machine}, GEMM peak {peak:.0f} GFLOP/s\n")
+    print(f"{machine}\n")
     print(table(rows, sides), flush=True)
     for line in rows:
         for side, passes in zip(sides, (line.reference_passes, line.fast_passes), strict=True):
@@ -242,7 +243,7 @@ def table(rows: Sequence[Row], sides: tuple[str, str] = ("loop", "ours")) -> str
     """Fixed width."""
     both = " -> ".join(sides)
     head = ["work", f"{both}, s", "times faster (min - max)", "needed", "logits differ", "adaptation moves them"]
-    head += [f"{both}, MB", "of the ceiling", "pairs"]
+    head += [f"{both}, MB", "GEMM, GFLOP/s", "of the ceiling", "pairs"]
     lines = [head, *map(_cells, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     widths[0] = -widths[0]  # the work to the left, numbers to the right
@@ -269,6 +270,7 @@ def _cells(line: Row) -> list[str]:
         one(line.difference, ".1e"),
         one(line.moved, ".2g"),
         pair(line.reference_mb, line.fast_mb, ".0f"),
+        one(line.gflops, ".0f"),
         pair(line.reference_fraction, line.fast_fraction, ".0%"),
         str(line.repeats),
     ]

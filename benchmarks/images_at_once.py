@@ -19,7 +19,7 @@ if not __package__:  # run as a script: imports start from the project, not from
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from benchmarks.common import Clips, Row, build, parse, picture, report, row
-from benchmarks.measure import Call, gemm_peak, measure
+from benchmarks.measure import Call, measure
 from caption.captioner import Captioner, CaptionModels, load_caption_models
 from caption.config import CaptionConfig
 from classification.classifier import Classifier
@@ -78,32 +78,31 @@ def outcomes(images: list[Tensor], size: int, adapt: Adapt[Tensor, Any]) -> list
     return [outcome for _, outcome, _ in in_groups(iter(list(enumerate(images))), size, adapt)]
 
 
-def compare(options: argparse.Namespace, tune: str, peak: float) -> Row:
+def compare(options: argparse.Namespace, tune: str) -> Row:
     """Classification, one image at a time beside all at once."""
     config, clips = PRESETS[tune], build(options.size, options.device)
     views = Views(clips.student.centre_view, clips.student.size, config.views)
     images = [views(picture(seed=number), number) for number in range(COUNT)]
     one, several = (classifying(clips, replace(config, images_at_once=size), images) for size in (1, COUNT))
     measured = measure(one, several, options.repeats, options.device)
-    return row(f"RLCF {tune}, {COUNT} images, 8 views, {CLASSES} classes, 3 steps", measured, peak)
+    return row(f"RLCF {tune}, {COUNT} images, 8 views, {CLASSES} classes, 3 steps", measured)
 
 
-def compare_captioning(options: argparse.Namespace, peak: float) -> Row:
+def compare_captioning(options: argparse.Namespace) -> Row:
     """Captioning, one image at a time beside all at once."""
     pictures, _ = scene_images("blur", COUNT, VALIDATION_SEED)
     images = [picture[None] for picture in (255 * pictures).round().to(torch.uint8)]
     models = load_caption_models(Setup(CAPTIONS, Shard(), options.device, "fp32"))
     one, several = (captioning(models, replace(CAPTIONS, images_at_once=size), images) for size in (1, COUNT))
     measured = measure(one, several, options.repeats, options.device)
-    return row(f"RLCF captioning, {COUNT} images, 10 captions, 4 steps", measured, peak)
+    return row(f"RLCF captioning, {COUNT} images, 10 captions, 4 steps", measured)
 
 
 def main(argv: list[str] | None = None) -> None:
     options = parse(__doc__ or "", argv, "images-at-once", 20)
     torch.set_num_threads(1 if options.size == "tiny" else options.threads)
-    peak = gemm_peak(options.device)
-    rows = [compare(options, tune, peak) for tune in PRESETS] + [compare_captioning(options, peak)]
-    report(options, rows, peak, sides=("one at a time", "together"))
+    rows = [compare(options, tune) for tune in PRESETS] + [compare_captioning(options)]
+    report(options, rows, sides=("one at a time", "together"))
 
 
 if __name__ == "__main__":

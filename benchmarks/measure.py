@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from rlcf.clip.backbone import Backbone
@@ -27,12 +28,15 @@ Counted = dict[str, str]
 class Measurement:
     """Seconds of each call, one a repeat; peak memory, MB; FLOPs and passes of one call.
 
+    ..._gflops: GFLOP/s of `GemmRate` during each call.
     difference: the largest one of what the two return; moved: how far adaptation moves the reference's logits, where it
     returns them before and after. None: not measured.
     """
 
     reference_seconds: list[float]
     fast_seconds: list[float]
+    reference_gflops: list[float]
+    fast_gflops: list[float]
     reference_mb: float | None = None
     fast_mb: float | None = None
     reference_flops: int | None = None
@@ -57,11 +61,12 @@ def measure(
     warm: bool = True,
     compare: bool = True,
     clips: Mapping[str, Backbone] | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Measurement:
     """Call the two in turn: reference, fast, reference, fast, ...
 
     repeats: pairs of calls; None for five, or three where the first pair takes a minute or more. clips: name -> a CLIP
-    whose passes are counted, where FLOPs are.
+    whose passes are counted, where FLOPs are. dtype: of the products that `GemmRate` times.
 
     Each returns a tensor, or a tuple of tensors: logits, or logits before and after. Untimed, the fast one is called
     twice before, to warm up and to count its FLOPs, and the reference once, for both. With warm=False, for calls of
@@ -71,7 +76,7 @@ def measure(
     the fast path keeps between its calls is no fault of the reference: that one's is the lowest of its calls (the first
     comes before any of the fast path's), the fast path's the highest.
     """
-    slow, quick = _Side(reference, device, compare), _Side(fast, device, compare)
+    slow, quick = (_Side(call, device, compare, GemmRate(device, dtype)) for call in (reference, fast))
     reference_flops, reference_passes = _counted(slow.run, clips) if warm else (0, {})
     quick.run()
     fast_flops, fast_passes = _counted(quick.run, clips)
@@ -88,6 +93,8 @@ def measure(
     return Measurement(
         reference_seconds=slow.seconds[-done:],
         fast_seconds=quick.seconds[-done:],
+        reference_gflops=slow.gflops[-done:],
+        fast_gflops=quick.gflops[-done:],
         reference_mb=min(slow.peaks_mb, default=None),
         fast_mb=max(quick.peaks_mb, default=None),
         reference_flops=reference_flops,
@@ -109,6 +116,57 @@ def _counted(call: Call, clips: Mapping[str, Backbone] | None) -> tuple[int, Cou
     return flops, {name: str(found) for name, found in passes.items()}
 
 
+class GemmRate(TorchDispatchMode):
+    """Times products of square matrices before, during and after a block, with torch's threads: the machine's limit.
+
+    Another process on the machine changes that limit by a half from one second to the next, so on a CPU it is measured
+    between the block's operations as well, every `EVERY` seconds.
+
+    gflops: of those products, GFLOP/s. between: the seconds that those during the block took.
+    """
+
+    EVERY = 0.5
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.side = 8192 if device.type == "cuda" else 1536
+        self.device = device
+        shape = (self.side, self.side)
+        self.left, self.right, self.product = (torch.randn(shape, device=device).to(dtype) for _ in range(3))
+        self.gflops, self.between = 0.0, 0.0
+        self._seconds: list[float] = []
+        self._last = 0.0
+
+    def __enter__(self) -> "GemmRate":
+        self._multiply()  # wakes threads and caches
+        self._seconds, self.between = [], 0.0
+        self._multiply()
+        if self.device.type == "cpu":
+            super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self.device.type == "cpu":
+            super().__exit__(*error)
+        self._multiply()
+        self.gflops = 2 * self.side**3 * len(self._seconds) / sum(self._seconds) / 1e9
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if time.perf_counter() - self._last > self.EVERY:
+            self.between += self._multiply()
+        return func(*args, **(kwargs or {}))
+
+    def _multiply(self) -> float:
+        _wait(self.device)
+        started = time.perf_counter()
+        with _disable_current_modes():  # whoever counts the block's FLOPs does not count these
+            torch.mm(self.left, self.right, out=self.product)
+        _wait(self.device)
+        self._last = time.perf_counter()
+        self._seconds.append(self._last - started)
+        return self._seconds[-1]
+
+
 @dataclass
 class _Side:
     """One of the two callables, and what was seen of its calls."""
@@ -116,7 +174,9 @@ class _Side:
     call: Call
     device: torch.device
     keep: bool
+    rate: GemmRate
     seconds: list[float] = field(default_factory=list)
+    gflops: list[float] = field(default_factory=list)
     peaks_mb: list[float] = field(default_factory=list)
     result: Any = None
 
@@ -124,11 +184,12 @@ class _Side:
         self.result = None
         gc.collect()
         told = forget_peak(self.device)
-        _wait(self.device)
-        started = time.perf_counter()
-        result = self.call()
-        _wait(self.device)
-        self.seconds.append(time.perf_counter() - started)
+        with self.rate as rate:
+            started = time.perf_counter()
+            result = self.call()
+            _wait(self.device)
+            self.seconds.append(time.perf_counter() - started - rate.between)
+        self.gflops.append(rate.gflops)
         if told:
             self.peaks_mb.append(peak_mb(self.device))
         if self.keep:
@@ -205,17 +266,3 @@ def _whole_attention_flops(query: Shape, key: Shape, value: Shape, width: int, h
     n, length, _width = query
     per_head = (n, heads, length, width // heads)
     return 2 * n * length * width * 4 * width + sdpa_flop_count(per_head, per_head, per_head)
-
-
-def gemm_peak(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
-    """The machine's own limit, GFLOP/s: the best of several products of square matrices, with torch's threads."""
-    n = 8192 if device.type == "cuda" else 2048
-    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
-    seconds = []
-    for _ in range(20):
-        _wait(device)
-        started = time.perf_counter()
-        a @ b
-        _wait(device)
-        seconds.append(time.perf_counter() - started)
-    return 2 * n**3 / min(seconds) / 1e9

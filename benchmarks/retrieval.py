@@ -17,12 +17,12 @@ if not __package__:  # run as a script: imports start from the project, not from
 
 from benchmarks import reference
 from benchmarks.common import PRECISION, Clips, Row, build, parse, picture, report, row
-from benchmarks.measure import gemm_peak, measure
+from benchmarks.measure import measure
 from retrieval.config import RetrievalConfig
 from retrieval.retriever import Retriever, encode_views, make_rewards
 from retrieval.reward import Query
 from rlcf.adapt.views import Views
-from rlcf.clip.backbone import Backbone
+from rlcf.clip.backbone import DTYPES, Backbone
 from rlcf.errors import run_main
 
 GALLERY = 1000
@@ -78,17 +78,17 @@ def both(clips: Clips, direction: str) -> tuple[Callable[[], Pair], Callable[[],
     return clips.at_precision(loop), fast
 
 
-def compare(clips: Clips, direction: str, repeats: int | None, peak: float) -> Row:
+def compare(clips: Clips, direction: str, repeats: int | None, dtype: torch.dtype) -> Row:
     named, device = clips.named(PRESETS[direction]), clips.student.device
-    measured = measure(*both(clips, direction), repeats, device, clips=named)
-    return row(NAMES[direction], measured, peak, {"i2t": 0.8, "t2i": 0.6}[direction])
+    measured = measure(*both(clips, direction), repeats, device, clips=named, dtype=dtype)
+    return row(NAMES[direction], measured, {"i2t": 0.8, "t2i": 0.6}[direction])
 
 
 def main(argv: list[str] | None = None) -> None:
     works = {"--works": {"nargs": "+", "choices": list(PRESETS), "default": list(PRESETS), "help": "which rows"}}
     options = parse(__doc__ or "", argv, "retrieval", None, PRECISION | works)
-    clips, peak = build(options.size, options.device, options.precision), gemm_peak(options.device)
-    report(options, [compare(clips, direction, options.repeats, peak) for direction in options.works], peak)
+    clips, dtype = build(options.size, options.device, options.precision), DTYPES[options.precision]
+    report(options, [compare(clips, direction, options.repeats, dtype) for direction in options.works])
 
 
 if __name__ == "__main__":

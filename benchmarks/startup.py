@@ -3,9 +3,9 @@
     python benchmarks/startup.py
     python benchmarks/startup.py --checkout BEFORE
 
-starts classification/main.py and clipscore/main.py in processes of their own, in turn; with --checkout also those of
-another checkout of the project, to compare with. The medians of the starts are printed: seconds, and seconds of the
-processor, which depend less on what else the machine does.
+starts classification/main.py and clipscore/main.py in processes of their own, in turn, and a Python that imports torch
+alone; with --checkout also those of another checkout of the project, to compare with. The medians of the starts are
+printed: seconds, and seconds of the processor, which depend less on what else the machine does.
 """
 
 import argparse
@@ -35,7 +35,10 @@ BEGUN = b"%|"
 
 @dataclass(frozen=True)
 class Start:
-    """A command that is started. words: script and flags; until_begun: wait for the progress bar, not for the end."""
+    """A command that is started.
+
+    words: what Python is given, in the checkout; until_begun: wait for the progress bar, not for the end.
+    """
 
     name: str
     words: Sequence[str]
@@ -55,6 +58,7 @@ def starts(data: Path) -> dict[str, Start]:
         "flag": Start("a wrong flag", ["classification/main.py", "--nothing"]),
         "folder": Start("a missing folder", [*classify, *folder, str(data / "gone")]),
         "clipscore": Start("clipscore's --help", ["clipscore/main.py", "--help"]),
+        "torch": Start("torch alone", ["-c", "import torch"]),
         "run": Start("a run begins", [*classify, *folder, str(data / "pictures")], until_begun=True),
     }
 
@@ -65,9 +69,10 @@ def measure(start: Start, checkout: Path) -> tuple[float, float]:
     Raises UserError when no progress bar comes.
     """
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, str(checkout / start.words[0]), *start.words[1:]]
+    command = [sys.executable, *start.words]
     began, said = time.perf_counter(), b""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, bufsize=0)
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, **pipes, cwd=checkout, env=environment, bufsize=0)
     assert process.stderr is not None
     while chunk := process.stderr.read(4096):
         said += chunk

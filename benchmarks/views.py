@@ -15,7 +15,7 @@ if not __package__:  # run as a script: imports start from the project, not from
 
 from benchmarks import reference
 from benchmarks.common import build, parse, picture, report, row
-from benchmarks.measure import gemm_peak, measure
+from benchmarks.measure import measure
 from rlcf.adapt.views import Views
 from rlcf.errors import run_main
 from rlcf.inputs.images import read_image
@@ -41,16 +41,15 @@ def main(argv: list[str] | None = None) -> None:
         def ready() -> Tensor:
             return clip.prepare(as_bytes())
 
-        peak = gemm_peak(options.device)
         rows = [
-            row(f"63 plain views and the centre crop: {name}", measured, peak)
+            row(f"63 plain views and the centre crop: {name}", measured)
             for name, fast in (
                 ("normalised floats", ready),
                 ("uint8 before normalisation", as_bytes),
             )
             for measured in [measure(torchvision, fast, options.repeats, options.device, compare=False)]
         ]
-    report(options, rows, peak)
+    report(options, rows)
 
 
 if __name__ == "__main__":

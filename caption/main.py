@@ -35,6 +35,6 @@ def main(argv: list[str] | None = None) -> None:
     config.require_files()
     columns = Columns(config.hf_config, config.image_column, config.caption_column)
     datasets = [load_dataset(name, config.data, columns) for name in config.datasets]
-    with importing():  # of torch, now that the settings are right
+    with importing("transformers"):  # of torch, now that the settings are right
         from caption.run import run
     run(config, datasets)

@@ -30,6 +30,6 @@ which the same command goes on when it was stopped. Presets: caption/configs/.
 def main(argv: list[str] | None = None) -> None:
     config = parse_config(TrainConfig, argv, __doc__ or "", EPILOG)
     config.require_files()
-    with importing():  # of torch, now that the settings are right
+    with importing("transformers"):  # of torch, now that the settings are right
         from caption.training.run import run
     run(config)

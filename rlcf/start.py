@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from functools import partial
 from types import FrameType
 
+from rlcf.light_imports import light_imports
+
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 SIGNALS = [number for name in NAMES if (number := getattr(signal, name, None)) is not None]
 """Ctrl-C, a scheduler's end of a job, the end of the terminal, and what schedulers send some time before they kill."""
@@ -52,12 +54,16 @@ def start(module: str) -> None:
 
 
 @contextmanager
-def importing() -> Iterator[None]:
-    """A context of imports that are slow. As during those of `start`, a signal ends the process at once."""
+def importing(*needed: str) -> Iterator[None]:
+    """A context of imports that are slow. needed: see `light_imports`.
+
+    As during the imports of `start`, a signal ends the process at once.
+    """
     handlers = [handler for handler in map(signal.getsignal, SIGNALS) if isinstance(handler, _Signals)]
     for handler in handlers:  # none where other code has called `main`
         handler.imported = False
-    yield
+    with light_imports(*needed):
+        yield
     for handler in handlers:
         handler.imported = True
 

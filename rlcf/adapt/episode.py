@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from rlcf.adapt.optimiser import AdamW, FusedAdamW
+
 if TYPE_CHECKING:
     from rlcf.run.settings import Config
 
@@ -30,15 +32,6 @@ class Momentum:
     weight: float = 1.0
 
 
-@dataclass(frozen=True)
-class AdamW:
-    """Hyper-parameters of the optimiser that each episode starts afresh."""
-
-    lr: float
-    weight_decay: float = 5e-4
-    eps: float = 1e-8
-
-
 class Episodes:
     """Adapts `tuned` parameters to one sample at a time.
 
@@ -58,11 +51,11 @@ class Episodes:
         momentum: Momentum | None = None,
         precision: str = "fp32",
     ) -> None:
-        self.tuned, self.optimiser, self.steps = dict(tuned), optimiser, steps
+        self.tuned, self.steps = dict(tuned), steps
+        self.optimiser = FusedAdamW(self.tuned.values(), optimiser)
         self.momentum, self.precision = momentum, precision
         self._state: dict[str, Tensor] = {**tuned, **(buffers or {})}
         self._loaded = {name: tensor.detach().clone() for name, tensor in self._state.items()}
-        self._adamw: torch.optim.AdamW | None = None
         self._numbers = itertools.count(1)  # of the sets of starting weights; the loaded ones are 0
         self.reset()
 
@@ -110,20 +103,6 @@ class Episodes:
         """One whole episode; see `episode` and `Episode.adapt`."""
         with self.episode(starts) as episode:
             return episode.adapt(loss, answer, skip_overflow, over)
-
-    @torch.no_grad()
-    def fresh_optimiser(self) -> torch.optim.Optimizer:
-        """AdamW as if it were new: its moments are set back in place, since making them anew costs more than a step."""
-        if self._adamw is None:
-            hyper = self.optimiser
-            self._adamw = torch.optim.AdamW(
-                list(self.tuned.values()), lr=hyper.lr, weight_decay=hyper.weight_decay, eps=hyper.eps, fused=True
-            )
-        self._adamw.zero_grad(set_to_none=True)
-        moments = [tensor for state in self._adamw.state.values() for tensor in state.values()]
-        if moments:
-            torch._foreach_zero_(moments)
-        return self._adamw
 
     @torch.no_grad()
     def _copy(self, values: Mapping[str, Tensor]) -> None:
@@ -206,16 +185,17 @@ class Episode:
 
         Nothing is read off the device between two steps, unless `over` does it, so that a GPU never waits.
         """
-        optimiser, losses = self._episodes.fresh_optimiser(), list[Tensor]()
+        optimiser, losses = self._episodes.optimiser, list[Tensor]()
+        optimiser.reset()
         device = next(iter(self._episodes.tuned.values())).device.type
         scaler = torch.amp.GradScaler(device, init_scale=SCALE, enabled=self._episodes.precision == "fp16")
         for step in range(self._episodes.steps):
             value = loss(step)
             losses.append(value.detach())
             scaler.scale(value).backward()
-            scaler.step(optimiser)
+            scaler.step(optimiser)  # type: ignore[arg-type]  # it has what a GradScaler needs of an optimiser
             scaler.update()
-            optimiser.zero_grad(set_to_none=True)
+            optimiser.zero_grad()
             if over is not None and over():
                 break
         overflowed = not skip_overflow and scaler.is_enabled() and scaler.get_scale() < SCALE

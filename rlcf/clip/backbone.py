@@ -25,13 +25,15 @@ TEXT_BATCH = 256
 CACHED_PIXELS = 4 * 224 * 224
 """Pixels of the images that are encoded together on a CPU without a graph, few enough that activations stay in the
 cache."""
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Precision -> what matrix products are computed in."""
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
     """The autocast context of a precision: none for "fp32", or that of "bf16" or "fp16"."""
     if precision == "fp32":
         return contextlib.nullcontext()
-    return torch.autocast(device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+    return torch.autocast(device.type, DTYPES[precision])
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preproc
 from PIL import Image
 from torch import Tensor, nn
 
-from rlcf.clip.hugging_face import is_hugging_face, load_hugging_face
+from rlcf.clip.file_tokenizer import file_tokenizer
 from rlcf.clip.text_tower import try_tokenizer, word_tokens
 from rlcf.clip.unpickle import Unread
 from rlcf.clip.weights import build_to_fit, read_weights, require_finite, tensors_in
 from rlcf.errors import UserError
 from rlcf.inputs.json_files import read_json
+from rlcf.light_imports import import_towers
 
 logger = logging.getLogger("rlcf")
 
@@ -26,6 +27,10 @@ INPUT = ("mean", "std", "interpolation", "resize_mode")
 """Settings of the input that open_clip keeps with published weights."""
 QUICK = "-quickgelu"
 """End of the names of architectures with OpenAI's activation."""
+LOCAL = "local-dir:"
+"""Stands before a folder in open_clip's names."""
+HUGGING_FACE = ("clip", "siglip")
+"""model_type of the folders of `transformers` that are read."""
 MADE_BY_THE_MODEL = ("input_resolution", "context_length", "vocab_size", "attn_mask")
 """Entries of published and traced archives that are no weights."""
 
@@ -40,7 +45,7 @@ def load_clip_folder(folder: Path) -> tuple[nn.Module, Any]:
     config = folder / "open_clip_config.json"
     if not config.is_file():
         if is_hugging_face(folder):
-            return load_hugging_face(folder)
+            return _load_hugging_face(folder)
         raise UserError(
             f"{folder} holds no open_clip_config.json, and no config.json of a CLIP or SigLIP; give a folder that "
             "open_clip or transformers wrote, or a file"
@@ -52,6 +57,19 @@ def load_clip_folder(folder: Path) -> tuple[nn.Module, Any]:
     if not weights:
         raise UserError(f"{folder} holds an open_clip_config.json but no weights (*.safetensors, *.bin, *.pt)")
     return _load_configured(config, weights[0])
+
+
+def is_hugging_face(folder: Path) -> bool:
+    """True for a folder with the config.json of a CLIP or SigLIP."""
+    config = folder / "config.json"
+    held = read_json(config) if config.is_file() else None
+    return isinstance(held, dict) and str(held.get("model_type")) in HUGGING_FACE
+
+
+def _load_hugging_face(folder: Path) -> tuple[nn.Module, Any]:
+    from rlcf.clip.hugging_face import load_hugging_face  # imports transformers and timm
+
+    return load_hugging_face(folder)
 
 
 def _load_configured(config: Path, weights: Path) -> tuple[nn.Module, Any]:
@@ -79,7 +97,7 @@ def _load_configured(config: Path, weights: Path) -> tuple[nn.Module, Any]:
         raise UserError(f"{config} describes no input of images ({in_one_line(error)})") from error
     try:
         with quiet_root_logger():
-            tokenizer = load_tokenizer(f"local-dir:{config.parent}", text_cfg)
+            tokenizer = load_tokenizer(f"{LOCAL}{config.parent}", text_cfg)
             try_tokenizer(tokenizer)
             word_tokens(tokenizer, "a photo")
     except Exception as error:
@@ -132,6 +150,7 @@ def _build(model_cfg: dict[str, Any], called: str, weights: Path) -> Any:
     if sum(layers) > len(state_dict):
         raise UserError(f"{weights} does not fit {called} (it has {sum(layers)} layers)")
     try:
+        import_towers(model_cfg)
         with quiet_root_logger():
             model = build_to_fit(lambda: kind(**copy.deepcopy(model_cfg)), state_dict)
         if getattr(model, "logit_bias", None) is None:
@@ -151,6 +170,9 @@ def load_tokenizer(name: str, text_cfg: dict[str, Any]) -> Any:
 
     Raises many kinds of exceptions for a tokenizer that cannot be loaded.
     """
+    plain = file_tokenizer(Path(name.removeprefix(LOCAL)), text_cfg) if name.startswith(LOCAL) else None
+    if plain is not None:
+        return plain
     refused = {"trust_remote_code": False} if text_cfg.get("hf_tokenizer_name") else {}
     return open_clip.get_tokenizer(name, **refused)
 
@@ -166,7 +188,7 @@ def load_clip_file(file: Path) -> tuple[nn.Module, Any]:
     if config.is_file():
         return _load_configured(config, file)
     if file.name in ("model.safetensors", "pytorch_model.bin") and is_hugging_face(file.parent):
-        return load_hugging_face(file.parent)
+        return _load_hugging_face(file.parent)
     held = read_weights(file)
     state_dict = _tensors(file, held)
     if not is_openai_layout(state_dict):

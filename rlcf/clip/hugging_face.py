@@ -31,13 +31,6 @@ BLOCK = {
 """A block's layer in `transformers` -> in open_clip, in timm."""
 
 
-def is_hugging_face(folder: Path) -> bool:
-    """True for a folder with the config.json of a CLIP or SigLIP."""
-    config = folder / "config.json"
-    held = read_json(config) if config.is_file() else None
-    return isinstance(held, dict) and str(held.get("model_type")) in CONFIGS
-
-
 def load_hugging_face(folder: Path) -> tuple[nn.Module, Any]:
     """The model and the tokenizer of a folder for which `is_hugging_face` is True; its weights may be in several files.
 

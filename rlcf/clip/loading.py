@@ -27,6 +27,7 @@ from rlcf.clip.weights import require_finite
 from rlcf.data.command import own_command
 from rlcf.errors import UserError
 from rlcf.inputs.places import expanded
+from rlcf.light_imports import import_towers
 from rlcf.shipped import shipped_folder, shipped_names
 
 OPENAI_ARCHITECTURES = {
@@ -157,6 +158,7 @@ def _download(architecture: str, name: str, tag: str | None = None, missing: Pat
     # OpenAI's and some other weights were trained with QuickGELU.
     config = open_clip.get_pretrained_cfg(architecture, tag) if tag else {}
     logging.getLogger("open_clip").setLevel(logging.CRITICAL)
+    import_towers(None if architecture.startswith("hf-hub:") else open_clip.get_model_config(architecture))
     try:
         with quiet_root_logger():
             model = open_clip.create_model(

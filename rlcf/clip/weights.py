@@ -17,6 +17,7 @@ from typing import IO, Any, TypeVar, cast
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from rlcf.clip.unpickle import Unpickler, Unread
 from rlcf.errors import UserError
@@ -111,7 +112,7 @@ def build_to_fit(build: Callable[[], Model], weights: Mapping[str, Tensor]) -> M
     Raises ValueError for a model that is too large, and whatever `build` raises.
     """
     try:
-        with torch.device("meta"), warnings.catch_warnings():
+        with torch.device("meta"), _Shapes(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # weights are not copied into it
             sketch = build()
     except RuntimeError as error:
@@ -123,6 +124,21 @@ def build_to_fit(build: Callable[[], Model], weights: Mapping[str, Tensor]) -> M
     if described > 2 * held + SPARE_NUMBERS:
         raise ValueError(f"a model of {described:,} numbers for weights of {held:,}")
     return build()
+
+
+class _Shapes(TorchFunctionMode):
+    """Tensors of the meta device have shapes alone: scaled, masked or filled with random numbers they are themselves.
+
+    torch's own way with them imports its compiler, which takes a second.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        if getattr(func, "__module__", "") == nn.init.__name__:
+            return given["tensor"] if "tensor" in given else args[0]
+        if func in (Tensor.mul, Tensor.div, Tensor.triu_) and isinstance(args[1], int | float):
+            return args[0]
+        return (torch.empty if func is torch.randn else func)(*args, **given)
 
 
 def read_pickle(stream: IO[bytes], size: int) -> tuple[Any, set[str]]:

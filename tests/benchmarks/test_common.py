@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from benchmarks import reference, views
 from benchmarks.common import Row, build, parse, picture, report, row, table
-from benchmarks.measure import CLEAR, Measurement, count_flops, largest_difference, measure
+from benchmarks.measure import CLEAR, GemmRate, Measurement, count_flops, largest_difference, measure
 from rlcf.adapt.views import Views
 from rlcf.errors import UserError
 from tests.tools import CPU, run_script
@@ -171,21 +171,36 @@ def test_largest_difference_is_over_all_tensors():
 
 
 def test_a_row_tells_medians_and_fractions_of_the_ceiling():
-    measured = Measurement([4.0, 6.0, 9.0], [2.0, 2.0, 1.0], 300.0, 100.0, 9 * 10**9, fast_flops=3 * 10**9)
-    line = row("encoder", measured, peak=2.0, required=0.9)
+    rates = [2.0, 2.0, 3.0]  # GFLOP/s during each call
+    measured = Measurement([4.0, 6.0, 9.0], [2.0, 2.0, 1.0], rates, rates, fast_flops=3 * 10**9)
+    line = row("encoder", measured, required=0.9)
     assert (line.reference_seconds, line.fast_seconds) == (6.0, 2.0)
     assert (line.ratio_min, line.ratio_median, line.ratio_max) == (2.0, 3.0, 9.0)
     assert (line.ceiling_seconds, line.reference_fraction, line.fast_fraction) == (1.5, 0.25, 0.75)
     assert (line.repeats, line.required) == (3, 0.9)
 
 
+def test_the_rate_of_matrix_products_is_that_of_the_time_of_the_call(monkeypatch):
+    """Products between the call's operations are timed, and their seconds are none of the call's."""
+    monkeypatch.setattr(GemmRate, "EVERY", 0.0)
+    with GemmRate(CPU, torch.float32) as during:
+        x = torch.ones(4, requires_grad=True)
+        (3 * x).sum().backward()
+    assert torch.equal(x.grad, torch.full((4,), 3.0))
+    monkeypatch.setattr(GemmRate, "EVERY", 1e9)
+    with GemmRate(CPU, torch.float32) as around:
+        torch.ones(4).sum()
+    assert during.between > 0 == around.between
+    assert 0 < during.gflops < 1e5 and 0 < around.gflops < 1e5
+
+
 def test_the_table_has_fixed_width_and_leaves_out_what_was_not_measured():
-    whole = Row("encoder", 60.8, 18.6, 3.1, 3.27, 3.4, 3, 6e-6, 0.5, 13800.0, 7100.0, 16.7, 0.28, 0.9, 0.85)
+    whole = Row("encoder", 60.8, 18.6, 3.1, 3.27, 3.4, 3, 6e-6, 0.5, 13800.0, 7100.0, 128.0, 16.7, 0.28, 0.9, 0.85)
     part = Row("views", 0.14, 0.08, 1.5, 1.6, 1.7, 20)
     head, first, second = table([whole, part]).splitlines()
     assert len(head) == len(first) == len(second)
     assert first.split("  ")[0] == "encoder"
-    for text in ("60.800 -> 18.600", "3.27 (3.10 - 3.40)", "6.0e-06", "13800 -> 7100", "28% -> 90%", "85%"):
+    for text in ("60.800 -> 18.600", "3.27 (3.10 - 3.40)", "6.0e-06", "13800 -> 7100", " 128 ", "28% -> 90%", "85%"):
         assert text in first
     assert "?" not in second and "None" not in second
     assert head.startswith("work ") and second.endswith(" 20")
@@ -194,12 +209,12 @@ def test_the_table_has_fixed_width_and_leaves_out_what_was_not_measured():
 def test_a_report_prints_the_table_and_writes_the_rows(options, capsys):
     flags = options("--threads", "1")
     line = Row("encoder", 6.0, 2.0, 2.5, 3.0, 3.5, 3)
-    report(flags, [line], peak=250.0)
+    report(flags, [line])
     printed = capsys.readouterr().out
-    assert "1 threads, size tiny, fp32, GEMM peak 250 GFLOP/s" in printed and table([line]) in printed
+    assert "1 threads, size tiny, fp32" in printed and table([line]) in printed
     written = json.loads(flags.output.read_text())
     assert [Row(**entry) for entry in written["rows"]] == [line]
-    assert (written["size"], written["threads"], written["gemm_peak_gflops"]) == ("tiny", 1, 250.0)
+    assert (written["size"], written["threads"]) == ("tiny", 1)
     assert written["device"] and written["versions"]["torch"]
 
 
@@ -208,7 +223,7 @@ def test_the_views_benchmark_measures_both_rows(tmp_path, capsys):
     written = json.loads((tmp_path / "new" / "views.json").read_text())
     assert len(written["rows"]) == 2
     assert all(entry["fast_seconds"] > 0 for entry in written["rows"])
-    assert written["gemm_peak_gflops"] > 1
+    assert all(entry["gflops"] > 1 for entry in written["rows"])
     assert "normalised floats" in capsys.readouterr().out
 
 

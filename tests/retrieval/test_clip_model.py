@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from retrieval.clip_model import ImagePolicy, TextPolicy
-from rlcf.adapt.episode import AdamW, Episodes
+from rlcf.adapt.episode import Episodes
+from rlcf.adapt.optimiser import AdamW
 from tests.tools import copied, same
 
 TEXTS = ["a dog above a cat", "a key below a car", "an owl to the left of a house"]

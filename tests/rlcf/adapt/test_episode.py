@@ -6,7 +6,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from rlcf.adapt.episode import AdamW, Episodes, Momentum
+from rlcf.adapt.episode import Episodes, Momentum
+from rlcf.adapt.optimiser import AdamW
 from tests.tools import copied, same
 
 PLAIN = AdamW(lr=0.1, weight_decay=0.0)
@@ -343,7 +344,7 @@ def test_moments_of_an_earlier_episode_are_forgotten():
     _, episodes, push = scalar(steps=1, lr=0.5)
     for direction in (-1.0, 100.0, -1.0):
         assert push(direction) == pytest.approx(-math.copysign(0.5, direction))
-    assert len(episodes._adamw.state) == 1
+    assert len(episodes.optimiser.moments) == 1
 
 
 @pytest.mark.parametrize("skip", [True, False])

@@ -13,7 +13,7 @@ from tokenizers.processors import TemplateProcessing
 from torch import nn
 from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
-from rlcf.clip.hugging_face import is_hugging_face
+from rlcf.clip.checkpoints import is_hugging_face
 from rlcf.clip.loading import load_clip
 from rlcf.clip.tuning import image_tower_parameters
 from rlcf.errors import UserError

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from rlcf.adapt.episode import AdamW, Episodes
+from rlcf.adapt.episode import Episodes
+from rlcf.adapt.optimiser import AdamW
 from rlcf.run.run import Run
 from rlcf.run.settings import Config
 from rlcf.run.shard import Shard

@@ -1,0 +1,64 @@
+"""A folder's tokenizer by the library `tokenizers` alone: `transformers` takes a second to import, and adds nothing."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer, get_clean_fn
+from tokenizers import Tokenizer
+
+from rlcf.inputs.json_files import read_json
+
+PLAIN = ("PreTrainedTokenizerFast", "TokenizersBackend")
+"""Classes of `transformers` that do what a tokenizer.json says, and no more."""
+SETTINGS = {"backend", "bos_token", "eos_token", "model_max_length", "pad_token", "tokenizer_class", "unk_token"}
+"""What their tokenizer_config.json may hold beside it without a change of the token ids."""
+
+
+class FileTokenizer(HFTokenizer):
+    """open_clip's wrapper of a tokenizer.json. padding: the token that texts are padded with."""
+
+    def __init__(self, file: Path, context_length: int, padding: str) -> None:
+        self.tokenizer_mode, self.strip_sep_token = "", False
+        self.context_length, self.clean_fn = context_length, get_clean_fn("whitespace")
+        self.tokenizer = _Encoder(file, padding)
+
+
+class _Encoder:
+    """As much of a tokenizer of `transformers` as is called here and in open_clip."""
+
+    def __init__(self, file: Path, padding: str) -> None:
+        self.tokenizer: Any = Tokenizer.from_file(str(file))
+        self.padding = {"pad_token": padding, "pad_id": self.tokenizer.token_to_id(padding)}
+        if self.padding["pad_id"] is None:
+            raise ValueError(f"its padding {padding!r} is no token of it")
+
+    def __call__(
+        self, texts: str | list[str], add_special_tokens: bool = True, max_length: int | None = None, **_: Any
+    ) -> SimpleNamespace:
+        """input_ids: of one text a list of any length; of several a tensor (N, max_length)."""
+        if isinstance(texts, str):
+            self.tokenizer.no_truncation()
+            self.tokenizer.no_padding()
+            return SimpleNamespace(input_ids=self.tokenizer.encode(texts, add_special_tokens=add_special_tokens).ids)
+        self.tokenizer.enable_truncation(max_length)
+        self.tokenizer.enable_padding(length=max_length, **self.padding)
+        found = self.tokenizer.encode_batch(texts, add_special_tokens=add_special_tokens)
+        return SimpleNamespace(input_ids=torch.tensor([text.ids for text in found]))
+
+
+def file_tokenizer(folder: Path, text_cfg: Mapping[str, Any]) -> FileTokenizer | None:
+    """The tokenizer of a folder, or None where `transformers` is needed. text_cfg: of its open_clip config.
+
+    Raises many kinds of exceptions for a damaged one.
+    """
+    file, settings = folder / "tokenizer.json", folder / "tokenizer_config.json"
+    if not text_cfg.get("hf_tokenizer_name") or text_cfg.get("tokenizer_kwargs") or text_cfg.get("tokenizer_mode"):
+        return None
+    held = read_json(settings) if file.is_file() and settings.is_file() else {}
+    plain = isinstance(held, dict) and held.get("tokenizer_class") in PLAIN and held.keys() <= SETTINGS
+    if not plain or not isinstance(held.get("pad_token"), str):
+        return None
+    return FileTokenizer(file, text_cfg.get("context_length", DEFAULT_CONTEXT_LENGTH), held["pad_token"])
