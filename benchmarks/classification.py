@@ -17,7 +17,7 @@ from torch import Tensor
 if not __package__:  # run as a script: imports start from the project, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from benchmarks import reference
+from benchmarks import reference, reference_votes
 from benchmarks.common import PRECISION, Clips, Row, build, count, parse, picture, report, row
 from benchmarks.measure import largest_difference, measure
 from classification.class_texts import class_texts
@@ -40,7 +40,7 @@ PRESETS = {
     "zero": ClassificationConfig(method="zero", selection=0.3),
     "mta": ClassificationConfig(method="mta"),
 }
-WITHOUT_GRADIENTS = {"zero": reference.votes, "mta": reference.mode_logits}
+WITHOUT_GRADIENTS = {"zero": reference_votes.votes, "mta": reference_votes.mode_logits}
 
 Pair = tuple[Tensor, Tensor]
 
@@ -75,7 +75,7 @@ class Setting:
         pixels, reward_pixels = student.prepare(self.views), reward.prepare(self.views) if seen else None
         if config.method in WITHOUT_GRADIENTS:
             of_student, answer = class_features(student, self.names, config.prompt), WITHOUT_GRADIENTS[config.method]
-            return lambda: reference.answer_without_gradients(student.model, of_student, pixels, answer)
+            return lambda: reference_votes.answer_without_gradients(student.model, of_student, pixels, answer)
         if config.tune == "image-encoder":
             of_student = class_features(student, self.names, config.prompt)
             start = {name: value.clone() for name, value in student.model.state_dict().items()}

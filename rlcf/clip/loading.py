@@ -12,9 +12,9 @@ from open_clip.pretrained import download_pretrained_from_hf
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from torch import nn
 
+from rlcf.clip.architectures import QUICK
 from rlcf.clip.backbone import Backbone
 from rlcf.clip.checkpoints import (
-    QUICK,
     in_one_line,
     load_clip_file,
     load_clip_folder,

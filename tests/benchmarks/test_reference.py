@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from benchmarks import reference
+from benchmarks import reference, reference_votes
 from rlcf.clip.loading import load_clip
 
 DATA = Path(__file__).parent.parent / "golden" / "data"
@@ -116,9 +116,9 @@ def test_votes_and_modes_equal_the_authors():
         torch.from_numpy(arrays[key]) for key in ("student_views", "student_text", "logit_scale")
     )
     for sample, views in enumerate(features):
-        modes = reference.mode_logits(views, classes, scale)
+        modes = reference_votes.mode_logits(views, classes, scale)
         np.testing.assert_allclose(modes, arrays["mta_logits"][sample], atol=1e-4, rtol=0)
-        counts = reference.votes(views, classes, scale)
+        counts = reference_votes.votes(views, classes, scale)
         np.testing.assert_array_equal(counts, arrays["zero_g30_votes"][sample].round())
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from rlcf.clip import checkpoints
-from rlcf.clip.checkpoints import architectures_of
+from rlcf.clip.architectures import architectures_of
 from rlcf.clip.loading import load_clip
 from rlcf.errors import UserError
 from tests.tools import OPENAI_TEXT, SIGLIP_TEXT, VIT, build_clip
