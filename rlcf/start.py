@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from types import FrameType
 
@@ -55,14 +55,15 @@ def start(module: str) -> None:
 
 @contextmanager
 def importing(*needed: str) -> Iterator[None]:
-    """A context of imports that are slow. needed: see `light_imports`.
+    """A context of imports that are slow, in a command that `start` has started: see `light_imports`, also for needed.
 
-    As during the imports of `start`, a signal ends the process at once.
+    As during the imports of `start`, a signal ends the process at once. Where other code has called `main`, for which
+    the libraries may be more than this command needs, nothing is special.
     """
     handlers = [handler for handler in map(signal.getsignal, SIGNALS) if isinstance(handler, _Signals)]
-    for handler in handlers:  # none where other code has called `main`
+    for handler in handlers:
         handler.imported = False
-    with light_imports(*needed):
+    with light_imports(*needed) if handlers else nullcontext():
         yield
     for handler in handlers:
         handler.imported = True

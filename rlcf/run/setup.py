@@ -14,6 +14,7 @@ from rlcf.adapt.rewards import RewardFunction, ensemble_weights
 from rlcf.clip.backbone import Backbone
 from rlcf.clip.loading import load_clip
 from rlcf.errors import UserError
+from rlcf.light_imports import import_towers
 from rlcf.run.config import make_config
 from rlcf.run.device import resolve_device, resolve_precision
 from rlcf.run.run import Run
@@ -122,6 +123,7 @@ def import_reward(name: str) -> RewardFunction:
     module, _, function = name.removeprefix(PY).partition(":")
     if not module or not function:
         raise UserError(f"--reward {name} names no function; write py:package.module:function")
+    import_towers()  # the user's module may build any model of open_clip
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)

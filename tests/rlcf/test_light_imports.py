@@ -40,7 +40,10 @@ def test_a_run_imports_no_further_towers_and_no_compiler(tmp_path, pictures, tun
         "--student demo-student --reward demo-reward --device cpu --workers 0 --views 8 --selection 0.5 --sample-k 2"
     )
     places = ["--data", str(pictures), "--datasets", "folder", "--output", str(tmp_path / "run"), "--tune", tune]
-    code = f"import json, sys; from classification.main import main; main(sys.argv[1:]); print(json.dumps({IMPORTS}))"
+    code = (
+        f"import atexit, json, sys; atexit.register(lambda: print(json.dumps({IMPORTS})))\n"
+        "from rlcf.start import start; start('classification.main')"
+    )
     assert child(code, *flags.split(), *places) == []
 
 
@@ -85,3 +88,13 @@ def test_a_library_that_is_needed_is_imported_at_once():
         "print(json.dumps([open_clip.hf_model.transformers is not None, 'timm' in sys.modules]))"
     )
     assert child(code) == [True, False]
+
+
+def test_a_reward_of_ones_own_may_build_any_tower():
+    code = (
+        "import json, sys\nfrom rlcf.light_imports import light_imports\n"
+        "with light_imports():\n    from rlcf.run.setup import import_reward\n"
+        "import_reward('py:json:dumps')\n"
+        "import open_clip; print(json.dumps([bool(open_clip.hf_model.transformers), bool(open_clip.timm_model.timm)]))"
+    )
+    assert child(code) == [True, True]
