@@ -18,20 +18,24 @@ SETTINGS = {"backend", "bos_token", "eos_token", "model_max_length", "pad_token"
 
 
 class FileTokenizer(HFTokenizer):
-    """open_clip's wrapper of a tokenizer.json. padding: the token that texts are padded with."""
+    """open_clip's wrapper of a tokenizer.json.
 
-    def __init__(self, file: Path, context_length: int, padding: str) -> None:
+    padding: the token that texts are padded with; unknown: that of words which are not in the vocabulary, or None.
+    """
+
+    def __init__(self, file: Path, context_length: int, padding: str, unknown: str | None) -> None:
         self.tokenizer_mode, self.strip_sep_token = "", False
         self.context_length, self.clean_fn = context_length, get_clean_fn("whitespace")
-        self.tokenizer = _Encoder(file, padding)
+        self.tokenizer = _Encoder(file, padding, unknown)
 
 
 class _Encoder:
     """As much of a tokenizer of `transformers` as is called here and in open_clip."""
 
-    def __init__(self, file: Path, padding: str) -> None:
-        self.tokenizer: Any = Tokenizer.from_file(str(file))
-        self.padding = {"pad_token": padding, "pad_id": self.tokenizer.token_to_id(padding)}
+    def __init__(self, file: Path, padding: str, unknown: str | None) -> None:
+        self.backend_tokenizer: Any = Tokenizer.from_file(str(file))
+        self.unk_token_id = None if unknown is None else self.backend_tokenizer.token_to_id(unknown)
+        self.padding = {"pad_token": padding, "pad_id": self.backend_tokenizer.token_to_id(padding)}
         if self.padding["pad_id"] is None:
             raise ValueError(f"its padding {padding!r} is no token of it")
 
@@ -39,14 +43,19 @@ class _Encoder:
         self, texts: str | list[str], add_special_tokens: bool = True, max_length: int | None = None, **_: Any
     ) -> SimpleNamespace:
         """input_ids: of one text a list of any length; of several a tensor (N, max_length)."""
+        tokenizer = self.backend_tokenizer
         if isinstance(texts, str):
-            self.tokenizer.no_truncation()
-            self.tokenizer.no_padding()
-            return SimpleNamespace(input_ids=self.tokenizer.encode(texts, add_special_tokens=add_special_tokens).ids)
-        self.tokenizer.enable_truncation(max_length)
-        self.tokenizer.enable_padding(length=max_length, **self.padding)
-        found = self.tokenizer.encode_batch(texts, add_special_tokens=add_special_tokens)
+            tokenizer.no_truncation()
+            tokenizer.no_padding()
+            return SimpleNamespace(input_ids=tokenizer.encode(texts, add_special_tokens=add_special_tokens).ids)
+        tokenizer.enable_truncation(max_length)
+        tokenizer.enable_padding(length=max_length, **self.padding)
+        found = tokenizer.encode_batch(texts, add_special_tokens=add_special_tokens)
         return SimpleNamespace(input_ids=torch.tensor([text.ids for text in found]))
+
+    def num_special_tokens_to_add(self) -> int:
+        """The number of tokens that are put around a text."""
+        return int(self.backend_tokenizer.num_special_tokens_to_add(is_pair=False))
 
 
 def file_tokenizer(folder: Path, text_cfg: Mapping[str, Any]) -> FileTokenizer | None:
@@ -59,6 +68,7 @@ def file_tokenizer(folder: Path, text_cfg: Mapping[str, Any]) -> FileTokenizer |
         return None
     held = read_json(settings) if file.is_file() and settings.is_file() else {}
     plain = isinstance(held, dict) and held.get("tokenizer_class") in PLAIN and held.keys() <= SETTINGS
-    if not plain or not isinstance(held.get("pad_token"), str):
+    if not plain or not isinstance(held.get("pad_token"), str) or not isinstance(held.get("unk_token", ""), str):
         return None
-    return FileTokenizer(file, text_cfg.get("context_length", DEFAULT_CONTEXT_LENGTH), held["pad_token"])
+    length = text_cfg.get("context_length", DEFAULT_CONTEXT_LENGTH)
+    return FileTokenizer(file, length, held["pad_token"], held.get("unk_token"))

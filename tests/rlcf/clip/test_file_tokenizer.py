@@ -8,7 +8,9 @@ import torch
 from open_clip.tokenizer import HFTokenizer
 
 from rlcf.clip.file_tokenizer import FileTokenizer, file_tokenizer
+from rlcf.clip.loading import load_clip
 from rlcf.clip.text_tower import word_tokens
+from rlcf.errors import UserError
 from rlcf.shipped import ASSETS
 
 TEXTS = [
@@ -36,6 +38,15 @@ def test_token_ids_are_those_of_transformers(folder):
     assert torch.equal(ours(TEXTS[0], 5), theirs(TEXTS[0], 5))
     for text in TEXTS:
         assert word_tokens(ours, text) == word_tokens(theirs, text)
+    assert ours.tokenizer.num_special_tokens_to_add() == theirs.tokenizer.num_special_tokens_to_add() == 2
+    assert ours.tokenizer.unk_token_id == theirs.tokenizer.unk_token_id is not None
+
+
+def test_texts_with_unknown_words_are_told_and_long_ones_counted():
+    clip = load_clip("demo-student")
+    assert isinstance(clip.tokenizer, FileTokenizer) and clip.truncated([TEXTS[0], TEXTS[4]]) == 1
+    with pytest.raises(UserError, match="demo-student knows a few words only, not all of 'a wombat'"):
+        clip.tokenize(["a cat", "a wombat"])
 
 
 @pytest.mark.parametrize(
