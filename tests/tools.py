@@ -40,6 +40,7 @@ VIT = {"image_size": 32, "patch_size": 16, "width": 64, "layers": 2, "head_width
 RESNET = {"image_size": 32, "patch_size": None, "width": 2, "layers": [1, 1, 1, 1], "head_width": 64}
 OPENAI_TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2}
 SHORT_TEXT = OPENAI_TEXT | {"context_length": 16, "vocab_size": 100, "heads": 2}
+FOLDER_MODEL = {"embed_dim": 16, "vision_cfg": VIT, "text_cfg": SHORT_TEXT}
 SIGLIP_TEXT = SHORT_TEXT | {
     "no_causal_mask": True,
     "proj_bias": True,
@@ -63,6 +64,20 @@ def build_clip(kind=open_clip.CLIP, vision=VIT, text=SHORT_TEXT, seed=0, **setti
             nn.init.uniform_(layer.running_mean, -0.1, 0.1)
             nn.init.uniform_(layer.running_var, 0.05, 0.15)
     return model.eval().requires_grad_(False)
+
+
+def scripted(state_dict):
+    """A TorchScript module with these names."""
+    root = nn.Identity()
+    for key, value in state_dict.items():
+        *path, leaf = key.split(".")
+        module = root
+        for part in path:
+            if part not in dict(module.named_children()):
+                module.add_module(part, nn.Identity())
+            module = module.get_submodule(part)
+        module.register_buffer(leaf, value)
+    return torch.jit.script(root)
 
 
 def as_clip(model, name="tiny", tokenizer=None, size=32):
