@@ -76,7 +76,8 @@ def measure(
     the fast path keeps between its calls is no fault of the reference: that one's is the lowest of its calls (the first
     comes before any of the fast path's), the fast path's the highest.
     """
-    slow, quick = (_Side(call, device, compare, GemmRate(device, dtype)) for call in (reference, fast))
+    rate = GemmRate(device, dtype)
+    slow, quick = _Side(reference, device, compare, rate), _Side(fast, device, compare, rate)
     reference_flops, reference_passes = _counted(slow.run, clips) if warm else (0, {})
     quick.run()
     fast_flops, fast_passes = _counted(quick.run, clips)
@@ -130,25 +131,29 @@ class GemmRate(TorchDispatchMode):
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__()
         self.side = 8192 if device.type == "cuda" else 1536
-        self.device = device
-        shape = (self.side, self.side)
-        self.left, self.right, self.product = (torch.randn(shape, device=device).to(dtype) for _ in range(3))
+        self.device, self.dtype = device, dtype
         self.gflops, self.between = 0.0, 0.0
+        self._matrices: list[Tensor] = []
         self._seconds: list[float] = []
         self._last = 0.0
 
     def __enter__(self) -> "GemmRate":
-        self._multiply()  # wakes threads and caches
+        self._make()
         self._seconds, self.between = [], 0.0
         self._multiply()
         if self.device.type == "cpu":
             super().__enter__()
+        else:
+            self._matrices = []  # large, and none of the block's memory
         return self
 
     def __exit__(self, *error: Any) -> None:
         if self.device.type == "cpu":
             super().__exit__(*error)
+        else:
+            self._make()
         self._multiply()
+        self._matrices = []
         self.gflops = 2 * self.side**3 * len(self._seconds) / sum(self._seconds) / 1e9
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -156,11 +161,18 @@ class GemmRate(TorchDispatchMode):
             self.between += self._multiply()
         return func(*args, **(kwargs or {}))
 
+    def _make(self) -> None:
+        shape = (self.side, self.side)
+        self._matrices = [torch.randn(shape, device=self.device).to(self.dtype) for _ in range(3)]
+        self._multiply()  # wakes threads and caches
+        self._seconds.pop()
+
     def _multiply(self) -> float:
+        left, right, product = self._matrices
         _wait(self.device)
         started = time.perf_counter()
         with _disable_current_modes():  # whoever counts the block's FLOPs does not count these
-            torch.mm(self.left, self.right, out=self.product)
+            torch.mm(left, right, out=product)
         _wait(self.device)
         self._last = time.perf_counter()
         self._seconds.append(self._last - started)
@@ -183,15 +195,15 @@ class _Side:
     def run(self) -> None:
         self.result = None
         gc.collect()
-        told = forget_peak(self.device)
         with self.rate as rate:
+            told = forget_peak(self.device)
             started = time.perf_counter()
             result = self.call()
             _wait(self.device)
             self.seconds.append(time.perf_counter() - started - rate.between)
+            if told:
+                self.peaks_mb.append(peak_mb(self.device))
         self.gflops.append(rate.gflops)
-        if told:
-            self.peaks_mb.append(peak_mb(self.device))
         if self.keep:
             self.result = result
 
