@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -127,10 +127,11 @@ class GemmRate(TorchDispatchMode):
     """
 
     EVERY = 0.5
+    SIDES: ClassVar = {"cpu": 1536, "cuda": 8192}
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__()
-        self.side = 8192 if device.type == "cuda" else 1536
+        self.side = self.SIDES[device.type]
         self.device, self.dtype = device, dtype
         self.gflops, self.between = 0.0, 0.0
         self._matrices: list[Tensor] = []

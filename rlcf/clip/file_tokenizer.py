@@ -13,8 +13,8 @@ from rlcf.inputs.json_files import read_json
 
 PLAIN = ("PreTrainedTokenizerFast", "TokenizersBackend")
 """Classes of `transformers` that do what a tokenizer.json says, and no more."""
-SETTINGS = {"backend", "bos_token", "eos_token", "model_max_length", "pad_token", "tokenizer_class", "unk_token"}
-"""What their tokenizer_config.json may hold beside it without a change of the token ids."""
+NAMED = {"backend", "bos_token", "eos_token", "pad_token", "tokenizer_class", "unk_token"}
+"""What their tokenizer_config.json may name beside it, and `model_max_length`, without a change of the token ids."""
 
 
 class FileTokenizer(HFTokenizer):
@@ -66,9 +66,11 @@ def file_tokenizer(folder: Path, text_cfg: Mapping[str, Any]) -> FileTokenizer |
     file, settings = folder / "tokenizer.json", folder / "tokenizer_config.json"
     if not text_cfg.get("hf_tokenizer_name") or text_cfg.get("tokenizer_kwargs") or text_cfg.get("tokenizer_mode"):
         return None
-    held = read_json(settings) if file.is_file() and settings.is_file() else {}
-    plain = isinstance(held, dict) and held.get("tokenizer_class") in PLAIN and held.keys() <= SETTINGS
-    if not plain or not isinstance(held.get("pad_token"), str) or not isinstance(held.get("unk_token", ""), str):
+    held = read_json(settings) if file.is_file() and settings.is_file() else None
+    if not isinstance(held, dict) or not isinstance(held.pop("model_max_length", 0), int | float):
+        return None
+    named = held.keys() <= NAMED and all(isinstance(value, str) for value in held.values())
+    if not named or held.get("tokenizer_class") not in PLAIN or "pad_token" not in held:
         return None
     length = text_cfg.get("context_length", DEFAULT_CONTEXT_LENGTH)
     return FileTokenizer(file, length, held["pad_token"], held.get("unk_token"))

@@ -57,6 +57,7 @@ def test_texts_with_unknown_words_are_told_and_long_ones_counted():
         ({"tokenizer_mode": "clips"}, {}),
         ({}, {"tokenizer_class": "BertTokenizerFast"}),
         ({}, {"padding_side": "left"}),
+        ({}, {"model_max_length": [32]}),
         ({}, {"pad_token": {"content": "<pad>"}}),
     ],
 )
