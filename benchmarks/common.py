@@ -188,7 +188,7 @@ class Row:
 
 
 def row(work: str, measured: Measurement, required: float | None = None) -> Row:
-    """required: fraction of the ceiling."""
+    """The row of what was measured. required: fraction of the ceiling."""
     gflops = median(measured.fast_gflops)
 
     def fraction(seconds: Sequence[float], rates: Sequence[float]) -> float | None:

@@ -22,7 +22,10 @@ class AdamW:
 
 
 class Moments(NamedTuple):
-    """What AdamW keeps of one parameter. first, second: of its shape. steps: a scalar, on its device."""
+    """The state of AdamW for one parameter.
+
+    first, second: moments, of the parameter's shape. steps: number of steps, a scalar tensor on its device.
+    """
 
     first: Tensor
     second: Tensor
@@ -50,7 +53,7 @@ class FusedAdamW:
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Be as if it were new."""
+        """Drop all gradients and set all moments and numbers of steps to 0."""
         self.zero_grad()
         tensors = [tensor for moments in self.moments.values() for tensor in moments]
         if tensors:

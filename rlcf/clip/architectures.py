@@ -1,4 +1,4 @@
-"""What weights in OpenAI's key layout tell of their architecture: all but, at times, its activation."""
+"""Finds the architecture of weights in OpenAI's key layout, and refuses those whose activation is not certain."""
 
 import logging
 from collections.abc import Mapping

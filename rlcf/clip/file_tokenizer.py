@@ -14,7 +14,7 @@ from rlcf.inputs.json_files import read_json
 PLAIN = ("PreTrainedTokenizerFast", "TokenizersBackend")
 """Classes of `transformers` that do what a tokenizer.json says, and no more."""
 NAMED = {"backend", "bos_token", "eos_token", "pad_token", "tokenizer_class", "unk_token"}
-"""What their tokenizer_config.json may name beside it, and `model_max_length`, without a change of the token ids."""
+"""Keys of their tokenizer_config.json that do not change the token ids; `model_max_length`, a number, is another."""
 
 
 class FileTokenizer(HFTokenizer):
@@ -30,7 +30,7 @@ class FileTokenizer(HFTokenizer):
 
 
 class _Encoder:
-    """As much of a tokenizer of `transformers` as is called here and in open_clip."""
+    """Has the methods and attributes of a tokenizer of `transformers` that this project and open_clip use."""
 
     def __init__(self, file: Path, padding: str, unknown: str | None) -> None:
         self.backend_tokenizer: Any = Tokenizer.from_file(str(file))
@@ -42,7 +42,7 @@ class _Encoder:
     def __call__(
         self, texts: str | list[str], add_special_tokens: bool = True, max_length: int | None = None, **_: Any
     ) -> SimpleNamespace:
-        """input_ids: of one text a list of any length; of several a tensor (N, max_length)."""
+        """Returns token ids as `input_ids`: a list for one text, a tensor (N, max_length) for a list of texts."""
         tokenizer = self.backend_tokenizer
         if isinstance(texts, str):
             tokenizer.no_truncation()

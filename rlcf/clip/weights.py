@@ -136,7 +136,7 @@ class _Shapes(TorchFunctionMode):
         given = kwargs or {}
         if getattr(func, "__module__", "") == nn.init.__name__:
             return given["tensor"] if "tensor" in given else args[0]
-        if func in (Tensor.mul, Tensor.div, Tensor.triu_) and isinstance(args[1], int | float):
+        if func in (Tensor.mul, Tensor.div, Tensor.triu_) and isinstance(args[-1], int | float):
             return args[0]
         return (torch.empty if func is torch.randn else func)(*args, **given)
 

@@ -19,7 +19,7 @@ IMPORTS = "[name for name in ('timm', 'transformers', 'torch._dynamo') if name i
 
 
 def child(code, *words):
-    """What a new process prints last, as JSON."""
+    """Runs code in a new process. Returns the last line that it prints, parsed as JSON."""
     done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
