@@ -30,6 +30,8 @@ def is_standard(transformer: Any) -> bool:
 
 QUICK = 1.702
 """QuickGELU(x) = x * sigmoid(QUICK * x) (CLIP, OpenAI's weights), which is SiLU(QUICK * x) / QUICK."""
+WIDE = 512
+"""Least width of the layers that `linear` computes as convolutions."""
 
 
 def run_block(block: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -43,7 +45,7 @@ def project(block: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     x: (..., width), the block's input. Returns three tensors (..., width).
     """
     attention = block.attn
-    query, key, value = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
+    query, key, value = linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
     return query, key, value
 
 
@@ -64,21 +66,41 @@ def finish(block: Any, x: Tensor, attended: Tensor) -> Tensor:
     """The rest of a block after `attend`: output projection, MLP, and both residual connections.
 
     x: (..., width), the block's input. attended: (..., width), from `attend`. Returns (..., width).
+    QuickGELU's first factor is that of the MLP's input and its second one that of the sum, so that it is one SiLU.
     """
-    x = x + block.ls_1(block.attn.out_proj(attended))
-    return x + block.ls_2(feed_forward(block.mlp, block.ln_2(x)))
+    scaled = not (type(block.ls_1) is type(block.ls_2) is nn.Identity)
+    if scaled or torch.is_autocast_enabled(x.device.type):
+        x = x + block.ls_1(block.attn.out_proj(attended))
+        return x + block.ls_2(block.mlp(block.ln_2(x)))
+    x = add_linear(x, attended, block.attn.out_proj)
+    into, activation, normalised = block.mlp.c_fc, block.mlp.gelu, block.ln_2(x)
+    if type(activation) is not QuickGELU:
+        return add_linear(x, activation(linear(normalised, into.weight, into.bias)), block.mlp.c_proj)
+    hidden = linear(normalised * QUICK, into.weight, into.bias * QUICK)  # (..., 4 * width)
+    return add_linear(x, F.silu(hidden, inplace=not torch.is_grad_enabled()), block.mlp.c_proj, 1 / QUICK)
 
 
-def feed_forward(mlp: Any, x: Tensor) -> Tensor:
-    """The output of a block's MLP. x: (..., width). Returns (..., width).
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`F.linear`. x: (..., C); weight: (D, C); bias: (D,). Returns (..., D).
 
-    Without a graph QuickGELU's factors are those of the two matrix products, so that it is one SiLU in place.
+    Without a graph on a CPU, a large layer that widens is a convolution of size 1, channels last: oneDNN's kernel for
+    it is faster than MKL's matrix product (docs/speed.md).
     """
-    if torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type) or type(mlp.gelu) is not QuickGELU:
-        return mlp(x)
-    into, out = mlp.c_fc, mlp.c_proj
-    hidden = torch.addmm(into.bias, x.flatten(0, -2), into.weight.T, beta=QUICK, alpha=QUICK)  # (N, 4 * width)
-    return torch.addmm(out.bias, F.silu(hidden, inplace=True), out.weight.T, alpha=1 / QUICK).view(x.shape)
+    widens = x.dim() == 3 and weight.shape[0] > weight.shape[1] >= WIDE
+    if not widens or torch.is_grad_enabled() or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        return F.linear(x, weight, bias)
+    return F.conv2d(x.mT.unsqueeze(-2), weight[..., None, None], bias).squeeze(-2).mT
+
+
+def add_linear(x: Tensor, hidden: Tensor, layer: nn.Linear, factor: float = 1.0) -> Tensor:
+    """The sum of x, a layer's bias, and its product with `hidden` times a factor.
+
+    x: (..., D); hidden: (..., C). Returns (..., D). Without a graph the product is added in place.
+    """
+    total = x + layer.bias
+    if torch.is_grad_enabled():
+        return torch.add(total, F.linear(hidden, layer.weight), alpha=factor)
+    return total.flatten(0, -2).addmm_(hidden.flatten(0, -2), layer.weight.T, alpha=factor).view(x.shape)
 
 
 def pooled_block(block: Any, x: Tensor, positions: Tensor, causal: bool) -> Tensor:
@@ -91,7 +113,7 @@ def pooled_block(block: Any, x: Tensor, positions: Tensor, causal: bool) -> Tens
     weight, bias = attention.in_proj_weight, attention.in_proj_bias
     normalised = block.ln_1(x)  # (N, L, width)
     query = F.linear(normalised[rows, positions], weight[:width], bias[:width])  # (N, width)
-    key, value = F.linear(normalised, weight[width:], bias[width:]).chunk(2, dim=-1)  # (N, L, width) each
+    key, value = linear(normalised, weight[width:], bias[width:]).chunk(2, dim=-1)  # (N, L, width) each
     mask = None
     if causal:
         mask = (torch.arange(x.shape[1], device=x.device) <= positions.unsqueeze(-1))[:, None, None]  # (N, 1, 1, L)
