@@ -24,7 +24,7 @@ import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import save
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -205,9 +205,10 @@ def train(name: str, steps: int | None, folder: Path, seed: int | None = None, c
     for number, phase in enumerate(phases, start=1):
         fit(model, tokenizer, batches, phase, checkpoint, f"{name}, phase {number}")
     half = {key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()}
-    save_file({key: value.contiguous() for key, value in half.items()}, folder / "open_clip_model.safetensors")
     described = {"model_cfg": config, "preprocess_cfg": PREPROCESS}
-    (folder / "open_clip_config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    write_atomically(folder / "open_clip_config.json", json.dumps(described, indent=2) + "\n")
+    weights = save({key: value.contiguous() for key, value in half.items()})
+    write_atomically(folder / "open_clip_model.safetensors", weights)  # last: with it the model is whole
     checkpoint.file.unlink(missing_ok=True)
     return model
 

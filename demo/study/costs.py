@@ -17,18 +17,18 @@ from rlcf.inputs.images import read_image
 from rlcf.run.config import parse_config
 from rlcf.run.setup import load_models
 
-IMAGES, ROUNDS = 24, 5
-"""Images of a method that are timed in a round. In each round all methods have their turn, to meet the same load."""
-COUNTED = 8
-"""Images whose passes are counted."""
+IMAGES, ROUNDS = 6, 5
+"""Images of each style that are timed in a round. In each round all methods have their turn, to meet the same load."""
+COUNTED = 4
+"""Images of each style whose passes are counted."""
 
 
 def measure_costs(place: Path, task: Task, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Method -> the milliseconds an image of each round, and its passes. On pictures of the task's first style.
+    """Method -> the milliseconds an image of each round, and its passes. On a few pictures of each style.
 
     place: holds the pictures; the runs that are timed are removed.
     """
-    data = ["--data", str(place / "pictures"), "--datasets", f"{task.lists}:{task.styles[0]}"]
+    data = ["--data", str(place / "pictures"), "--datasets", *(f"{task.lists}:{style}" for style in task.styles)]
     timed = place / "timed"
     costs: dict[str, dict[str, Any]] = {name: {"milliseconds": []} for name in names}
     for _, name in tqdm([(turn, name) for turn in range(ROUNDS) for name in names], desc=f"costs, {task.script}"):
@@ -56,10 +56,9 @@ def passes_of(task: Task, pictures: Path, flags: list[str]) -> dict[str, float]:
 
     config = parse_config(ClassificationConfig, flags, "", "")
     models = load_models(config, torch.device("cpu"), "fp32")
-    folder = pictures / task.styles[0]
-    names = sorted(place.name for place in folder.iterdir())
+    names = sorted(place.name for place in (pictures / task.styles[0]).iterdir())
     classifier = Classifier.of(config, models, names)
-    files = [min((folder / name).iterdir()) for name in names[:COUNTED]]
+    files = [min((pictures / style / name).iterdir()) for style in task.styles for name in names[:COUNTED]]
     group = [(index, classifier.views(read_image(file), index)) for index, file in enumerate(files)]
     student, reward = Passes(), Passes()
     with ExitStack() as stack:
@@ -67,7 +66,7 @@ def passes_of(task: Task, pictures: Path, flags: list[str]) -> dict[str, float]:
         for clip in models.rewards:
             if isinstance(clip, Backbone):
                 stack.enter_context(reward.counting(clip))
-        for start in range(0, COUNTED, config.images_at_once):
+        for start in range(0, len(files), config.images_at_once):
             classifier.adapt(group[start : start + config.images_at_once])
-    counted = {f"student_{name}": value / COUNTED for name, value in vars(student).items()}
-    return counted | {f"reward_{name}": value / COUNTED for name, value in vars(reward).items()}
+    counted = {f"student_{name}": value / len(files) for name, value in vars(student).items()}
+    return counted | {f"reward_{name}": value / len(files) for name, value in vars(reward).items()}

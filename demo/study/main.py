@@ -1,19 +1,22 @@
 """The study: which method should one use, and is RLCF's gain real? All three tasks on the embedded world.
 
+    python -m demo.study                       # all of it, in four steps:
     python -m demo.study train                 # trains the further pairs of student and reward model
     python -m demo.study run                   # adapts to every picture with every method
     python -m demo.study cost                  # times every method on a few pictures, and counts its passes
     python -m demo.study report                # the tables, the picture and the intervals
 
-`--tasks classification` is that one alone. `run` goes on where it was stopped, and does two runs at a time, each on one
-thread. The trained models, and the runs of a task on the pictures of a --seed, lie below --output. What became of each
-picture is kept below --outcomes, from which `report` makes the tables: those of docs/study.md again with
-`--outcomes docs/study`.
+`--tasks classification` is that one alone. What was trained or run is not done again, and a run goes on where it was
+stopped; two go at a time, each on one thread. The trained models, and the runs of a task on the pictures of a --seed,
+lie below --output. What became of each picture is kept below --outcomes, from which `report` makes the tables: those of
+docs/study.md again with `--outcomes docs/study`.
 
     python -m demo.study run --tasks choices   # what settings were chosen from: other pictures, of seed 1001
 """
 
 import json
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +29,7 @@ from rlcf.errors import UserError
 from rlcf.run.files import write_atomically
 from rlcf.run.parser import Parser
 
+STEPS = ("train", "run", "cost", "report")
 KINDS = ("reward", "student")  # the longer training first
 
 
@@ -79,9 +83,14 @@ def run_method(place: Path, kept: Path, task: Task, pair: int, models: tuple[str
 
 def write_pictures(place: Path, task: Task, seed: int) -> None:
     """Write the pictures of each style, unless they are there."""
+    pictures, unfinished = place / "pictures", place / "unfinished"
     for style in task.styles:
-        if not (place / "pictures" / style).is_dir():
-            task.write(place / "pictures", style, task.size, seed)
+        if not (pictures / style).is_dir():
+            shutil.rmtree(unfinished, ignore_errors=True)
+            task.write(unfinished, style, task.size, seed)
+            pictures.mkdir(parents=True, exist_ok=True)
+            for made in sorted(unfinished.iterdir(), key=Path.is_dir):  # a list of pictures before its folder
+                made.rename(pictures / made.name)
 
 
 def run_task(output: Path, place: Path, kept: Path, task: Task, pairs: Sequence[int], names: Sequence[str]) -> None:
@@ -112,9 +121,15 @@ def show_report(kept: Path, task: Task) -> None:
 
 
 def main() -> None:
+    for words in [sys.argv[1:]] if sys.argv[1:] else [[step] for step in STEPS]:
+        do_step(words)
+
+
+def do_step(words: Sequence[str]) -> None:
+    """One step of the study. words: of its command line."""
     parser = Parser(description=__doc__)
     steps = parser.add_subparsers(dest="what", required=True)
-    train, run, cost, told = (steps.add_parser(name) for name in ("train", "run", "cost", "report"))
+    train, run, cost, told = (steps.add_parser(name) for name in STEPS)
     for step in (train, run, cost, told):
         step.add_argument("--output", type=Path, default=Path("output/study"))
     train.add_argument("--pairs", type=int, nargs="+", default=[1, 2], help="default: 1 and 2")
@@ -127,7 +142,7 @@ def main() -> None:
     run.add_argument("--pairs", type=int, nargs="+", help="0: the shipped pair (default: all of each task)")
     for step in (run, cost):
         step.add_argument("--methods", nargs="+", help="names of runs (default: all)")
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     if args.what == "train":
         train_pairs(args.output, [pair for pair in args.pairs if pair], args.steps, args.compile)
         return

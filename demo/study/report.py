@@ -20,21 +20,21 @@ DIRECTIONS = {"": "", "i2t": "Image to text", "t2i": "Text to image"}
 
 
 def hierarchical_interval(differences: Sequence[np.ndarray]) -> tuple[float, float, float]:
-    """The mean over worlds of paired differences, with its 95% interval of a bootstrap over worlds, then their images.
+    """The mean over worlds of paired differences, with its 95% interval of a bootstrap over worlds and over images.
 
-    differences: (n,) of each world. Returns (mean, low, high), percent.
+    differences: (n,) of each world, all on the same images. A resample draws worlds, and images that are the same in
+    each of them. Returns (mean, low, high), percent.
     """
     rng = np.random.default_rng(SEED)
-    means = []
-    for values in differences:  # the images of a world, resampled: the multinomial counts of its distinct differences
-        distinct, counts = np.unique(values, return_counts=True)
-        draws = rng.multinomial(len(values), counts / len(values), size=(RESAMPLES, len(differences)))
-        means.append(draws @ distinct / len(values))  # (RESAMPLES, worlds)
+    values = np.stack(differences, axis=1)  # (n, worlds)
+    distinct, counts = np.unique(
+        values, axis=0, return_counts=True
+    )  # images resampled: multinomial counts of these rows
+    means = rng.multinomial(len(values), counts / len(values), size=RESAMPLES) @ distinct / len(values)
     worlds = rng.integers(len(differences), size=(RESAMPLES, len(differences)))
-    slots = np.arange(len(differences))
-    drawn = np.stack(means)[worlds, np.arange(RESAMPLES)[:, None], slots[None]].mean(axis=1)
+    drawn = np.take_along_axis(means, worlds, axis=1).mean(axis=1)
     low, high = np.percentile(drawn, [2.5, 97.5])
-    return 100 * float(np.mean([values.mean() for values in differences])), 100 * float(low), 100 * float(high)
+    return 100 * float(values.mean()), 100 * float(low), 100 * float(high)
 
 
 def report(place: Path, task: Task) -> str:
@@ -49,7 +49,11 @@ def report(place: Path, task: Task) -> str:
         counts = f"n {len(any_run[task.styles[0]].values)} a style and pair"
         told = f"{len(pairs)} pairs of models" if len(pairs) > 1 else "one pair of models"
         title = f"{DIRECTIONS[direction]}: " if direction else ""
-        lines += [f"{title}{told}, {counts}, {place.name.replace('-', ', seed ')}.", "", value_table(runs, costs, task)]
+        lines += [f"{title}{told}, {counts}, {place.name.replace('-', ', seed ')}.", ""]
+        absent = [name for name in task.methods if name not in runs]
+        if absent:
+            lines += [f"Not run with every pair, and left out: {', '.join(absent)}.", ""]
+        lines += [value_table(runs, costs, task)]
         lines += ["", gain_table(runs, task), ""]
         if any(name.startswith("anchored") for name in runs) and "rlcf" in runs:
             lines += [style_table(runs, task), ""]
@@ -132,12 +136,12 @@ def gain_table(runs: Runs, task: Task) -> str:
 
 
 def style_table(runs: Runs, task: Task) -> str:
-    """Paired gains of the anchored methods over RLCF and KD, style by style."""
-    others = [name for name in ("rlcf", "kd", "rerank", "reward") if name in runs and name in task.baselines]
+    """Paired gains of the anchored methods, style by style, over RLCF (of what they tune) and the other baselines."""
     rows = []
-    for name in runs:
-        if name.startswith("anchored"):
-            for other in others:
+    for name in (run for run in runs if run.startswith("anchored")):
+        rlcf = "rlcf-prompt" if "prompt" in name else "rlcf"
+        for other in [rlcf, *(other for other in task.baselines if other not in ("zeroshot", "rlcf"))]:
+            if other in runs:
                 gains = [interval_of(runs[name], runs[other], [style]) for style in task.styles]
                 rows.append([f"{task.methods[name][0]} over {task.methods[other][0]}", *gains])
     return markdown(["gain, 95% interval", *task.styles], rows)

@@ -24,7 +24,13 @@ SHIPPED = ("demo-student", "demo-reward")
 def test_a_gain_that_all_worlds_share_has_a_narrow_interval():
     same = [np.array([1.0] * 30 + [0.0] * 70)] * 3
     mean, low, high = hierarchical_interval(same)
-    assert mean == pytest.approx(30.0) and 24 < low < 30 < high < 36
+    assert mean == pytest.approx(30.0) and 20 < low < 30 < high < 40
+
+
+def test_worlds_see_the_same_images_so_that_equal_worlds_have_the_interval_of_one():
+    values = np.array([1.0] * 30 + [0.0] * 70)
+    widths = [high - low for _, low, high in (hierarchical_interval([values] * worlds) for worlds in (1, 3))]
+    assert widths[0] == pytest.approx(widths[1], abs=0.5) and 16 < widths[0] < 20
 
 
 def test_worlds_that_disagree_widen_the_interval():
@@ -48,6 +54,32 @@ def test_the_report_is_of_the_tasks_that_have_outcomes(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["study", "report", "--outcomes", str(ROOT / "docs" / "study")])
     study.main()
     assert "classification, seed 2002" in (printed := capsys.readouterr().out) and "choices, seed 1001" in printed
+
+
+def test_without_a_step_all_are_done_in_turn(monkeypatch):
+    done = []
+    monkeypatch.setattr(study, "do_step", done.append)
+    monkeypatch.setattr("sys.argv", ["study"])
+    study.main()
+    assert done == [["train"], ["run"], ["cost"], ["report"]]
+
+
+@pytest.mark.parametrize("task", [CLASSIFICATION, RETRIEVAL], ids=["classification", "retrieval"])
+def test_pictures_that_were_written_in_part_are_written_again(task, tmp_path):
+    def stopped(folder, style, *_):
+        task.write(folder, style, 1, 8)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        study.write_pictures(tmp_path, dataclasses.replace(task, size=1, write=stopped), 7)
+    for _ in range(2):
+        study.write_pictures(tmp_path, dataclasses.replace(task, size=1, styles=("clean",)), 7)
+    task.write(tmp_path / "expected", "clean", 1, 7)
+    names = [
+        {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*.*") if file.is_file()}
+        for folder in (tmp_path / "pictures", tmp_path / "expected")
+    ]
+    assert names[0] == names[1] and len(names[0]) > 1
 
 
 def test_a_flag_of_another_step_is_refused(monkeypatch):
@@ -160,12 +192,13 @@ def test_the_study_of_captioning_tells_the_things_named_and_cider(small):
 
 
 def test_passes_are_counted_with_their_backward_ones(tmp_path):
-    CLASSIFICATION.write(tmp_path, "clean", 1, 7)
-    flags = flags_of(CLASSIFICATION, "rlcf", SHIPPED)
-    passes = passes_of(CLASSIFICATION, tmp_path, flags)
+    task = dataclasses.replace(CLASSIFICATION, styles=("clean", "blur"))
+    for style in task.styles:
+        task.write(tmp_path, style, 1, 7)
+    passes = passes_of(task, tmp_path, flags_of(task, "rlcf", SHIPPED))
     # The centre crop before; the twelve views that are ranked; three steps on six views; the centre crop after.
     assert passes["student_images"] - passes["student_images_back"] in (13, 14)
     assert passes["student_images_back"] == 18 and passes["reward_images"] == 6 and passes["student_texts"] == 0
-    prompt = passes_of(CLASSIFICATION, tmp_path, flags_of(CLASSIFICATION, "rlcf-prompt", SHIPPED))
+    prompt = passes_of(task, tmp_path, flags_of(task, "rlcf-prompt", SHIPPED))
     assert prompt["student_images"] == 12 and prompt["student_images_back"] == 0
     assert prompt["student_texts_back"] == 300
