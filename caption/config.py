@@ -47,9 +47,7 @@ class CaptionConfig(Config):
         path=True,
     )
 
-    method: str = method_option(
-        "rlcf", "zeroshot, rerank (the best rewarded of K captions), or what adapts", choices=METHODS.keys()
-    )
+    method: str = method_option("rlcf", "one of those above", choices=METHODS.keys())
     sampling: str = method_option(
         "beam", "where the K captions come from: beam search, or draws from the nucleus", choices=("beam", "nucleus")
     )

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 class Method:
     """The needs of a method.
 
-    adapts: True for a method that takes gradient steps; asks_rewards: for one that asks the reward models; reranks: for
-    one that answers with the best rewarded of the K captions of the captioner as it was loaded; settings: names of
-    those that only some methods have and this one does.
+    told: a line of help. adapts: True for a method that takes gradient steps; asks_rewards: for one that asks the
+    reward models; reranks: for one that answers with the best rewarded of the K captions of the captioner as it was
+    loaded; settings: names of those that only some methods have and this one does.
     """
 
+    told: str
     adapts: bool = False
     asks_rewards: bool = False
     needs_logits: bool = False  # captions are no fixed list over which a reward model has logits
@@ -25,7 +26,12 @@ class Method:
 
 
 METHODS = {
-    "zeroshot": Method(),
-    "rerank": Method(asks_rewards=True, reranks=True),
-    "rlcf": Method(adapts=True, asks_rewards=True, settings=("candidates", "kl_weight", "stop_when_settled")),
+    "zeroshot": Method("the captioner as it is"),
+    "rerank": Method("the best rewarded of the captioner's K captions; no steps", asks_rewards=True, reranks=True),
+    "rlcf": Method(
+        "steps on the captioner's K captions, each weighted with its reward",
+        adapts=True,
+        asks_rewards=True,
+        settings=("candidates", "kl_weight", "stop_when_settled"),
+    ),
 }

@@ -39,7 +39,7 @@ class ClassificationConfig(ListConfig):
     )
     label_column: str | None = data_option(None, "of an hf dataset that has several columns of labels")
 
-    method: str = method_option("rlcf", "zeroshot, or what adapts", choices=METHODS.keys())
+    method: str = method_option("rlcf", "one of those above", choices=METHODS.keys())
     lr: float = adaptation_option(
         None, "learning rate of AdamW (default: 7e-3 for the prompt, 1e-5 for the image tower and its layers)", above=0
     )

@@ -26,9 +26,7 @@ class RetrievalConfig(ListConfig):
 
     caption_column: str | None = data_option(None, "of an hf dataset that has several columns of texts")
 
-    method: str = method_option(
-        "rlcf", "zeroshot, ensemble (student times reward model), or what adapts", choices=METHODS.keys()
-    )
+    method: str = method_option("rlcf", "one of those above", choices=METHODS.keys())
     direction: str = method_option(
         "both", "images that look for texts, texts that look for images", choices=(*DIRECTIONS, "both")
     )

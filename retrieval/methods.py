@@ -11,12 +11,13 @@ from dataclasses import dataclass
 class Method:
     """The needs of a method. One that does not adapt answers with the zero-shot logits.
 
-    adapts: True for a method that takes gradient steps; asks_rewards: for one that asks the reward models;
-    needs_logits: for one that asks them for logits over the whole gallery; samples_answers: for one that samples the K
-    likeliest places in the gallery; multiplies: for one whose answer is the product with the reward models'. settings:
-    names of those that only some methods have and this one does.
+    told: a line of help. adapts: True for a method that takes gradient steps; asks_rewards: for one that asks the
+    reward models; needs_logits: for one that asks them for logits over the whole gallery; samples_answers: for one that
+    samples the K likeliest places in the gallery; multiplies: for one whose answer is the product with the reward
+    models'. settings: names of those that only some methods have and this one does.
     """
 
+    told: str
     adapts: bool = False
     asks_rewards: bool = False
     needs_logits: bool = False
@@ -29,10 +30,25 @@ GUIDED = ("kl_weight", "gate", "answer")
 """Settings of every method that learns from a reward model."""
 
 METHODS = {
-    "zeroshot": Method(),
-    "ensemble": Method(asks_rewards=True, needs_logits=True, multiplies=True),
-    "rlcf": Method(
-        adapts=True, asks_rewards=True, samples_answers=True, settings=("candidates", "stop_when_settled", *GUIDED)
+    "zeroshot": Method("the student as it is"),
+    "ensemble": Method(
+        "product of student's and reward model's probabilities; no steps",
+        asks_rewards=True,
+        needs_logits=True,
+        multiplies=True,
     ),
-    "kd": Method(adapts=True, asks_rewards=True, needs_logits=True, settings=GUIDED),
+    "rlcf": Method(
+        "steps on the student's likeliest places in the gallery, each weighted with its reward",
+        adapts=True,
+        asks_rewards=True,
+        samples_answers=True,
+        settings=("candidates", "stop_when_settled", *GUIDED),
+    ),
+    "kd": Method(
+        "steps towards the reward model's probabilities (distillation)",
+        adapts=True,
+        asks_rewards=True,
+        needs_logits=True,
+        settings=GUIDED,
+    ),
 }

@@ -283,3 +283,14 @@ def test_examples_are_read_from_strings_comments_blocks_and_spans(tmp_path):
         "a.sh": ["bash scripts/a.sh GPU"],
         "a.md": ["bash scripts/d.sh", "python b.py", "rlcf-caption --c"],
     }
+
+
+@pytest.mark.parametrize("task", ["classification", "retrieval", "caption"])
+def test_every_method_has_a_line_of_help(task, capsys):
+    main = importlib.import_module(f"{task}.main").main
+    methods = importlib.import_module(f"{task}.methods").METHODS
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert len({method.told for method in methods.values()}) == len(methods)
+    assert all(f"{name:10}{method.told}" in lines for name, method in methods.items())

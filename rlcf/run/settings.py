@@ -28,8 +28,8 @@ class Config(Settings):
     methods: ClassVar[Mapping[str, Any]] = {}
     """The task's methods by their names.
 
-    Each tells at least `adapts`, `asks_rewards`, `needs_logits` and `settings`: the names of those settings that only
-    some methods have and this one does.
+    Each tells at least `told` (a line of help), `adapts`, `asks_rewards`, `needs_logits` and `settings`: the names of
+    those settings that only some methods have and this one does.
     """
 
     seed: int = option(0, "with a sample's index decides its views; also the order of the samples", at_least=0)

@@ -20,7 +20,9 @@ from rlcf.run.settings import Config as SharedConfig
 class Config(SharedConfig):
     """The shared settings, of a task with one method."""
 
-    methods: ClassVar = {"rlcf": SimpleNamespace(adapts=True, asks_rewards=True, needs_logits=False, settings=())}
+    methods: ClassVar = {
+        "rlcf": SimpleNamespace(told="", adapts=True, asks_rewards=True, needs_logits=False, settings=())
+    }
 
 
 @dataclasses.dataclass
