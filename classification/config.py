@@ -201,9 +201,9 @@ class ClassificationConfig(ListConfig):
         return self.how.asks_rewards or self.voter == "reward"
 
     @property
-    def needs_logits(self) -> bool:
-        """True for a method, or an option of it, that asks the reward models for logits over all classes."""
-        return super().needs_logits or self.voter == "reward"
+    def logits_flag(self) -> str:
+        """The flag that asks the reward models for logits over all classes, with its value."""
+        return super().logits_flag or ("--voter reward" if self.voter == "reward" else "")
 
     @property
     def remembers(self) -> bool:

@@ -1,5 +1,6 @@
-"""The anchored presets are the published ones with the options beyond the paper, and the study's options."""
+"""Presets: the published ones have nothing beyond the paper; the anchored ones are these with the study's options."""
 
+import dataclasses
 import shlex
 
 import pytest
@@ -37,3 +38,12 @@ def test_an_anchored_preset_adds_the_options_of_the_study(kind, anchored, publis
         assert ours[name] == getattr(studied, name)
     given = {name for name in OPTIONS[:-1] if hasattr(studied, name)}
     assert {name for name in given if getattr(studied, name) != getattr(kind(), name)} == changed - {"steps"}
+
+
+@pytest.mark.parametrize("kind", [ClassificationConfig, RetrievalConfig, CaptionConfig])
+def test_what_is_beyond_the_paper_is_off_in_the_published_presets(kind):
+    beyond = [spec.name for spec in dataclasses.fields(kind) if spec.metadata["group"] == "beyond the paper"]
+    published = [file for file in kind.presets.glob("*.yaml") if not {"anchored", "train"} & {*file.stem.split("-")}]
+    assert len(beyond) >= 3 and len(published) >= 4
+    for file in published:
+        assert not set(beyond) & read_preset(kind, file).keys(), file

@@ -116,8 +116,10 @@ class Config(Settings):
         if self.divide_by_std and self.baseline == "none":
             raise UserError("--divide-by-std needs a mean to start from; use --baseline answers or all")
         function = next((name for name in self.reward if name.startswith(PY)), None)
-        if function is not None and self.needs_logits:
-            raise UserError(f"--reward {function} gives scores, not logits to distil; give a CLIP")
+        if function is not None and self.logits_flag:
+            raise UserError(
+                f"--reward {function} gives scores, not logits, which {self.logits_flag} needs; give a CLIP"
+            )
         if self.momentum and not self.how.adapts:
             raise UserError(f"--momentum is for a method that adapts weights; {self.method} does not")
         for name in sorted({name for method in self.methods.values() for name in method.settings}):
@@ -149,9 +151,9 @@ class Config(Settings):
         return bool(self.how.asks_rewards)
 
     @property
-    def needs_logits(self) -> bool:
-        """True for a method that asks the reward models for logits over all answers."""
-        return bool(self.how.needs_logits)
+    def logits_flag(self) -> str:
+        """The flag that asks the reward models for logits over all answers, with its value; empty where none does."""
+        return f"--method {self.method}" if self.how.needs_logits else ""
 
     @property
     def remembers(self) -> bool:
@@ -177,7 +179,8 @@ class ListConfig(Config):
     )
 
     @property
-    def needs_logits(self) -> bool:
-        """True for a method, or an option of it, that asks the reward models for logits over the whole list."""
-        further = (self.candidates, self.gate, self.answer) != ("student", "none", "adapted")
-        return super().needs_logits or further
+    def logits_flag(self) -> str:
+        """The flag that asks the reward models for logits over the whole list, with its value."""
+        plain = {"candidates": "student", "gate": "none", "answer": "adapted"}
+        further = (f"--{name} {getattr(self, name)}" for name, value in plain.items() if getattr(self, name) != value)
+        return super().logits_flag or next(further, "")

@@ -76,7 +76,7 @@ class Setup(Generic[AnyConfig]):
         """The setup of a command. Raises UserError for what this machine or torchrun cannot do."""
         shard = Shard.from_environment()
         if config.remembers and shard.count > 1:
-            flag = "--momentum" if config.momentum else "this --method"
+            flag = "--momentum" if config.momentum else f"--method {config.method}"
             raise UserError(f"{flag} carries state from sample to sample and cannot be sharded; start one process")
         device = resolve_device(config, shard.local_rank)
         return cls(config, shard, device, resolve_precision(config, device))

@@ -23,7 +23,7 @@ from rlcf.adapt.rewards import ClipScorer, Seen
 from rlcf.errors import UserError
 from rlcf.run.setup import Models
 from rlcf.run.shard import Shard
-from tests.tools import break_off_after
+from tests.tools import break_off_after, same
 
 MODELS = {"student": "demo-student", "reward": ["demo-reward"], "workers": 0}
 GUIDED = {"method": "rlcf", "tune": "image-encoder", "batchnorm": "frozen", "lr": 1e-4, "views": 8, "selection": 0.5}
@@ -90,6 +90,8 @@ def test_a_tie_of_votes_goes_to_the_tied_class_that_the_student_finds_likeliest(
     features = torch.tensor([[[9.0, 0, 0], [0, 9.0, 0], [0, 0.4, 0.5]]])
     tied = Image(features, classes, torch.tensor(1.0), torch.tensor([[0, 1]]))
     assert answer("zero", tied).exp().tolist() == [[1.0, 2.0, 0.0]]
+    published = answer("zero", tied, published_ties=True).exp()  # leaves out the mirrored classes: 1 and 2 here
+    assert published.tolist() == [[2.0, 1.0, 0.0]]
 
 
 def test_caches_take_the_most_certain_images_of_a_class():
@@ -159,15 +161,19 @@ def test_mean_predictions_are_probabilities():
     assert mean_prediction(torch.randn(4, 7)).exp().sum().item() == pytest.approx(1.0, abs=1e-6)
 
 
-@pytest.mark.parametrize("method", ["zero", "mta", "tda", "views", "reward", "ensemble", "rerank"])
-def test_methods_without_gradients_clone_no_tower_and_need_no_gradients(method, demo_clip):
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if not method.adapts])
+def test_methods_without_gradients_clone_no_tower_and_need_no_gradients(method, demo_clip, monkeypatch):
     student = demo_clip()
     config = ClassificationConfig(method=method, views=5, selection=0.5, sample_k=2)
     rewards = [demo_clip("demo-reward")] if config.asks_rewards else []
+    weights = [clip.model.state_dict() for clip in (student, *rewards)]
+    before = [{name: value.clone() for name, value in held.items()} for held in weights]
+    monkeypatch.setattr("copy.deepcopy", lambda *_: pytest.fail("a copy of a model"))
     classifier = Classifier.of(config, Models(student, rewards), ["cat", "dog", "owl"])
-    assert classifier.episodes is None
+    assert classifier.episodes is None and classifier.policy.clip is student
     (outcome,) = classifier.adapt([(0, torch.randint(0, 256, (5, 3, 64, 64), dtype=torch.uint8))])
-    assert outcome.after is not None and outcome.trace == [] and not outcome.answer.requires_grad
+    assert outcome.trace == [] and not outcome.answer.requires_grad
+    assert all(same(held, kept) for held, kept in zip(weights, before, strict=True))
     assert not any(parameter.requires_grad for parameter in student.model.parameters())
 
 
@@ -227,6 +233,18 @@ def test_the_gate_leaves_out_the_episodes_of_images_that_both_models_agree_on(cl
     assert f"{len(left_out)} without an episode, both models agree" in capsys.readouterr().out
 
 
+def test_the_gate_leaves_out_the_same_images_of_a_group(classify):
+    """In a group of which some agree the others adapt, and the answers are those of one image at a time."""
+    flags = ["--gate", "agree", "--answer", "mean", "--tune", "prompt", "--lr", "7e-3"]
+    one, several = (classify(*flags, "--images-at-once", n, output=n).records() for n in ("1", "4"))
+    assert [record.get("gated") for record in one] == [record.get("gated") for record in several]
+    assert [record["adapted"] for record in one] == [record["adapted"] for record in several]
+    confidences = [[record["adapted_confidence"] for record in records] for records in (one, several)]
+    assert confidences[0] == pytest.approx(confidences[1], abs=1e-3)
+    groups = [[bool(record.get("gated")) for record in one[start : start + 4]] for start in range(0, 12, 4)]
+    assert any(any(group) and not all(group) for group in groups)
+
+
 def test_a_momentum_run_with_a_gate_goes_on_where_it_was(classify, monkeypatch):
     flags = ["--gate", "agree", "--momentum", "--momentum-every", "2", "--momentum-decay", "0.5"]
     whole = classify(*flags, output="whole").records()
@@ -268,9 +286,23 @@ def test_both_models_candidates_are_in_the_trace(classify):
         ("--method mta --views 4", "--method mta needs five --views or more"),
         ("--method mta --momentum", "--momentum is for a method that adapts weights; mta does not"),
         ("--clip-ratio 0.2 --steps 1", "--clip-ratio needs two --steps or more"),
-        ("--reward py:a:b --gate agree", "--reward py:a:b gives scores, not logits"),
-        ("--reward py:a:b --answer product", "--reward py:a:b gives scores, not logits"),
-        ("--reward py:a:b --method ensemble", "--reward py:a:b gives scores, not logits"),
+        (
+            "--reward py:a:b --gate agree",
+            "--reward py:a:b gives scores, not logits, which --gate agree needs; give a CLIP",
+        ),
+        ("--reward py:a:b --answer mean", "--reward py:a:b gives scores, not logits, which --answer mean needs"),
+        (
+            "--reward py:a:b --method ensemble",
+            "--reward py:a:b gives scores, not logits, which --method ensemble needs",
+        ),
+        (
+            "--reward py:a:b --candidates both",
+            "--reward py:a:b gives scores, not logits, which --candidates both needs",
+        ),
+        (
+            "--reward py:a:b --method zero --voter reward",
+            "--reward py:a:b gives scores, not logits, which --voter reward",
+        ),
     ],
 )
 def test_settings_that_a_method_does_not_have_are_refused(flags, message, classify):
@@ -281,7 +313,7 @@ def test_settings_that_a_method_does_not_have_are_refused(flags, message, classi
 
 def test_an_online_method_is_one_process(classify, monkeypatch):
     monkeypatch.setattr(Shard, "from_environment", staticmethod(lambda: Shard(0, 2)))
-    with pytest.raises(UserError, match="this --method carries state from sample to sample and cannot be sharded"):
+    with pytest.raises(UserError, match="--method tda carries state from sample to sample and cannot be sharded"):
         classify("--method", "tda")
 
 

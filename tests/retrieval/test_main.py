@@ -404,7 +404,10 @@ REFUSED = [
     (["--datasets", "json:nothing"], r"dataset json:nothing was not found"),
     (["--reward", "py:some:thing"], r"--reward py:some:thing scores an image's texts; use --direction i2t"),
     (["--reward", "py:some:thing", "--direction", "t2i"], r"scores an image's texts; use --direction i2t"),
-    (["--reward", "py:some:thing", "--method", "kd"], r"--reward py:some:thing gives scores, not logits to distil"),
+    (
+        ["--reward", "py:some:thing", "--method", "kd"],
+        r"--reward py:some:thing gives scores, not logits, which --method kd needs",
+    ),
     (["--method", "zeroshot", "--momentum"], r"--momentum is for a method that adapts weights; zeroshot does not"),
     (["--reward-weights", 1, 2], r"--reward-weights has 2 numbers for 1 reward models"),
 ]

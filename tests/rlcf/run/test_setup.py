@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 class TaskConfig(Config):
     """A task with methods that ask rewards and remember as they are told."""
 
-    methods: ClassVar = {"rlcf": SimpleNamespace(adapts=True, needs_logits=False, settings=())}
+    methods: ClassVar = {"rlcf": SimpleNamespace(told="", adapts=True, needs_logits=False, settings=())}
 
     asks: bool = option(True, "ask the reward models")
     cache: bool = option(False, "carry something from sample to sample")
@@ -67,7 +67,7 @@ def test_the_run_folder_holds_the_device_and_precision_that_auto_became(folder):
     assert (written["device"], written["precision"]) == ("cpu", "fp32")
 
 
-@pytest.mark.parametrize(("flag", "said"), [("--momentum", "--momentum"), ("--cache", "this --method")])
+@pytest.mark.parametrize(("flag", "said"), [("--momentum", "--momentum"), ("--cache", "--method rlcf")])
 def test_what_is_carried_from_sample_to_sample_refuses_several_processes(monkeypatch, flag, said):
     assert command(flag).shard == Shard()
     monkeypatch.setattr(Shard, "from_environment", staticmethod(lambda: Shard(0, 2)))
