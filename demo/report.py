@@ -77,7 +77,7 @@ def retrieval_table(folder: Path) -> str:
         cells.insert(4, gain(result[f"{kind}_r1_gain"]))
         cells.append(f"{alone[name]['zero_shot'][f'{kind}_r1']:.1f}")
         rows.append([*cells, f"{result['seconds_per_sample']:.2f}"])
-    return markdown(["%", "query", "R@1", "RLCF", "gain, 95% interval", "R@5", "RLCF", "reward R@1", "s a query"], rows)
+    return markdown(["%", "query", "R@1", "RLCF", "gain, 95% interval", "R@5", "RLCF", "reward", "s a query"], rows)
 
 
 def named_things(text: str) -> set[str]:
@@ -105,7 +105,7 @@ def captioning_table(folder: Path) -> str:
             ):
                 interval = result["reward_gain"] if named is None else result["gains"][named]
                 values = [f"{scale * result[when][metric]:.{1 if scale > 1 else 3}f}" for when in WHEN]
-                called = {"CLIPScore": "CLIPScore by the student", "reward": "CLIPScore by the reward model"}
+                called = {"CLIPScore": "CLIPScore, student", "reward": "CLIPScore, reward"}
                 rows.append([*cells, called.get(metric, metric), *values, gain(interval, scale)])
                 cells = ["", ""]
             before, after = ([object_recall(record, when) for record in records] for when in WHEN)
