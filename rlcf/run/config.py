@@ -114,7 +114,9 @@ def parse_config(kind: type[AnyConfig], argv: list[str] | None, description: str
     parser.add_argument("--gpu", metavar="N", help="short for --device cuda:N; 'cpu' for --device cpu")
     types_of = typing.get_type_hints(kind)
     names = dict.fromkeys(spec.metadata["group"] for spec in dataclasses.fields(kind))
-    methods = "\n".join(f"{name:10}{method.told}" for name, method in getattr(kind, "methods", {}).items())
+    table = getattr(kind, "methods", {})
+    width = max(map(len, table), default=0) + 2
+    methods = "\n".join(f"{name:{width}}{method.told}" for name, method in table.items())
     groups = {name: parser.add_argument_group(name, methods if name == "method" else None) for name in names}
     for spec in dataclasses.fields(kind):
         _add_flag(groups[spec.metadata["group"]], spec, types_of[spec.name])
