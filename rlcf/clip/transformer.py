@@ -66,7 +66,7 @@ def finish(block: Any, x: Tensor, attended: Tensor) -> Tensor:
     """The rest of a block after `attend`: output projection, MLP, and both residual connections.
 
     x: (..., width), the block's input. attended: (..., width), from `attend`. Returns (..., width).
-    QuickGELU's first factor is that of the MLP's input and its second one that of the sum, so that it is one SiLU.
+    QuickGELU is computed as a SiLU: the MLP's input is multiplied by `QUICK`, and its output divided by it.
     """
     scaled = not (type(block.ls_1) is type(block.ls_2) is nn.Identity)
     if scaled or torch.is_autocast_enabled(x.device.type):
@@ -93,9 +93,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def add_linear(x: Tensor, hidden: Tensor, layer: nn.Linear, factor: float = 1.0) -> Tensor:
-    """The sum of x, a layer's bias, and its product with `hidden` times a factor.
+    """x + factor * hidden @ weight.T + bias, with the weight and the bias of a layer.
 
-    x: (..., D); hidden: (..., C). Returns (..., D). Without a graph the product is added in place.
+    x: (..., D); hidden: (..., C). Returns (..., D), a new tensor.
     """
     total = x + layer.bias
     if torch.is_grad_enabled():

@@ -125,7 +125,7 @@ def test_only_bf16_on_the_cpu_is_measured(clock, capsys):
 
 @pytest.fixture
 def kernels(monkeypatch):
-    """What torch's kernels are told: CUBLAS_WORKSPACE_CONFIG, deterministic alone, and cuDNN's choice by time."""
+    """Returns CUBLAS_WORKSPACE_CONFIG, whether torch uses deterministic kernels alone, and cuDNN's benchmark flag."""
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
 
