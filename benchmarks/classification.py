@@ -26,9 +26,11 @@ from classification.clip_model import class_features
 from classification.config import ClassificationConfig
 from rlcf.adapt.views import Views
 from rlcf.clip.backbone import DTYPES
-from rlcf.errors import run_main
+from rlcf.errors import UserError, run_main
 
 WORKS = ("encoder", "prompt", "tpt", "ctpt", "prompt-1000", "zero", "mta")
+SCREENED = "screened"
+"""A further row, on request: ours with the views screened in bf16, beside ours without."""
 REQUIRED = {"encoder": 0.9, "prompt": 0.85, "tpt": 0.85, "prompt-1000": 0.8}
 """Work -> the fraction of the ceiling that must be reached."""
 PROMPT = ClassificationConfig(method="rlcf", tune="prompt", lr=7e-3)
@@ -144,16 +146,33 @@ def all_classes(clips: Clips, chunk: int | None, repeats: int | None, dtype: tor
     return row("RLCF prompt, 1000 classes, 3 steps (loop extrapolated)", measured, REQUIRED["prompt-1000"])
 
 
+def screened(clips: Clips, repeats: int | None) -> Row:
+    """Image-encoder tuning as it is, in place of the loop, and with `--select-precision bf16`."""
+    config, device = PRESETS["encoder"], clips.student.device
+    exact, quick = (Setting(clips, 200, replace(config, select_precision=p)).ours() for p in ("same", "bf16"))
+    measured = measure(exact, quick, repeats, device, clips=clips.named(config))
+    return row("RLCF image-encoder, ours -> ours with the views screened in bf16", measured)
+
+
 def main(argv: list[str] | None = None) -> None:
     further = PRECISION | {
-        "--works": {"nargs": "+", "choices": WORKS, "default": WORKS, "help": "which rows"},
+        "--works": {
+            "nargs": "+",
+            "choices": (*WORKS, SCREENED),
+            "default": WORKS,
+            "help": "which rows; screened is ours with the views screened in bf16, beside ours without",
+        },
         "--class-chunk": {"type": count, "metavar": "N", "help": "of the row with 1000 classes; default: as a run's"},
     }
     options = parse(__doc__ or "", argv, "classification", None, further)
+    if SCREENED in options.works and options.precision != "fp32":
+        raise UserError("the row 'screened' compares bf16 with fp32: leave out --precision")
     clips, dtype = build(options.size, options.device, options.precision), DTYPES[options.precision]
     rows, warm = [], options.size == "tiny"
     for work in options.works:
-        if work == "prompt-1000":
+        if work == SCREENED:
+            rows.append(screened(clips, options.repeats))
+        elif work == "prompt-1000":
             rows.append(all_classes(clips, options.class_chunk, options.repeats, dtype, warm))
         else:
             rows.append(compare(clips, work, options.repeats, dtype, warm))

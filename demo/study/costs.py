@@ -47,6 +47,7 @@ def measure_costs(place: Path, task: Task, names: Sequence[str]) -> dict[str, di
 def passes_of(task: Task, pictures: Path, flags: list[str]) -> dict[str, float]:
     """Passes an image, the mean over a few: of the student's towers, backward as well, and of the reward model's.
 
+    What a run computes once for all images is left out.
     Empty for a task other than classification, whose methods differ in little else.
     """
     if task.script != "classification":
@@ -66,6 +67,9 @@ def passes_of(task: Task, pictures: Path, flags: list[str]) -> dict[str, float]:
         for clip in models.rewards:
             if isinstance(clip, Backbone):
                 stack.enter_context(reward.counting(clip))
+        classifier.adapt(group[: config.images_at_once])  # makes what a run makes once
+        student.reset()
+        reward.reset()
         for start in range(0, len(files), config.images_at_once):
             classifier.adapt(group[start : start + config.images_at_once])
     counted = {f"student_{name}": value / len(files) for name, value in vars(student).items()}

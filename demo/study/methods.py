@@ -73,6 +73,8 @@ CLASSIFICATION = Task(
         "rlcf": ("RLCF, image encoder", RLCF_TOWER),
         "grpo": ("GRPO's form, encoder", f"{RLCF_TOWER} --clip-ratio 0.2 --baseline all --divide-by-std"),
         "rlcf-both": ("RLCF, both's candidates", f"{RLCF_TOWER} --candidates both"),
+        "rlcf-centre": ("RLCF, also on the centre crop", f"{RLCF_TOWER} --learn-from-centre"),
+        "rlcf-kl": ("RLCF, KL 0.1", f"{RLCF_TOWER} --kl-weight 0.1"),
         "anchored-prompt": ("anchored prompt, student alone", ANCHORED_PROMPT),
         "anchored-prompt-mean": ("RLCF anchored, prompt", f"{ANCHORED_PROMPT} --answer mean"),
         "anchored": ("anchored encoder, student alone", ANCHORED_TOWER),

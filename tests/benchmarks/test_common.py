@@ -14,6 +14,7 @@ from benchmarks import reference, views
 from benchmarks.common import Row, build, parse, picture, report, row, table
 from benchmarks.measure import CLEAR, GemmRate, Measurement, count_flops, largest_difference, measure
 from rlcf.adapt.views import Views
+from rlcf.clip.transformer import add_linear, linear
 from rlcf.errors import UserError
 from tests.tools import CPU, run_script
 
@@ -157,6 +158,15 @@ def test_flops_of_attention_are_counted_with_and_without_a_graph():
     attended = 2 * n * length * length * width
     inputs = 2 * n * length * width * 3 * width
     assert count_flops(lambda: forward().sum().backward()) == expected + 2 * expected + attended - inputs
+
+
+def test_flops_of_the_blocks_fast_paths_are_those_of_the_products_that_they_stand_for():
+    layer, x = torch.nn.Linear(512, 1024), torch.randn(2, 3, 512)
+    back, hidden = torch.nn.Linear(1024, 512), torch.randn(2, 3, 1024)
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            assert count_flops(lambda: linear(x, layer.weight, layer.bias)) == 2 * 6 * 512 * 1024
+            assert count_flops(lambda: add_linear(x, hidden, back)) == 2 * 6 * 512 * 1024
 
 
 def test_flops_of_a_graph_that_is_kept_are_those_of_its_backward_pass():

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import captioning, classification, gallery, images_at_once, precision, retrieval, settled
 from benchmarks.measure import GemmRate
+from rlcf.errors import UserError
 
 
 @pytest.fixture
@@ -40,6 +41,15 @@ def test_every_fast_path_of_classification_has_the_loops_logits(run):
         assert row["fast_mb"] > 100 and 0 < row["fast_fraction"] < 1
         assert row["gflops"] > 1
     assert content["size"] == "tiny"
+
+
+def test_views_screened_in_bf16_are_measured_beside_those_that_are_not(run):
+    printed, content = run(classification, "--repeats", "1", "--works", "screened")
+    (row,) = content["rows"]
+    assert row["work"] == "RLCF image-encoder, ours -> ours with the views screened in bf16" and row["work"] in printed
+    assert row["difference"] < 1e-4 < row["moved"]
+    with pytest.raises(UserError, match="leave out --precision"):
+        run(classification, "--works", "screened", "--precision", "bf16")
 
 
 def test_both_directions_of_retrieval_have_the_loops_logits(run):

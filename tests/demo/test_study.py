@@ -201,4 +201,5 @@ def test_passes_are_counted_with_their_backward_ones(tmp_path):
     assert passes["student_images_back"] == 18 and passes["reward_images"] == 6 and passes["student_texts"] == 0
     prompt = passes_of(task, tmp_path, flags_of(task, "rlcf-prompt", SHIPPED))
     assert prompt["student_images"] == 12 and prompt["student_images_back"] == 0
-    assert prompt["student_texts_back"] == 300
+    # The start's features and graph are the same for all images: the texts go forward after each of the three steps.
+    assert prompt["student_texts"] == prompt["student_texts_back"] == 300
