@@ -57,14 +57,14 @@ SHOWN = {
     ),
     "retrieval": Shown(
         RETRIEVAL,
-        {name: [*flags_of(RETRIEVAL, name, SHIPPED), "--limit", "150"] for name in ("rlcf", "reward")},
+        {name: [*flags_of(RETRIEVAL, name, SHIPPED), "--limit", "100"] for name in ("rlcf", "reward")},
         size=100,
         pictures="scenes",
         styles=("clean", "blur"),
     ),
     "captioning": Shown(
         CAPTIONING,
-        {name: [*_captioner(name), "--limit", "60"] for name in CAPTIONERS},
+        {name: [*_captioner(name), "--limit", "40"] for name in CAPTIONERS},
         size=100,
         pictures="scenes",
         styles=("clean", "blur"),
