@@ -28,7 +28,7 @@ from caption.language_model import LanguageModel
 from caption.mapper import TransformerMapper
 from demo.world import VALIDATION_SEED, scene_images
 from rlcf.adapt.views import Views
-from rlcf.clip.backbone import DTYPES, Backbone
+from rlcf.clip.backbone import DTYPES
 from rlcf.errors import run_main
 from rlcf.run.setup import Setup
 from rlcf.run.shard import Shard
@@ -73,15 +73,7 @@ def captioner(size: str, device: torch.device, precision: str) -> tuple[Captione
         mapper = TransformerMapper(clips.student.model.visual.output_dim, lm.width).eval().to(device)
     mapper.requires_grad_(False)
     view = Views(clips.student.centre_view, clips.student.size, count=1)(picture(), 0)
-    clips.reward.model.text_projection.data *= _sign(clips.reward, view)
     return Captioner.of(CaptionConfig(**HYPER), CaptionModels(clips.student, [clips.reward], mapper, lm)), view
-
-
-def _sign(reward: Backbone, view: Tensor) -> float:
-    """1 or -1: of the cosine that random weights give all captions. Below 0 none is rewarded, and nothing is learnt."""
-    with torch.no_grad():
-        image, text = reward.encode_image(reward.prepare(view)), reward.encode_text(["a photo"])
-    return float((image * text).sum().sign())
 
 
 def both(ours: Captioner, view: Tensor) -> tuple[Callable[[], Pair], Callable[[], Pair]]:
