@@ -114,8 +114,8 @@ def _counted(call: Call, clips: Mapping[str, Backbone] | None, first: Call | Non
             stack.enter_context(passes[name].counting(clip))
         if first:
             first()
-        for counted in passes.values():
-            counted.reset()
+            for counted in passes.values():
+                counted.reset()
         flops = count_flops(call)
     return flops, {name: str(found) for name, found in passes.items()}
 
