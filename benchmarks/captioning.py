@@ -6,14 +6,15 @@ captioner instead.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 
 if not __package__:  # run as a script: imports start from the project, not from this folder
@@ -30,6 +31,7 @@ from demo.world import VALIDATION_SEED, scene_images
 from rlcf.adapt.views import Views
 from rlcf.clip.backbone import DTYPES
 from rlcf.errors import run_main
+from rlcf.linear import Linear, use_linear
 from rlcf.run.setup import Setup
 from rlcf.run.shard import Shard
 
@@ -57,6 +59,7 @@ def opt(device: torch.device, precision: str) -> LanguageModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model: Any = OPTForCausalLM(config)
+    use_linear(model)
     return LanguageModel(model.eval().requires_grad_(False).to(device), fast, 2, (2,), device, precision)
 
 
@@ -96,7 +99,7 @@ def both(ours: Captioner, view: Tensor) -> tuple[Callable[[], Pair], Callable[[]
 
     def loop() -> Pair:
         feature = ours.policy.encode(view)
-        with torch.enable_grad(), models.student.autocast():
+        with torch.enable_grad(), models.student.autocast(), torchs_layers(models.mapper, lm.model):
             models.mapper.requires_grad_(True)
             try:
                 return reference.adapt_caption(
@@ -124,6 +127,17 @@ def both(ours: Captioner, view: Tensor) -> tuple[Callable[[], Pair], Callable[[]
                     weight.grad = None
 
     return loop, fast
+
+
+@contextmanager
+def torchs_layers(*modules: nn.Module) -> Iterator[None]:
+    """Within this context each `Linear` is a `torch.nn.Linear`, as in the published code."""
+    layers = [layer for module in modules for layer in module.modules() if type(layer) is Linear]
+    for layer in layers:
+        layer.__class__ = nn.Linear
+    yield
+    for layer in layers:
+        layer.__class__ = Linear
 
 
 def compare(size: str, device: torch.device, precision: str, repeats: int | None) -> Row:

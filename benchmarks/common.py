@@ -19,13 +19,14 @@ import torch
 from open_clip.transform import PreprocessCfg
 from PIL import Image
 
-from benchmarks.measure import Measurement
+from benchmarks.measure import Measurement, square_rates
 from rlcf.clip.backbone import Backbone
 from rlcf.errors import UserError
 from rlcf.run.config import Settings, command_line
 from rlcf.run.device import resolve_device
 from rlcf.run.files import write_atomically
 from rlcf.run.folder import versions
+from rlcf.run.memory import keep_freed_memory
 from rlcf.run.parser import Parser
 from rlcf.run.settings import Config
 from rlcf.run.setup import Models
@@ -77,6 +78,8 @@ def parse(
     options.device = resolve_device(Settings(device=options.device))
     check_writable(options.output)
     torch.set_num_threads(options.threads)
+    if options.device.type == "cpu":
+        keep_freed_memory()  # as a run does; the loop has it too
     return options
 
 
@@ -219,7 +222,7 @@ def row(work: str, measured: Measurement, required: float | None = None) -> Row:
 
 def report(options: argparse.Namespace, rows: Sequence[Row], sides: tuple[str, str] = ("loop", "ours")) -> None:
     """Print the table and write its JSON to `options.output`. sides: what the reference and the fast one are called."""
-    about = {
+    about: dict[str, Any] = {
         "command": command_line(),
         "size": options.size,
         "precision": options.precision,
@@ -230,6 +233,10 @@ def report(options: argparse.Namespace, rows: Sequence[Row], sides: tuple[str, s
     machine = f"{about['device']}, {about['threads']} threads, size {options.size}, {options.precision}"
     print(f"{machine}\n")
     print(table(rows, sides), flush=True)
+    if options.device.type == "cpu":
+        about["square_gflops"] = square_rates()
+        told = ", ".join(f"{name} {rate:.0f}" for name, rate in about["square_gflops"].items())
+        print(f"products of square matrices in fp32, GFLOP/s: {told}")
     for line in rows:
         for side, passes in zip(sides, (line.reference_passes, line.fast_passes), strict=True):
             if passes:

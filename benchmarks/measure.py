@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import math
 import os
 import re
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any, ClassVar
 
 import torch
@@ -18,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from rlcf.clip.backbone import Backbone
 from rlcf.clip.passes import Passes
+from rlcf.linear import has_kernel, multiply
 
 Call = Callable[[], Any]
 Counted = dict[str, str]
@@ -124,7 +127,8 @@ class GemmRate(TorchDispatchMode):
     """Times products of square matrices before, during and after a block, with torch's threads: the machine's limit.
 
     Another process on the machine changes that limit by a half from one second to the next, so on a CPU it is measured
-    between the block's operations as well, every `EVERY` seconds.
+    between the block's operations as well, every `EVERY` seconds. To look at each operation costs some microseconds; a
+    block that is `short` is left alone.
 
     gflops: of those products, GFLOP/s. between: the seconds that those during the block took.
     """
@@ -135,24 +139,25 @@ class GemmRate(TorchDispatchMode):
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__()
         self.side = self.SIDES[device.type]
-        self.device, self.dtype = device, dtype
+        self.device, self.dtype, self.short = device, dtype, False
         self.gflops, self.between = 0.0, 0.0
         self._matrices: list[Tensor] = []
         self._seconds: list[float] = []
-        self._last = 0.0
+        self._last, self._looks = 0.0, False
 
     def __enter__(self) -> "GemmRate":
         self._make()
         self._seconds, self.between = [], 0.0
         self._multiply()
-        if self.device.type == "cpu":
+        self._looks = self.device.type == "cpu" and not self.short
+        if self._looks:
             super().__enter__()
         else:
             self._matrices = []  # large, and none of the block's memory
         return self
 
     def __exit__(self, *error: Any) -> None:
-        if self.device.type == "cpu":
+        if self._looks:
             super().__exit__(*error)
         else:
             self._make()
@@ -183,6 +188,24 @@ class GemmRate(TorchDispatchMode):
         return self._seconds[-1]
 
 
+SHORT = 4 * GemmRate.EVERY
+"""Seconds of a call below which the products before and after it tell the machine's limit."""
+
+
+def square_rates() -> dict[str, float]:
+    """GFLOP/s of torch.mm and of oneDNN's product, where torch has it, of square matrices in fp32 on a CPU."""
+    side = GemmRate.SIDES["cpu"]
+    left, right = torch.randn(side, side), torch.randn(side, side)
+    kernels = {"torch.mm": torch.mm} | ({"oneDNN": multiply} if has_kernel(left) else {})
+    seconds: dict[str, list[float]] = {name: [] for name in kernels}
+    for _ in range(10):
+        for name, kernel in kernels.items():
+            started = time.perf_counter()
+            kernel(left, right)
+            seconds[name].append(time.perf_counter() - started)
+    return {name: 2 * side**3 / median(times) / 1e9 for name, times in seconds.items()}
+
+
 @dataclass
 class _Side:
     """One of the two callables, and what was seen of its calls."""
@@ -199,6 +222,7 @@ class _Side:
     def run(self) -> None:
         self.result = None
         gc.collect()
+        self.rate.short = bool(self.seconds) and self.seconds[-1] < SHORT
         with self.rate as rate:
             told = forget_peak(self.device)
             started = time.perf_counter()
@@ -256,8 +280,8 @@ def count_flops(call: Call) -> int:
     softmax, the optimiser's step) and image processing. Masked attention counts as if nothing was masked.
     """
     aten = torch.ops.aten
-    missing = {  # torch's own table has attention on CUDA only, and no product in place
-        aten.addmm_: _product_flops,
+    missing = {  # torch's own table has attention on CUDA only, and not oneDNN's product
+        torch.ops.mkldnn._linear_pointwise: _linear_flops,
         aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
         aten._native_multi_head_attention: _whole_attention_flops,
@@ -270,8 +294,8 @@ def count_flops(call: Call) -> int:
 Shape = tuple[int, ...]
 
 
-def _product_flops(total: Shape, left: Shape, right: Shape, *_: Any, **__: Any) -> int:
-    return 2 * left[0] * left[1] * right[1]
+def _linear_flops(x: Shape, weight: Shape, *_: Any, **__: Any) -> int:
+    return 2 * math.prod(x) * weight[0]
 
 
 def _attention_flops(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:

@@ -12,12 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache, GenerationConfig
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 from caption.files import require_language_model
 from rlcf.clip.backbone import autocast
 from rlcf.clip.weights import build_to_fit, require_finite
 from rlcf.errors import UserError
+from rlcf.linear import linear, use_linear
 from rlcf.shipped import shipped_folder
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model", "vocab.txt")
@@ -139,6 +141,8 @@ def load_language_model(
     require_finite(f"the language model {name}", dict(model.named_parameters()))
     model.generation_config = GenerationConfig()  # how captions are made is told by the run's config, not the folder's
     model = model.float().eval().requires_grad_(False).to(device)
+    use_linear(model)
+    _use_linear_in_gpt2(model)
     bos, eos = (getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos"))
     bos = eos if bos is None else bos
     try:
@@ -152,6 +156,20 @@ def load_language_model(
     if bos is None or not stops:
         raise UserError(f"the tokenizer of {name} has neither a BOS nor an EOS token; use a model that has one")
     return LanguageModel(model, tokenizer, bos, tuple(stops), device, precision)
+
+
+class _Conv1D(Conv1D):
+    """GPT-2's linear layer, whose weight is (C, D), by `linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (..., C). Returns (..., D)."""
+        return linear(x, self.weight.T, self.bias)
+
+
+def _use_linear_in_gpt2(model: Any) -> None:
+    for layer in model.modules():
+        if type(layer) is Conv1D:
+            layer.__class__ = _Conv1D
 
 
 def _load(kind: Any, name: str, folder: Path, what: str, **settings: Any) -> Any:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from caption.files import find_checkpoint
 from rlcf.clip.weights import build_to_fit, read_weights, require_finite, tensors_in
 from rlcf.errors import UserError
+from rlcf.linear import Linear
 from rlcf.run.tensor_files import save_atomically
 
 MAPPER_KEYS, LM_KEYS = "clip_project.", "llm.llm."
@@ -41,7 +42,7 @@ class TransformerMapper(nn.Module):
         self.prefix_const = nn.Parameter(torch.randn(prefix_length, width))
         blocks = nn.ModuleList(_Block(width, heads, hidden or 2 * width) for _ in range(layers))
         self.transformer = nn.ModuleDict({"layers": blocks})
-        self.linear = nn.Linear(feature_width, clip_length * width)
+        self.linear = Linear(feature_width, clip_length * width)
 
     def forward(self, features: Tensor) -> Tensor:
         """features: (N, feature_width), unit length. Returns (N, prefix_length, width)."""
@@ -62,7 +63,7 @@ class _Block(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.attn = _Attention(width, heads)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, hidden), "fc2": nn.Linear(hidden, width)})
+        self.mlp = nn.ModuleDict({"fc1": Linear(width, hidden), "fc2": Linear(hidden, width)})
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
@@ -73,9 +74,9 @@ class _Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.to_queries = nn.Linear(width, width, bias=False)
-        self.to_keys_values = nn.Linear(width, 2 * width, bias=False)
-        self.project = nn.Linear(width, width)
+        self.to_queries = Linear(width, width, bias=False)
+        self.to_keys_values = Linear(width, 2 * width, bias=False)
+        self.project = Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         queries, keys, values = (
@@ -93,7 +94,7 @@ class MLPMapper(nn.Module):
         super().__init__()
         self.feature_width, self.width = feature_width, width
         hidden, out = prefix_length * width // 2, prefix_length * width
-        self.model = nn.Sequential(nn.Linear(feature_width, hidden), nn.Tanh(), nn.Linear(hidden, out))
+        self.model = nn.Sequential(Linear(feature_width, hidden), nn.Tanh(), Linear(hidden, out))
 
     def forward(self, features: Tensor) -> Tensor:
         """features: (N, feature_width), unit length. Returns (N, prefix_length, width)."""

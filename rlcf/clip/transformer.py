@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
+from rlcf.linear import linear
+
 
 def is_standard(transformer: Any) -> bool:
     """True if all blocks of an open_clip transformer are CLIP's own, and its input is (N, L, width).
@@ -30,8 +32,6 @@ def is_standard(transformer: Any) -> bool:
 
 QUICK = 1.702
 """QuickGELU(x) = x * sigmoid(QUICK * x) (CLIP, OpenAI's weights), which is SiLU(QUICK * x) / QUICK."""
-WIDE = 512
-"""Least width of the layers that `linear` computes as convolutions."""
 
 
 def run_block(block: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -80,27 +80,12 @@ def finish(block: Any, x: Tensor, attended: Tensor) -> Tensor:
     return add_linear(x, F.silu(hidden, inplace=not torch.is_grad_enabled()), block.mlp.c_proj, 1 / QUICK)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """`F.linear`. x: (..., C); weight: (D, C); bias: (D,). Returns (..., D).
-
-    Without a graph on a CPU, a large layer that widens is a convolution of size 1, channels last: oneDNN's kernel for
-    it is faster than MKL's matrix product (docs/speed.md).
-    """
-    widens = x.dim() == 3 and weight.shape[0] > weight.shape[1] >= WIDE
-    if not widens or torch.is_grad_enabled() or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
-        return F.linear(x, weight, bias)
-    return F.conv2d(x.mT.unsqueeze(-2), weight[..., None, None], bias).squeeze(-2).mT
-
-
 def add_linear(x: Tensor, hidden: Tensor, layer: nn.Linear, factor: float = 1.0) -> Tensor:
     """x + factor * hidden @ weight.T + bias, with the weight and the bias of a layer.
 
     x: (..., D); hidden: (..., C). Returns (..., D), a new tensor.
     """
-    total = x + layer.bias
-    if torch.is_grad_enabled():
-        return torch.add(total, F.linear(hidden, layer.weight), alpha=factor)
-    return total.flatten(0, -2).addmm_(hidden.flatten(0, -2), layer.weight.T, alpha=factor).view(x.shape)
+    return torch.add(x, linear(hidden, layer.weight, layer.bias / factor), alpha=factor)
 
 
 def pooled_block(block: Any, x: Tensor, positions: Tensor, causal: bool) -> Tensor:
@@ -112,7 +97,7 @@ def pooled_block(block: Any, x: Tensor, positions: Tensor, causal: bool) -> Tens
     width, attention, rows = x.shape[-1], block.attn, torch.arange(len(x), device=x.device)  # rows: (N,)
     weight, bias = attention.in_proj_weight, attention.in_proj_bias
     normalised = block.ln_1(x)  # (N, L, width)
-    query = F.linear(normalised[rows, positions], weight[:width], bias[:width])  # (N, width)
+    query = linear(normalised[rows, positions], weight[:width], bias[:width])  # (N, width)
     key, value = linear(normalised, weight[width:], bias[width:]).chunk(2, dim=-1)  # (N, L, width) each
     mask = None
     if causal:

@@ -17,6 +17,7 @@ from rlcf.errors import UserError
 from rlcf.light_imports import import_towers
 from rlcf.run.config import make_config
 from rlcf.run.device import resolve_device, resolve_precision
+from rlcf.run.memory import keep_freed_memory
 from rlcf.run.run import Run
 from rlcf.run.settings import PY, Config
 from rlcf.run.shard import Shard
@@ -73,12 +74,17 @@ class Setup(Generic[AnyConfig]):
 
     @classmethod
     def of_config(cls, config: AnyConfig) -> "Setup[AnyConfig]":
-        """The setup of a command. Raises UserError for what this machine or torchrun cannot do."""
+        """The setup of a command. Raises UserError for what this machine or torchrun cannot do.
+
+        On a CPU the process keeps the memory that it frees.
+        """
         shard = Shard.from_environment()
         if config.remembers and shard.count > 1:
             flag = "--momentum" if config.momentum else f"--method {config.method}"
             raise UserError(f"{flag} carries state from sample to sample and cannot be sharded; start one process")
         device = resolve_device(config, shard.local_rank)
+        if device.type == "cpu":
+            keep_freed_memory()
         return cls(config, shard, device, resolve_precision(config, device))
 
     def open_run(self) -> Run:

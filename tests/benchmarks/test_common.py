@@ -14,8 +14,9 @@ from benchmarks import reference, views
 from benchmarks.common import Row, build, parse, picture, report, row, table
 from benchmarks.measure import CLEAR, GemmRate, Measurement, count_flops, largest_difference, measure
 from rlcf.adapt.views import Views
-from rlcf.clip.transformer import add_linear, linear
+from rlcf.clip.transformer import add_linear
 from rlcf.errors import UserError
+from rlcf.linear import linear
 from tests.tools import CPU, run_script
 
 

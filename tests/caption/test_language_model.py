@@ -5,8 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from transformers import GPT2Config, GPT2LMHeadModel
 
-from caption.language_model import load_language_model
+from caption.language_model import _Conv1D, _use_linear_in_gpt2, load_language_model
 from caption.objectives import masked_mean
 from rlcf.errors import UserError
 
@@ -161,3 +162,12 @@ def test_a_config_of_layers_without_end_is_told(lm_folder, tmp_path):
     (tmp_path / "lm" / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 10**30}))
     with pytest.raises(UserError, match=r"lm has 1000000000\d+ layers"):
         load_language_model(str(tmp_path / "lm"))
+
+
+def test_gpt2s_layers_are_computed_by_linear():
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=9, n_embd=512, n_layer=1, n_head=2, n_positions=8)).eval()
+    ids = torch.tensor([[1, 2, 3]])
+    before = model(ids).logits
+    _use_linear_in_gpt2(model)
+    assert type(model.transformer.h[0].mlp.c_fc) is _Conv1D
+    torch.testing.assert_close(model(ids).logits, before, atol=1e-4, rtol=1e-4)

@@ -1,4 +1,9 @@
+import ctypes
+import subprocess
+import sys
+
 import numpy as np
+import pytest
 import torch
 
 from rlcf.run import memory
@@ -31,3 +36,23 @@ def test_numbers_of_system_files_are_read_and_words_are_none(tmp_path):
     assert memory._number(file, "MemAvailable:", 1024) == 3072
     file.write_text("max\n")
     assert memory._number(file) is None and memory._number(tmp_path / "missing") is None
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
+def test_what_is_freed_is_kept_and_taken_again():
+    """Page faults of a second tensor of 64 MB, in a process of its own: none where the first one's memory is kept."""
+    code = """
+import resource, sys, torch
+from rlcf.run.memory import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+torch.ones(2**24)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+torch.ones(2**24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    kept, returned = (
+        int(subprocess.run([sys.executable, "-c", code, word], capture_output=True, text=True, check=True).stdout)
+        for word in ("keep", "return")
+    )
+    assert kept < 64 < returned
