@@ -41,6 +41,7 @@ from rlcf.errors import run_main
 from rlcf.run.config import command_line
 from rlcf.run.files import write_atomically
 from rlcf.run.folder import versions
+from rlcf.run.memory import keep_freed_memory
 from rlcf.run.parser import Parser
 from rlcf.run.setup import Models
 from rlcf.run.shard import Shard
@@ -165,6 +166,7 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     check_writable(options.output)
     torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as a run does
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         stages = run(max(options.texts, 2 * TEXTS_AN_IMAGE * PUBLISHED.sample_k), options.queries, Path(folder))
     print(f"highest resident size: {max(stage.peak for stage in stages) / 1024:.2f} GiB")
