@@ -56,8 +56,12 @@ def peak_memory_mb(device: torch.device) -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt(3)."""
+KEPT_BLOCK = 2**27
+"""Bytes up to which a block is kept when it is freed: more than an activation takes."""
+OLD_KEPT_BLOCK = 2**25
+"""The most that an older glibc takes for that."""
 
 
 def keep_freed_memory() -> None:
@@ -68,8 +72,9 @@ def keep_freed_memory() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt:
-        mallopt(M_MMAP_MAX, 0)  # no block is a mapping of its own
         mallopt(M_TRIM_THRESHOLD, -1)  # the heap does not shrink
+        if not mallopt(M_MMAP_THRESHOLD, KEPT_BLOCK):  # smaller blocks are the heap's
+            mallopt(M_MMAP_THRESHOLD, OLD_KEPT_BLOCK)
 
 
 @contextmanager

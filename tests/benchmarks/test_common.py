@@ -198,6 +198,11 @@ def test_the_rate_of_matrix_products_is_that_of_the_time_of_the_call(monkeypatch
         x = torch.ones(4, requires_grad=True)
         (3 * x).sum().backward()
     assert torch.equal(x.grad, torch.full((4,), 3.0))
+    alone = GemmRate(CPU, torch.float32)
+    alone.short = True
+    with alone:
+        torch.ones(4).sum()
+    assert alone.between == 0 < alone.gflops
     monkeypatch.setattr(GemmRate, "EVERY", 1e9)
     with GemmRate(CPU, torch.float32) as around:
         torch.ones(4).sum()
@@ -227,6 +232,8 @@ def test_a_report_prints_the_table_and_writes_the_rows(options, capsys):
     assert [Row(**entry) for entry in written["rows"]] == [line]
     assert (written["size"], written["threads"]) == ("tiny", 1)
     assert written["device"] and written["versions"]["torch"]
+    assert all(1 < rate < 1e5 for rate in written["square_gflops"].values())
+    assert "square matrices in fp32, GFLOP/s: torch.mm " in printed
 
 
 def test_the_views_benchmark_measures_both_rows(tmp_path, capsys):
