@@ -20,7 +20,7 @@ from open_clip.transform import PreprocessCfg
 from PIL import Image
 
 from benchmarks.measure import Measurement, square_rates
-from rlcf.clip.backbone import Backbone
+from rlcf.clip.backbone import DTYPES, Backbone
 from rlcf.errors import UserError
 from rlcf.run.config import Settings, command_line
 from rlcf.run.device import resolve_device
@@ -100,6 +100,12 @@ def check_writable(file: Path) -> None:
         raise UserError(f"cannot write {file}; choose another --output")
 
 
+def uncached_autocast(clip: Backbone) -> torch.autocast:
+    """Autocast to a model's precision for a loop of several steps: weights that a step has changed are cast anew."""
+    dtype = DTYPES[clip.precision]
+    return torch.autocast(clip.device.type, dtype, enabled=clip.precision != "fp32", cache_enabled=False)
+
+
 @dataclass(frozen=True)
 class Clips:
     """Both sides of a comparison take the same weights: the loops `.model`, the fast paths the Backbone."""
@@ -108,10 +114,10 @@ class Clips:
     reward: Backbone
 
     def at_precision(self, loop: Callable[[], Result]) -> Callable[[], Result]:
-        """The loop under the models' autocast."""
+        """The loop under autocast to the models' precision."""
 
         def call() -> Result:
-            with self.student.autocast():
+            with uncached_autocast(self.student):
                 return loop()
 
         return call

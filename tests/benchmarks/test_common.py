@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks import reference, views
-from benchmarks.common import Row, build, parse, picture, report, row, table
+from benchmarks.common import Row, build, parse, picture, report, row, table, uncached_autocast
 from benchmarks.measure import CLEAR, GemmRate, Measurement, count_flops, largest_difference, measure
 from rlcf.adapt.views import Views
 from rlcf.clip.transformer import add_linear
@@ -252,3 +252,15 @@ def test_prepared_views_are_what_the_torchvision_pipeline_makes(tmp_path):
     plain = reference.make_views(file, 1, 32, clip.preprocess["mean"], clip.preprocess["std"])
     ours = clip.prepare(Views(clip.centre_view, clip.size, count=1)(picture(), 0))
     assert F.l1_loss(plain, ours) < 1e-6
+
+
+def test_a_loop_under_autocast_computes_with_the_weights_that_a_step_has_changed():
+    layer, x = torch.nn.Linear(4, 4), torch.ones(1, 4)
+    with uncached_autocast(build("tiny", CPU, "bf16").student):
+        first = layer(x)
+        with torch.no_grad():
+            layer.weight.add_(1.0)
+        second = layer(x)
+    assert first.dtype == torch.bfloat16 and not torch.equal(first, second)
+    with uncached_autocast(build("tiny", CPU).student):
+        assert layer(x).dtype == torch.float32
