@@ -78,7 +78,7 @@ def parse(
     options.device = resolve_device(Settings(device=options.device))
     check_writable(options.output)
     torch.set_num_threads(options.threads)
-    if options.device.type == "cpu":
+    if options.device.type == "cpu" and argv is None:
         keep_freed_memory()  # as a run does; the loop has it too
     return options
 

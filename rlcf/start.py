@@ -69,6 +69,11 @@ def importing(*needed: str) -> Iterator[None]:
         handler.imported = True
 
 
+def started() -> bool:
+    """True in a process that `start` has started: its memory and its signals are the command's own."""
+    return any(isinstance(signal.getsignal(number), _Signals) for number in SIGNALS)
+
+
 def _use_utf8() -> None:
     """Starts this command again in Python's UTF-8 mode where the locale has another encoding.
 

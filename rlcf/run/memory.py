@@ -58,10 +58,9 @@ def peak_memory_mb(device: torch.device) -> float:
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt(3)."""
-KEPT_BLOCK = 2**27
-"""Bytes up to which a block is kept when it is freed: more than an activation takes."""
-OLD_KEPT_BLOCK = 2**25
-"""The most that an older glibc takes for that."""
+KEPT_BLOCK = 2**24
+"""Bytes below which a block is kept when it is freed: a gradient or an activation of a ViT-B. Pillow's blocks of large
+pictures have that size, and go back."""
 
 
 def keep_freed_memory() -> None:
@@ -73,8 +72,7 @@ def keep_freed_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt:
         mallopt(M_TRIM_THRESHOLD, -1)  # the heap does not shrink
-        if not mallopt(M_MMAP_THRESHOLD, KEPT_BLOCK):  # smaller blocks are the heap's
-            mallopt(M_MMAP_THRESHOLD, OLD_KEPT_BLOCK)
+        mallopt(M_MMAP_THRESHOLD, KEPT_BLOCK)  # smaller blocks are the heap's
 
 
 @contextmanager

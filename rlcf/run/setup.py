@@ -21,6 +21,7 @@ from rlcf.run.memory import keep_freed_memory
 from rlcf.run.run import Run
 from rlcf.run.settings import PY, Config
 from rlcf.run.shard import Shard
+from rlcf.start import started
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
@@ -76,14 +77,14 @@ class Setup(Generic[AnyConfig]):
     def of_config(cls, config: AnyConfig) -> "Setup[AnyConfig]":
         """The setup of a command. Raises UserError for what this machine or torchrun cannot do.
 
-        On a CPU the process keeps the memory that it frees.
+        On a CPU the process of a command keeps the memory that it frees.
         """
         shard = Shard.from_environment()
         if config.remembers and shard.count > 1:
             flag = "--momentum" if config.momentum else f"--method {config.method}"
             raise UserError(f"{flag} carries state from sample to sample and cannot be sharded; start one process")
         device = resolve_device(config, shard.local_rank)
-        if device.type == "cpu":
+        if device.type == "cpu" and started():
             keep_freed_memory()
         return cls(config, shard, device, resolve_precision(config, device))
 

@@ -38,7 +38,7 @@ def test_every_fast_path_of_classification_has_the_loops_logits(run):
     for work, row in rows.items():
         assert row["difference"] < 5e-4 and row["moved"] > 0.1 and work in printed
         assert row["ratio_min"] <= row["ratio_median"] <= row["ratio_max"] and row["repeats"] == 1
-        assert row["fast_mb"] > 100 and 0 < row["fast_fraction"] < 1
+        assert row["fast_mb"] > 100 and row["fast_fraction"] > 0
         assert row["gflops"] > 1
     assert content["size"] == "tiny"
 

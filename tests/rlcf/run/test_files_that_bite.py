@@ -74,10 +74,10 @@ def test_a_small_file_of_a_picture_too_large_or_too_narrow_takes_no_memory_and_i
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [(9459, 9459), (945, 94_500)])
-def test_the_largest_and_the_narrowest_picture_that_is_read_takes_a_gigabyte(tmp_path, size):
-    """Nine tenths of it, and where the process keeps freed memory a little more."""
+def test_the_largest_and_the_narrowest_picture_that_is_read_takes_less_than_a_gigabyte(tmp_path, size):
+    """A command on a CPU, which keeps freed memory, takes up to a quarter more."""
     file = black_png(tmp_path / "x.png", *size)
-    assert read_in_a_process_of_its_own(file) < 1.05e9
+    assert read_in_a_process_of_its_own(file) < 1e9
 
 
 KINDS = {
