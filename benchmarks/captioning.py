@@ -135,9 +135,11 @@ def torchs_layers(*modules: nn.Module) -> Iterator[None]:
     layers = [layer for module in modules for layer in module.modules() if type(layer) is Linear]
     for layer in layers:
         layer.__class__ = nn.Linear
-    yield
-    for layer in layers:
-        layer.__class__ = Linear
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.__class__ = Linear
 
 
 def compare(size: str, device: torch.device, precision: str, repeats: int | None) -> Row:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, ClassVar
@@ -81,14 +82,15 @@ def measure(
     """
     rate = GemmRate(device, dtype)
     slow, quick = _Side(reference, device, compare, rate), _Side(fast, device, compare, rate)
-    reference_flops, reference_passes = _counted(slow.run_watched, clips) if warm else (0, {})
-    fast_flops, fast_passes = _counted(quick.run_watched, clips, first=quick.run_watched)
+    slow_watched, quick_watched = (partial(side.run, watched=True) for side in (slow, quick))
+    reference_flops, reference_passes = _counted(slow_watched, clips) if warm else (0, {})
+    fast_flops, fast_passes = _counted(quick_watched, clips, first=quick_watched)
     done, wanted = 0, repeats or 5
     while done < wanted:
         if done or warm:
             slow.run()
         else:
-            reference_flops, reference_passes = _counted(slow.run_watched, clips)
+            reference_flops, reference_passes = _counted(slow_watched, clips)
         quick.run()
         done += 1
         if repeats is None and slow.seconds[-1] + quick.seconds[-1] >= 60:
@@ -219,12 +221,8 @@ class _Side:
     peaks_mb: list[float] = field(default_factory=list)
     result: Any = None
 
-    def run_watched(self) -> None:
-        """Call it once, and see the peak of its memory."""
-        self.run(watched=True)
-
     def run(self, watched: bool = False) -> None:
-        """Call it once."""
+        """Call it once. watched: see the peak of its memory."""
         self.result = None
         gc.collect()
         self.rate.short = bool(self.seconds) and self.seconds[-1] < SHORT

@@ -58,9 +58,8 @@ def peak_memory_mb(device: torch.device) -> float:
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt(3)."""
-KEPT_BLOCK = 2**24
-"""Bytes below which a block is kept when it is freed: a gradient or an activation of a ViT-B. Pillow's blocks of large
-pictures have that size, and go back."""
+KEPT_BLOCK = 2**25
+"""Bytes below which a block is kept when it is freed: twice the gradient of a ViT-L's largest layer."""
 
 
 def keep_freed_memory() -> None:

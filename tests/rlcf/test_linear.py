@@ -43,6 +43,13 @@ def test_inputs_need_not_be_contiguous(shape):
 
 
 @with_kernel
+def test_a_bias_alone_may_be_tuned():
+    bias = torch.zeros(WIDE[0], requires_grad=True)
+    linear(random(3, WIDE[1]), random(*WIDE), bias).sum().backward()
+    assert torch.equal(bias.grad, torch.full_like(bias, 3.0))
+
+
+@with_kernel
 @pytest.mark.parametrize(("of_x", "of_weight"), [(True, False), (False, True)])
 def test_nothing_is_held_for_a_gradient_that_nobody_asks_for(of_x, of_weight):
     held = []

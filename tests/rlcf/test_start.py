@@ -113,3 +113,11 @@ def test_what_each_command_starts_has_a_main():
     started = {name for source in sources for name in re.findall(r'^ +start\("([\w.]+)"\)', source, re.M)}
     assert {"classification.main", "demo.study.main", "tests.fuzz.command"} <= started
     assert all(callable(importlib.import_module(module).main) for module in started)
+
+
+def test_a_process_that_start_has_started_is_a_commands_own(tmp_path):
+    (tmp_path / "said.py").write_text("import rlcf.start\n\ndef main():\n    print(rlcf.start.started())\n")
+    code = "from rlcf.start import start, started; print(started()); start('said')"
+    where = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    said = subprocess.run([sys.executable, "-c", code], env=where, capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["False", "True"]

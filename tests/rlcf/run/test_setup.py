@@ -1,10 +1,12 @@
 import dataclasses
+import signal
 from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
 import torch
 
+from rlcf import start
 from rlcf.adapt.rewards import RewardFunction
 from rlcf.errors import UserError
 from rlcf.run import setup
@@ -121,3 +123,14 @@ def test_a_module_that_ends_python_is_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"--reward py:quits:f cannot be imported \(SystemExit: 3\)"):
         import_reward("py:quits:f")
+
+
+def test_freed_memory_is_kept_by_a_command_of_its_own_process_alone(monkeypatch):
+    """Called from other code, a run leaves that code's process as it is."""
+    kept = []
+    monkeypatch.setattr(setup, "keep_freed_memory", lambda: kept.append(True))
+    command()
+    assert not kept
+    monkeypatch.setattr(signal, "getsignal", lambda number: start._Signals())
+    command()
+    assert kept == [True]
