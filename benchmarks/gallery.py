@@ -166,7 +166,8 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     check_writable(options.output)
     torch.set_num_threads(options.threads)
-    keep_freed_memory()  # as a run does
+    if argv is None:
+        keep_freed_memory()  # as a run does
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         stages = run(max(options.texts, 2 * TEXTS_AN_IMAGE * PUBLISHED.sample_k), options.queries, Path(folder))
     print(f"highest resident size: {max(stage.peak for stage in stages) / 1024:.2f} GiB")
