@@ -85,8 +85,7 @@ class Episodes:
 
         starts: values of tuned parameters that belong to this sample alone.
         """
-        if starts or self._start_number:
-            self._copy({**self._start, **(starts or {})})
+        self._copy({**(self._start if self._start_number else {}), **(starts or {})})
         try:
             yield Episode(self, self._start_number)
         finally:
@@ -106,8 +105,8 @@ class Episodes:
 
     @torch.no_grad()
     def _copy(self, values: Mapping[str, Tensor]) -> None:
-        if self._state:
-            torch._foreach_copy_(list(self._state.values()), [values[name] for name in self._state])
+        if values:
+            torch._foreach_copy_([self._state[name] for name in values], list(values.values()))
 
     @torch.no_grad()
     def flow_into_momentum(self) -> None:
