@@ -21,7 +21,7 @@ if not __package__:  # run as a script: imports start from the project, not from
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from benchmarks import reference
-from benchmarks.common import PRECISION, Row, build, parse, picture, report, row, uncached_autocast
+from benchmarks.common import PRECISION, Row, build, length_first, parse, picture, report, row, uncached_autocast
 from benchmarks.measure import measure
 from caption.captioner import Captioner, CaptionModels, load_caption_models
 from caption.config import CaptionConfig
@@ -99,7 +99,8 @@ def both(ours: Captioner, view: Tensor) -> tuple[Callable[[], Pair], Callable[[]
 
     def loop() -> Pair:
         feature = ours.policy.encode(view)
-        with torch.enable_grad(), uncached_autocast(models.student), torchs_layers(models.mapper, lm.model):
+        layers = torchs_layers(models.mapper, lm.model)
+        with torch.enable_grad(), uncached_autocast(models.student), layers, length_first(reward):
             models.mapper.requires_grad_(True)
             try:
                 return reference.adapt_caption(

@@ -106,7 +106,7 @@ def compare(clips: Clips, work: str, repeats: int | None, dtype: torch.dtype, wa
     """200 classes, the loop beside ours."""
     setting = Setting(clips, 200, PRESETS[work])
     config, device = setting.config, clips.student.device
-    loop = clips.at_precision(setting.loop())
+    loop = clips.as_published(setting.loop())
     measured = measure(loop, setting.ours(), repeats, device, warm=warm, clips=clips.named(config), dtype=dtype)
     steps = "" if work in WITHOUT_GRADIENTS else f", {config.steps} step{'s'[: config.steps - 1]}"
     tuned = "" if work in WITHOUT_GRADIENTS else f" {config.tune}"
@@ -124,8 +124,8 @@ def all_classes(clips: Clips, chunk: int | None, repeats: int | None, dtype: tor
         Setting(clips, classes, replace(PROMPT, class_chunk=chunk)).ours()
         for classes, chunk in ((1000, chunk), (200, 200), (200, 64))
     )
-    at_200 = measure(clips.at_precision(more.loop()), in_chunks, repeats, device, warm=warm, dtype=dtype)
-    at_1000 = measure(clips.at_precision(few.loop()), whole, repeats, device, warm=warm, compare=False, dtype=dtype)
+    at_200 = measure(clips.as_published(more.loop()), in_chunks, repeats, device, warm=warm, dtype=dtype)
+    at_1000 = measure(clips.as_published(few.loop()), whole, repeats, device, warm=warm, compare=False, dtype=dtype)
     exact, chunked = in_one(), in_chunks()
 
     def extrapolated(at_100: float | None, at_200: float | None) -> float | None:

@@ -7,7 +7,8 @@ import math
 import os
 import platform
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -17,7 +18,9 @@ import numpy as np
 import open_clip
 import torch
 from open_clip.transform import PreprocessCfg
+from open_clip.transformer import Transformer
 from PIL import Image
+from torch import nn
 
 from benchmarks.measure import Measurement, square_rates
 from rlcf.clip.backbone import DTYPES, Backbone
@@ -106,6 +109,24 @@ def uncached_autocast(clip: Backbone) -> torch.autocast:
     return torch.autocast(clip.device.type, dtype, enabled=clip.precision != "fp32", cache_enabled=False)
 
 
+@contextmanager
+def length_first(*clips: Backbone) -> Iterator[None]:
+    """Within this context transformers' tensors are (L, N, width), as in OpenAI's code, which the authors' is built on.
+
+    open_clip's are (N, L, width). In fp32 neither is the faster one, but for some batches torch projects the input of
+    attention many times slower in bf16 on a CPU: that is no part of the published computation.
+    """
+    modules = [module for clip in clips for module in clip.model.modules()]
+    layers = [module for module in modules if isinstance(module, Transformer | nn.MultiheadAttention)]
+    for layer in layers:
+        layer.batch_first = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.batch_first = True
+
+
 @dataclass(frozen=True)
 class Clips:
     """Both sides of a comparison take the same weights: the loops `.model`, the fast paths the Backbone."""
@@ -113,11 +134,11 @@ class Clips:
     student: Backbone
     reward: Backbone
 
-    def at_precision(self, loop: Callable[[], Result]) -> Callable[[], Result]:
-        """The loop under autocast to the models' precision."""
+    def as_published(self, loop: Callable[[], Result]) -> Callable[[], Result]:
+        """The loop under autocast to the models' precision, its tensors laid out as in the authors' code."""
 
         def call() -> Result:
-            with uncached_autocast(self.student):
+            with uncached_autocast(self.student), length_first(self.student, self.reward):
                 return loop()
 
         return call

@@ -75,7 +75,7 @@ def both(clips: Clips, direction: str) -> tuple[Callable[[], Pair], Callable[[],
         pixels, seen = student.prepare(image), reward.prepare(image)
         return reference.adapt_image_query(student.model, reward.model, ours, theirs, pixels, seen, start, **hyper)
 
-    return clips.at_precision(loop), fast
+    return clips.as_published(loop), fast
 
 
 def compare(clips: Clips, direction: str, repeats: int | None, dtype: torch.dtype) -> Row:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks import reference, views
-from benchmarks.common import Row, build, parse, picture, report, row, table, uncached_autocast
+from benchmarks.common import Row, build, length_first, parse, picture, report, row, table, uncached_autocast
 from benchmarks.measure import CLEAR, GemmRate, Measurement, count_flops, largest_difference, measure
 from rlcf.adapt.views import Views
 from rlcf.clip.transformer import add_linear
@@ -264,3 +264,22 @@ def test_a_loop_under_autocast_computes_with_the_weights_that_a_step_has_changed
     assert first.dtype == torch.bfloat16 and not torch.equal(first, second)
     with uncached_autocast(build("tiny", CPU).student):
         assert layer(x).dtype == torch.float32
+
+
+def test_a_loop_has_its_tensors_length_first_and_the_same_features():
+    clips, shapes = build("tiny", CPU), []
+    model = clips.student.model
+    pixels, tokens = torch.rand(6, 3, 32, 32), clips.student.tokenize(["a photo of a dog", "a cat"])
+    first = model.visual.transformer.resblocks[0]
+    first.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
+
+    def features():
+        with torch.no_grad():
+            return model.encode_image(pixels), model.encode_text(tokens)
+
+    before, published = features(), clips.as_published(features)()
+    with pytest.raises(KeyError), length_first(clips.student):
+        raise KeyError
+    torch.testing.assert_close(published, before)
+    torch.testing.assert_close(features(), before, rtol=0, atol=0)
+    assert shapes == [(6, 17, 64), (17, 6, 64), (6, 17, 64)]
